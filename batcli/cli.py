@@ -1,0 +1,187 @@
+"""The command line: five commands, each a thin wrapper of one module.
+
+Options come from the dataclasses of `core/options.py`. What a command needs (torch, numpy, …) is
+imported in its body, so that `--help` stays instant.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batcli import __version__
+from batcli.core import config as configuration
+from batcli.core.errors import BatError, ExitCode, InputError, Stopped
+from batcli.ui import Terminal
+
+CONTEXT = {"auto_envvar_prefix": "BAT", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+app = typer.Typer(
+    name="bat",
+    help="BAT listens to binaural audio and answers questions about what sounds, where and how far.\n\n"
+    "A first run: bat prepare demo demo && bat train demo -o run && bat decode run demo -o preds.jsonl "
+    "&& bat score preds.jsonl",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help loads rich no sooner than a table needs it
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings=CONTEXT,
+)
+prepare = typer.Typer(
+    help="Make or import data, rooms, questions and published models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(prepare, name="prepare")
+
+
+# ---- from an options dataclass to a command ------------------------------------------------------
+
+
+def _load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """`--config`: the command's table becomes its defaults; an unknown key is an error."""
+    if path is not None:
+        with _expected_errors(debug=False):
+            names = context.command_path.split()[1:]
+            values = configuration.table(configuration.read_toml(path), names, path)
+            known = [p.name for p in context.command.params if p.name and p.name not in _GENERAL]
+            configuration.refuse_unknown(values, known, f"{path} [{'.'.join(names)}]")
+            context.default_map = values
+    return path
+
+
+_GENERAL = {
+    "config": (
+        Path,
+        typer.Option(help="TOML file; flags and BAT_… variables win.", is_eager=True, callback=_load_config),
+    ),
+    "print_config": (bool, typer.Option("--print-config", help="Show each value and where it came from.")),
+    "quiet": (bool, typer.Option("-q", "--quiet", help="Only errors and warnings.")),
+    "verbose": (bool, typer.Option("-v", "--verbose", help="More detail.")),
+    "debug": (bool, typer.Option("--debug", help="Show a traceback where something unexpected happens.")),
+}
+
+
+def _parameters(schema: type) -> list[inspect.Parameter]:
+    """Typer's view of an options dataclass: positional arguments first, then flags."""
+    hints = typing.get_type_hints(schema)
+    parameters = []
+    for field in sorted(fields(schema), key=lambda f: not f.metadata.get("argument")):
+        meta, hint = field.metadata, hints[field.name]
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if meta.get("argument"):
+            info: Any = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
+            default = inspect.Parameter.empty if meta["required"] else default
+        else:
+            names = [f"--{field.name.replace('_', '-')}", *meta["names"]]
+            info = typer.Option(*names, help=meta["help"], show_default=default not in (None, "", []), **meta["limits"])
+            hint = hint if default is not None or _optional(hint) else hint | None
+        parameters.append(
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
+            )
+        )
+    for name, (kind, info) in _GENERAL.items():
+        default, hint = (False, bool) if kind is bool else (None, kind | None)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
+        )
+    return parameters
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in typing.get_args(hint)
+
+
+def command(group: typer.Typer, name: str, schema: type, examples: str) -> Callable[[Callable], Callable]:
+    """Register `run(options, terminal)` as `bat … name`, with the options of `schema`."""
+
+    def register(run: Callable[[Any, Terminal], None]) -> Callable:
+        def invoke(context: typer.Context, **values: Any) -> None:
+            general = {key: values.pop(key) for key in _GENERAL}
+            if general["print_config"]:
+                _print_config(context, values)
+                raise typer.Exit()
+            verbosity = -1 if general["quiet"] else int(general["verbose"])
+            with _expected_errors(general["debug"]):
+                run(schema(**values), Terminal(verbosity if _first_rank() else -1))
+
+        context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        invoke.__signature__ = inspect.Signature([context_parameter, *_parameters(schema)])  # type: ignore[attr-defined]
+        invoke.__doc__ = f"{inspect.getdoc(run)}\n\n\b\nExamples:\n" + inspect.cleandoc(examples)
+        group.command(name)(invoke)
+        return run
+
+    return register
+
+
+def _first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_config(context: typer.Context, values: dict[str, Any]) -> None:
+    origins = {
+        "COMMANDLINE": "flag",
+        "ENVIRONMENT": "environment",
+        "DEFAULT_MAP": str(context.params.get("config")),
+    }
+    for name, value in values.items():
+        source = context.get_parameter_source(name)
+        print(f"{name} = {value!s}\t# {origins.get(source.name if source else '', 'default')}")
+
+
+class _expected_errors:
+    """Turn the errors that `bat` expects, and signals, into one line on stderr and an exit code."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, (typer.Exit, SystemExit)):
+            return
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has seen enough, as in `bat score … | head -1`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.DONE) from None
+        if isinstance(error, KeyboardInterrupt):
+            error = Stopped(ExitCode.INTERRUPTED)
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, no permission
+            error = InputError(error.strerror or str(error), error.filename, "free space or choose another path")
+        if self.debug:
+            return
+        if isinstance(error, BatError):
+            print(f"bat: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        raise typer.Exit(ExitCode.UNEXPECTED) from None
+
+
+def _raise_terminated(number: int, frame: object) -> None:
+    raise Stopped(ExitCode.TERMINATED)
+
+
+# ---- the commands --------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        print(f"bat {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """The entry point `bat`."""
+    app()

@@ -1,0 +1,71 @@
+"""Configuration files: TOML in, checked; TOML out, resolved."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from batcli.core.errors import InputError
+from batcli.core.files import require_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1 << 20
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    require_file(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"larger than {MAX_BYTES:,} bytes", path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise InputError(f"not TOML: {error}", path) from None
+
+
+def table(content: Mapping[str, Any], names: Collection[str], path: Path) -> dict[str, Any]:
+    """The table `[a.b]` of a file, dashes in keys read as underscores; empty when it is not there."""
+    found: Any = content
+    for name in names:
+        found = found.get(name, {})
+        if not isinstance(found, dict):
+            raise InputError(f"{name!r} is not a table", path, f"write [{'.'.join(names)}]")
+    return {key.replace("-", "_"): value for key, value in found.items()}
+
+
+def refuse_unknown(keys: Collection[str], known: Collection[str], where: str | Path) -> None:
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InputError(
+                f"unknown key {key!r}",
+                where,
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}",
+            )
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """`{"train": {"seed": 0}}` → TOML. None is left out: TOML has no null."""
+    lines = []
+    for name, values in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {_value(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'

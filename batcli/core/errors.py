@@ -1,0 +1,62 @@
+"""The errors that `bat` expects, and the exit codes that other people's scripts rely on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    UNEXPECTED = 1
+    WRONG_INPUT = 2
+    GATE_MISSED = 3
+    TOO_MANY_BAD = 4
+    INTERRUPTED = 130  # 128 + SIGINT
+    TERMINATED = 143  # 128 + SIGTERM
+
+
+class BatError(Exception):
+    """An expected failure: shown to the user as one line, without a traceback."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
+class InputError(BatError):
+    """Wrong usage, configuration or input: what is wrong, where, and what to do about it.
+
+    >>> str(InputError("not a JSON object", where="train.jsonl:7", hint="remove the line"))
+    'train.jsonl:7: not a JSON object; remove the line'
+    """
+
+    exit_code = ExitCode.WRONG_INPUT
+
+    def __init__(self, what: str, where: str | Path | None = None, hint: str | None = None) -> None:
+        self.what = " ".join(str(what).split())  # one line, whatever a library put into its message
+        self.where = where
+        self.hint = hint
+        super().__init__((f"{where}: " if where is not None else "") + self.what + (f"; {hint}" if hint else ""))
+
+    def __reduce__(self):
+        # Errors travel from worker processes to the main one by pickling.
+        return type(self), (self.what, self.where, self.hint)
+
+
+class GateMissed(BatError):
+    """A score lies on the wrong side of its gate."""
+
+    exit_code = ExitCode.GATE_MISSED
+
+
+class TooManyBad(BatError):
+    """The work is finished and saved, but more samples were bad than `--max-bad` allows."""
+
+    exit_code = ExitCode.TOO_MANY_BAD
+
+
+class Stopped(BatError):
+    """A signal asked the process to stop; what was done so far is saved."""
+
+    def __init__(self, exit_code: ExitCode, message: str = "stopped by a signal; run again to go on") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

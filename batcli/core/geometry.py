@@ -1,0 +1,91 @@
+"""Where a source is, as the published data writes it.
+
+Right-handed axes in metres: +x right, +y up, −z front; the listener faces −z. Azimuth runs
+counter-clockwise seen from above: 0° right, 90° front, 180° left, 270° behind. Elevation runs
+from −90° (below) to +90° (above).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+Vector = tuple[float, float, float]
+
+
+class Position(NamedTuple):
+    """A source as the listener hears it: degrees [0, 360), degrees [−90, 90], metres."""
+
+    azimuth: float
+    elevation: float
+    distance: float
+
+
+class Direction(NamedTuple):
+    """The eight octants by name."""
+
+    side: str  # "left" or "right"
+    depth: str  # "front" or "behind"
+    height: str  # "above" or "below"
+
+
+def parse_vector(text: str) -> Vector:
+    """`"x,y,z"` → three finite floats. Raises ValueError with a plain message otherwise."""
+    parts = text.split(",") if isinstance(text, str) else ()
+    try:
+        x, y, z = (float(part) for part in parts)
+    except ValueError:
+        raise ValueError(f'not a position "x,y,z" in metres: {text!r}') from None
+    if not all(math.isfinite(value) for value in (x, y, z)):
+        raise ValueError(f"not a finite position: {text!r}")
+    return x, y, z
+
+
+def locate(sensor: Vector, source: Vector) -> Position:
+    """The published label formula (Spatial-AST `dataset.py`): world positions → `Position`."""
+    dx, dy, dz = (b - a for a, b in zip(sensor, source, strict=True))
+    return Position(
+        azimuth=math.degrees(math.atan2(-dz, dx)) % 360.0,
+        elevation=math.degrees(math.atan2(dy, math.hypot(dx, dz))),
+        distance=math.sqrt(dx * dx + dy * dy + dz * dz),
+    )
+
+
+def unit_vector(azimuth: float, elevation: float) -> Vector:
+    """Degrees → unit vector in the listener's axes (x right, y up, −z front)."""
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return math.cos(e) * math.cos(a), math.sin(e), -math.cos(e) * math.sin(a)
+
+
+def offset(position: Position) -> Vector:
+    """The source relative to the listener, in metres: the inverse of `locate`."""
+    x, y, z = unit_vector(position.azimuth, position.elevation)
+    return x * position.distance, y * position.distance, z * position.distance
+
+
+def octant(position: Position) -> Direction:
+    """The three words of a direction. On a plane itself the words are right, front and above."""
+    x, y, z = unit_vector(position.azimuth, position.elevation)
+    return Direction(
+        "right" if x >= 0 else "left",
+        "front" if z <= 0 else "behind",
+        "above" if y >= 0 else "below",
+    )
+
+
+def great_circle(a: Position, b: Position) -> float:
+    """Angle between two directions, in degrees [0, 180]."""
+    u, v = unit_vector(a.azimuth, a.elevation), unit_vector(b.azimuth, b.elevation)
+    cross = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
+    # atan2 keeps its accuracy where arccos of a dot product loses it: near 0° and 180°.
+    return math.degrees(math.atan2(math.hypot(*cross), sum(p * q for p, q in zip(u, v, strict=True))))
+
+
+def distance_between(a: Position, b: Position) -> float:
+    """Metres from one source to the other."""
+    return math.dist(offset(a), offset(b))
+
+
+def round_distance(metres: float) -> float:
+    """To the published 0.5 m steps, halves up, so that 0.25 m and 1.25 m round alike."""
+    return math.floor(2.0 * metres + 0.5) / 2.0

@@ -1,0 +1,85 @@
+"""JSON Lines: one object a line, errors with the line's number."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from batcli.core.errors import InputError
+from batcli.core.files import STDIO, require_file, writing
+from batcli.core.schema import Question, parse_question
+
+MAX_LINE = 1 << 20
+"""Characters. A longer line is refused unread: it is no record, and it could fill the memory."""
+
+
+def parse_line(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg} at column {error.colno}", where) from None
+    except (ValueError, RecursionError) as error:  # too many digits, nested too deep
+        raise InputError(f"not JSON: {error}", where) from None
+    if not isinstance(record, dict):
+        raise InputError(f"not a JSON object: {line.strip():.60}", where)
+    return record
+
+
+def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]:
+    """(`name:number`, line) for every line that is not blank."""
+    number = 0
+    while True:
+        number += 1
+        where = f"{name}:{number}"
+        try:
+            line = file.readline(MAX_LINE + 1)
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 text: {error.reason}", where) from None
+        if not line:
+            return
+        if len(line) > MAX_LINE:
+            raise InputError(f"a line of more than {MAX_LINE:,} characters", where, "is this JSON Lines?")
+        if not line.isspace():
+            yield where, line
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[IO[str], str]]:
+    """(file, its name in messages); `-` is standard input."""
+    if path == STDIO:
+        with nullcontext(sys.stdin) as file:
+            yield file, "stdin"
+    else:
+        with open(require_file(path), encoding="utf-8") as file:
+            yield file, str(path)
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`file:line`, object) for each line of a JSONL file. Raises InputError at the first bad line."""
+    with reading(path) as (file, name):
+        for where, line in numbered_lines(file, name):
+            yield where, parse_line(line, where)
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Every question of a JSONL file, checked. Raises InputError at the first bad line."""
+    for where, record in read_records(path):
+        yield parse_question(record, where)
+
+
+def dump(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_records(path: Path, records: Iterable[dict[str, Any]]) -> int:
+    """Write a whole JSONL file, or none; returns how many records."""
+    count = 0
+    with writing(path) as file:
+        for record in records:
+            file.write(dump(record))
+            count += 1
+    return count

@@ -1,0 +1,70 @@
+"""What made a file or a directory: the command, the versions, the commit, the inputs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from batcli import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scipy", "soundfile", "soxr")
+SECRET_WORDS = ("key", "token", "secret", "password")
+
+
+def versions() -> dict[str, str]:
+    """Of `bat`, Python and the installed packages that decide a result."""
+    found = {"bat": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, or None outside one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def command_line() -> list[str]:
+    """The arguments as given, secrets masked."""
+    shown, mask = [Path(sys.argv[0]).name], False
+    for argument in sys.argv[1:]:
+        name, equals, _ = argument.partition("=")
+        secret = name.startswith("--") and any(word in name.lower() for word in SECRET_WORDS)
+        shown.append("…" if mask else f"{name}=…" if secret and equals else argument)
+        mask = secret and not equals
+    return shown
+
+
+def describe(**facts: Any) -> dict[str, Any]:
+    """A manifest: `facts` (seed, input hashes, counts) and what made them."""
+    return {
+        "command": command_line(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        **facts,
+    }

@@ -1,0 +1,188 @@
+"""Every command's options, once: the command line, the environment, TOML files and the library
+all take them from here, with the same names, types, defaults and help.
+
+Precedence: flag > environment (`BAT_TRAIN_SEED`) > `--config` TOML (table `[train]`) > default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
+    """A flag. `names`: further spellings such as `-o`; `limits`: `min` and `max` of a number."""
+    metadata = {"help": help, "names": names, "limits": limits}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def argument(help: str, default: Any = ..., metavar: str | None = None) -> Any:
+    """A positional argument; required unless it has a default."""
+    metadata = {"help": help, "argument": True, "required": default is ..., "metavar": metavar}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=None if default is ... else default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What all commands take."""
+
+    seed: int = option(0, "Seed of everything random: same seed, same bytes.", min=0)
+    dry_run: bool = option(False, "Check the inputs, print the counts, do nothing.", "-n")
+
+
+@dataclass(kw_only=True)
+class Rendering:
+    """How a scene is rendered; the defaults are the published ones."""
+
+    seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
+    sample_rate: int = option(32_000, "Samples per second of the result.", min=8_000, max=192_000)
+    rms_dbfs: float = option(-14.0, "RMS that each clip is brought to before its room.", min=-80, max=0)
+    resampler: Literal["soxr", "poly"] = option("soxr", "soxr: best; poly: what the published data was made with.")
+
+
+@dataclass(kw_only=True)
+class DemoOptions(Options):
+    data: Path = argument("The dataset directory to make.", metavar="DATA")
+    clips: int = option(40, "Training clips per class; evaluation gets a quarter as many more.", min=2)
+    rooms: int = option(700, "Training rooms; evaluation gets a quarter as many more.", min=1)
+    sources: int = option(6, "Sources, and so BRIRs, per room.", min=2)
+    count: int = option(40_000, "Training questions.", min=20)
+    eval_count: int = option(2_000, "Evaluation questions.", min=20)
+    seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
+    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+
+
+@dataclass(kw_only=True)
+class RoomsOptions(Options):
+    reverb: Path = argument("The REVERB directory to make or to extend.", metavar="REVERB")
+    rooms: int = option(100, "How many rooms.", min=1)
+    sources: int = option(4, "Sources, and so BRIRs, per room.", min=1)
+    split: Literal["train", "eval"] = option("train", "Which split; no room is in both.")
+    hrtf: str = option("kemar", "kemar, sphere (analytic, needs no data) or a SOFA file.")
+    channels: Literal["binaural", "mono"] = option("binaural", "Two ears, or one point without a head.")
+    rt60: str = option("0.15:0.9", "Reverberation time in seconds: one value, or LOW:HIGH.")
+    size: str = option("", "Room size WIDTHxLENGTHxHEIGHT in metres [default: drawn].")
+    max_distance: float = option(10.0, "Farthest source, metres.", min=0.5, max=50)
+    plot: Path | None = option(None, "Also draw the first room to this PNG (needs batcli[plot]).")
+    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+
+
+@dataclass(kw_only=True)
+class QuestionsOptions(Options):
+    data: Path = argument("The dataset directory to make or to extend.", metavar="DATA")
+    clips: Path = option(None, "Clip metadata, JSON: folder, id, label (list of mids).")
+    labels: Path = option(None, "CSV: index,mid,display_name.")
+    audio_root: Path = option(None, "Folder that clip ids start from.")
+    reverb_root: Path = option(None, "Folder with binaural/ and SPLIT_reverberation.json.")
+    split: str = option("train", "Name of the split; also picks SPLIT_reverberation.json.")
+    reverb_split: str = option("", "Take another split's BRIRs [default: the split's own].")
+    count: int = option(10_000, "How many questions.", min=1)
+    types: str = option("A,B,C,D,E", "Families or question types, separated by commas.")
+    seconds: float = option(10.0, "Length of a scene, kept in dataset.json.", min=0.05, max=600)
+
+
+@dataclass(kw_only=True)
+class ImportOptions(Options):
+    data: Path = argument("The dataset directory to make or to extend.", metavar="DATA")
+    files: list[Path] = argument('Released question files: JSON {"data": [...]} or JSONL.', metavar="FILES...")
+    audio_root: Path = option(None, "Folder that audio_id starts from.")
+    reverb_root: Path = option(None, "Folder that holds binaural/<scene>/<n>.npy.")
+    labels: Path = option(None, "CSV: index,mid,display_name.")
+    clips: Path | None = option(None, "Clip metadata JSON, which training the encoder needs.")
+    reverbs: Path | None = option(None, "BRIR metadata JSON, which training the encoder needs.")
+    split: str = option("", "Name of the split [default: each file's name].")
+    max_bad: int = option(0, "Bad records that are left out before the exit code is 4.", min=0)
+
+
+@dataclass(kw_only=True)
+class ModelOptions(Options):
+    run: Path = argument("The run directory to make, or to export.", metavar="RUN")
+    encoder: Path | None = option(None, "Published Spatial-AST checkpoint (finetuned.pth).")
+    checkpoint: Path | None = option(None, "Published BAT checkpoint (model.pt).")
+    llm: Path | None = option(None, "Language model directory, such as Llama-2-7b-hf.")
+    sha256: list[str] = option([], "FILE=HEX that an input must have; repeatable.")
+    export: Path | None = option(None, "Write RUN's projector and LoRA as a published model.pt instead.")
+    export_encoder: Path | None = option(None, "Write RUN's encoder as a published finetuned.pth instead.")
+    lora_targets: str = option("", "Modules with LoRA, by commas [default: q_proj,v_proj, or the family's].")
+
+
+@dataclass(kw_only=True)
+class SpatializeOptions(Options, Rendering):
+    data: Path | None = argument("A dataset directory, for all scenes of a split.", None, metavar="[DATA]")
+    split: str = option("eval", "Which split of DATA.")
+    audio: Path | None = option(None, "Clip of a single scene: WAV, FLAC or OGG, any rate.")
+    reverb: Path | None = option(None, "BRIR of a single scene: .npy, (2, T) at 32 kHz.")
+    audio2: Path | None = option(None, "Second clip.")
+    reverb2: Path | None = option(None, "Second BRIR.")
+    output: Path = option(None, "Folder for a split, WAV file for a single scene.", "-o")
+    encoding: Literal["float", "pcm16", "pcm24"] = option("float", "Samples in the WAV; only float holds peaks over 1.")
+    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+    max_bad: int = option(0, "Scenes that may fail before the exit code is 4.", min=0)
+
+
+@dataclass(kw_only=True)
+class TrainOptions(Options):
+    data: Path = argument("The dataset directory.", metavar="DATA")
+    output: Path = option(None, "The run directory to make.", "-o")
+    preset: Literal["tiny", "llama2-7b"] = option("tiny", "Sizes of the model and its recipe.")
+    stages: str = option("encoder,1,2,3", "Which stages, in order; 1: A,B; 2: A-D; 3: A-E.")
+    resume: bool = option(False, "Go on where the run directory's last checkpoint stands.")
+    overwrite: bool = option(False, "Throw away what the run directory holds.")
+    split: str = option("train", "Split to learn from.")
+    valid_split: str = option("", "Split to validate on after each stage [default: none].")
+    init: Path | None = option(None, "Run directory to start from: its encoder, projector and LoRA.")
+    llm: Path | None = option(None, "Language model directory (llama2-7b).")
+    batch_size: int = option(0, "Questions per step and process; 0: the preset's.", min=0)
+    accumulate: int = option(1, "Steps whose gradients are added before an update.", min=1)
+    encoder_steps: int = option(0, "Updates of the encoder stage; 0: the preset's.", min=0)
+    epochs: str = option("", "Epochs of stages 1,2,3, such as 2,2,3 [default: the preset's].")
+    lr: float = option(0.0, "Peak learning rate of stages 1-3; 0: the preset's.", min=0)
+    save_every: int = option(500, "Updates between checkpoints.", min=1)
+    keep: int = option(2, "Checkpoints to keep.", min=1)
+    log_every: int = option(10, "Updates between log lines.", min=1)
+    workers: int = option(1, "Processes that render ahead.", min=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the language model's stages.")
+    device: str = option("auto", "auto, cpu, cuda, mps.")
+    max_bad: int = option(0, "Scenes that may fail before the exit code is 4.", min=0)
+
+
+@dataclass(kw_only=True)
+class DecodeOptions(Options):
+    run: Path = argument("The run directory of `bat train` or `bat prepare model`.", metavar="RUN")
+    data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
+    split: str = option("eval", "Which split of DATA.")
+    output: Path | None = option(None, "Predictions, JSONL; - is standard output.", "-o")
+    audio: Path | None = option(None, "One binaural WAV to ask about.")
+    question: str | None = option(None, "The question about --audio.")
+    num_beams: int = option(1, "Beams; the published results used 4.", min=1, max=64)
+    max_new_tokens: int = option(200, "Longest answer, in tokens.", min=1)
+    batch_size: int = option(32, "Questions at a time.", min=1)
+    limit: int = option(0, "Only the first N questions; 0: all.", min=0)
+    zero_audio: bool = option(False, "Control: the model hears nothing (its audio tokens are zero).")
+    workers: int = option(1, "Processes that render ahead.", min=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the model.")
+    device: str = option("auto", "auto, cpu, cuda, mps.")
+    max_bad: int = option(0, "Questions that may fail before the exit code is 4.", min=0)
+
+
+@dataclass(kw_only=True)
+class ScoreOptions(Options):
+    predictions: list[Path] = argument("Prediction files, JSONL; - is standard input.", metavar="PREDS...")
+    format: Literal["table", "json", "csv", "md"] = option("table", "Form of the scores.")
+    output: Path = option(Path("-"), "Where the scores go; - is standard output.", "-o")
+    baseline: Literal["", "random"] = option("", "Add a column: what this answers without listening.")
+    fail_under: list[str] = option([], "Gate, such as DOA.doa_acc=0.4; repeatable.")
+    fail_over: list[str] = option([], "Gate, such as DOA.der=0.5; repeatable.")
+    against: Path | None = option(None, "Compare with these predictions, question by question.")
+
+
+def changed(options: Any, names: Sequence[str]) -> list[str]:
+    """Which of `names` differ from their defaults."""
+    defaults = type(options).__dataclass_fields__
+    return [name for name in names if getattr(options, name) != defaults[name].default]

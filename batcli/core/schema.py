@@ -1,0 +1,107 @@
+"""The records that pass between commands: questions, scenes, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from batcli.core.errors import InputError
+
+FAMILIES = {
+    "CLASSIFICATION": "A",
+    "DOA": "B",
+    "MIXUP_SINGLE_CLASSIFICATION": "C",
+    "MIXUP_SINGLE_DOA": "D",
+    "MIXUP_DIRECTION": "E",
+    "MIXUP_DISTANCE_BOTH": "E",
+    "MIXUP_NONBINARY_DIRECTION": "E",
+    "MIXUP_NONBINARY_DISTANCE": "E",
+    "MIXUP_NONBINARY_SOURCE": "E",
+}
+"""`question_type` → family: the published letter of the table's columns."""
+
+QUESTION_TYPES = tuple(FAMILIES)
+
+
+class Source(NamedTuple):
+    """One clip in one place: the ids of a mono clip and of a BRIR."""
+
+    audio_id: str
+    reverb_id: str
+
+
+Scene = tuple[Source, ...]
+"""Sources that sound together. The published record has room for two, and only `Question.scene`
+and `Question.of` know it: rendering, caching and encoding take a scene of any size. Three sources
+need a record with more columns there, and questions about them; moving sources need a `Source`
+with a path of BRIRs and, in `audio/convolve.py`, a time-varying convolution."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One published record: exactly these fields, in this order."""
+
+    audio_id: str
+    reverb_id: str
+    audio_id2: str | None
+    reverb_id2: str | None
+    question_id: int | str
+    question_type: str
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, scene: Scene, question_id: int, question_type: str, question: str, answer: str) -> Question:
+        first, second = scene[0], scene[1] if len(scene) > 1 else Source(None, None)  # type: ignore[arg-type]
+        return cls(*first, *second, question_id, question_type, question, answer)
+
+    @property
+    def scene(self) -> Scene:
+        first = Source(self.audio_id, self.reverb_id)
+        if self.audio_id2 is None or self.reverb_id2 is None:
+            return (first,)
+        return first, Source(self.audio_id2, self.reverb_id2)
+
+    @property
+    def family(self) -> str:
+        return FAMILIES[self.question_type]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+FIELDS = tuple(Question.__dataclass_fields__)
+_TEXT = ("audio_id", "reverb_id", "question", "answer")
+_TEXT_OR_NULL = ("audio_id2", "reverb_id2")
+
+
+def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, ...] = ()) -> Question:
+    """Check one record and make it a `Question`.
+
+    Fields other than the published ones and `extra` are refused, so that a misspelt key is not
+    taken for a missing one. Raises InputError with `where` (file:line) in front.
+    """
+    missing = [name for name in FIELDS if name not in record]
+    if missing:
+        raise InputError(f"no field {', '.join(map(repr, missing))}", where, "each record has " + ", ".join(FIELDS))
+    surplus = [name for name in record if name not in FIELDS and name not in extra]
+    if surplus:
+        raise InputError(f"unknown field {', '.join(map(repr, surplus))}", where, "remove it")
+    for name in _TEXT:
+        if not isinstance(record[name], str):
+            raise InputError(f"{name!r} is not text: {record[name]!r:.80}", where)
+    for name in _TEXT_OR_NULL:
+        if record[name] is not None and not isinstance(record[name], str):
+            raise InputError(f"{name!r} is neither text nor null: {record[name]!r:.80}", where)
+    if (record["audio_id2"] is None) != (record["reverb_id2"] is None):
+        raise InputError("'audio_id2' and 'reverb_id2' go together: both or neither", where)
+    if isinstance(record["question_id"], bool) or not isinstance(record["question_id"], (int, str)):
+        raise InputError(f"'question_id' is neither a number nor text: {record['question_id']!r:.80}", where)
+    kind = record["question_type"]
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise InputError(f"unknown question type {kind!r:.80}", where, "known: " + ", ".join(QUESTION_TYPES))
+    two = FAMILIES[kind] in "CDE"
+    if two != (record["audio_id2"] is not None):
+        raise InputError(f"{kind} is about {'two sources' if two else 'one source'}", where, "check 'audio_id2'")
+    return Question(**{name: record[name] for name in FIELDS})

@@ -1,0 +1,86 @@
+"""What a person sees: progress bars, messages and tables, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Terminal:
+    """The `Reporter` of the command line. verbosity −1: only errors, 0: normal, 1: details too.
+
+    rich is imported with the first bar: it takes 0.1 s that `--help` and small jobs need not pay.
+    """
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+        self._progress: object | None = None
+        self._task: object | None = None
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        if self.verbosity < 0 or not sys.stderr.isatty():
+            yield from self._track_plainly(items, description, total)
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(description, total=total, status="")
+            self._progress, self._task = progress, task
+            try:
+                for item in items:
+                    yield item
+                    progress.advance(task)
+            finally:
+                self._progress = self._task = None
+
+    def _track_plainly(self, items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+        """Without a terminal: one line at the end, which is what a log wants."""
+        start, count = time.monotonic(), 0
+        for item in items:
+            yield item
+            count += 1
+        self.info(f"{description}: {count:,} in {time.monotonic() - start:.1f} s")
+
+    def status(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, status=text)  # type: ignore[attr-defined]
+
+    def info(self, message: str) -> None:
+        if self.verbosity >= 0:
+            self._say(message)
+
+    def warn(self, message: str) -> None:
+        self._say(f"warning: {message}")
+
+    def detail(self, message: str) -> None:
+        if self.verbosity >= 1:
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(message, markup=False, highlight=False)  # type: ignore[attr-defined]
+        else:
+            print(message, file=sys.stderr, flush=True)
