@@ -21,6 +21,7 @@ import typer
 
 from batcli import __version__
 from batcli.core import config as configuration
+from batcli.core import options as opts
 from batcli.core.errors import BatError, ExitCode, InputError, Stopped
 from batcli.ui import Terminal
 
@@ -62,12 +63,20 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
 _GENERAL = {
     "config": (
         Path,
-        typer.Option(help="TOML file; flags and BAT_… variables win.", is_eager=True, callback=_load_config),
+        typer.Option(
+            show_envvar=False, help="TOML file; flags and BAT_… variables win.", is_eager=True, callback=_load_config
+        ),
     ),
-    "print_config": (bool, typer.Option("--print-config", help="Show each value and where it came from.")),
-    "quiet": (bool, typer.Option("-q", "--quiet", help="Only errors and warnings.")),
-    "verbose": (bool, typer.Option("-v", "--verbose", help="More detail.")),
-    "debug": (bool, typer.Option("--debug", help="Show a traceback where something unexpected happens.")),
+    "print_config": (
+        bool,
+        typer.Option("--print-config", show_envvar=False, help="Show each value and where it came from."),
+    ),
+    "quiet": (bool, typer.Option("-q", "--quiet", show_envvar=False, help="Only errors and warnings.")),
+    "verbose": (bool, typer.Option("-v", "--verbose", show_envvar=False, help="More detail.")),
+    "debug": (
+        bool,
+        typer.Option("--debug", show_envvar=False, help="Show a traceback where something unexpected happens."),
+    ),
 }
 
 
@@ -83,7 +92,13 @@ def _parameters(schema: type) -> list[inspect.Parameter]:
             default = inspect.Parameter.empty if meta["required"] else default
         else:
             names = [f"--{field.name.replace('_', '-')}", *meta["names"]]
-            info = typer.Option(*names, help=meta["help"], show_default=default not in (None, "", []), **meta["limits"])
+            info = typer.Option(
+                *names,
+                help=meta["help"],
+                show_envvar=False,
+                show_default=default not in (None, "", []),
+                **meta["limits"],
+            )
             hint = hint if default is not None or _optional(hint) else hint | None
         parameters.append(
             inspect.Parameter(
@@ -180,6 +195,23 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
     if version:
         print(f"bat {__version__}")
         raise typer.Exit()
+
+
+@command(
+    app,
+    "spatialize",
+    opts.SpatializeOptions,
+    """
+    bat spatialize demo --split eval -o scenes
+    bat spatialize --audio dog.wav --reverb 74.npy -o dog-in-room.wav
+    bat spatialize --audio a.wav --reverb 1.npy --audio2 b.wav --reverb2 2.npy -o both.wav
+    """,
+)
+def _spatialize(options: opts.SpatializeOptions, terminal: Terminal) -> None:
+    """Render binaural scenes: one from files, or every distinct scene of a split."""
+    from batcli.spatialize import spatialize
+
+    spatialize(options, terminal)
 
 
 def main() -> None:

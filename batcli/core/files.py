@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from batcli.core.errors import InputError
@@ -97,13 +97,16 @@ def require_writable(directory: Path) -> Path:
     return directory
 
 
+def stays_below(relative: str) -> bool:
+    """Whether a path from a file can be trusted to stay below its root, links aside."""
+    path = PurePosixPath(relative)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(relative) & {"\0", "\\"}
+
+
 def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
     """`root / relative`, refused when it leads out of `root` (absolute, `..`, a link, NUL)."""
     hint = "ids are relative paths below their root"
-    if not relative or "\0" in relative or "\\" in relative:
-        raise InputError(f"not a path: {relative!r:.120}", where or root, hint)
-    parts = Path(relative).parts
-    if Path(relative).is_absolute() or ".." in parts:
+    if not stays_below(relative):
         raise InputError(f"leads out of {root}: {relative!r:.120}", where, hint)
     path = root / relative
     try:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
+from batcli.core.files import stays_below
 
 FAMILIES = {
     "CLASSIFICATION": "A",
@@ -94,6 +95,9 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
     for name in _TEXT_OR_NULL:
         if record[name] is not None and not isinstance(record[name], str):
             raise InputError(f"{name!r} is neither text nor null: {record[name]!r:.80}", where)
+    for name in ("audio_id", "reverb_id", "audio_id2", "reverb_id2"):
+        if record[name] is not None and not stays_below(record[name]):
+            raise InputError(f"{name!r} leads out of its root: {record[name]!r:.80}", where, "use a relative path")
     if (record["audio_id2"] is None) != (record["reverb_id2"] is None):
         raise InputError("'audio_id2' and 'reverb_id2' go together: both or neither", where)
     if isinstance(record["question_id"], bool) or not isinstance(record["question_id"], (int, str)):

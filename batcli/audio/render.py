@@ -1,0 +1,57 @@
+"""Scenes from files: read, resample, convolve, with the clips and BRIRs that repeat kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from batcli.audio.convolve import RMS_DBFS, Filter, prepare, render
+from batcli.audio.io import read_brir, read_clip, resample
+
+BRIR_RATE = 32_000
+CLIPS_KEPT = 256
+FILTERS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scene is rendered; the defaults are the published ones."""
+
+    seconds: float = 10.0
+    sample_rate: int = 32_000
+    rms_dbfs: float = RMS_DBFS
+    resampler: str = "soxr"  # or "poly": what the published data was made with
+
+    @property
+    def length(self) -> int:
+        """Samples of a scene."""
+        return round(self.seconds * self.sample_rate)
+
+
+@lru_cache(CLIPS_KEPT)
+def _clip(path: Path, sample_rate: int, resampler: str) -> np.ndarray:
+    return read_clip(path, sample_rate, resampler)
+
+
+@lru_cache(FILTERS_KEPT)
+def _filter(path: Path, sample_rate: int, length: int) -> Filter:
+    return prepare(resample(read_brir(path), BRIR_RATE, sample_rate), length)
+
+
+def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.ndarray:
+    """(clip, BRIR) of each source → the scene, float32 (2, settings.length), channel 0 left.
+
+    Raises InputError that names the file which is missing or damaged.
+    """
+    sources = [
+        (
+            _clip(clip, settings.sample_rate, settings.resampler),
+            _filter(brir, settings.sample_rate, settings.length),
+        )
+        for clip, brir in files
+    ]
+    return render(sources, settings.length, settings.rms_dbfs)

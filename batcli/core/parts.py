@@ -1,0 +1,75 @@
+"""Records that several processes finish in any order, kept so that a killed run can go on.
+
+Each process appends to a file of its own, beside the final one and under a temporary name; a record
+carries its position. Whoever starts again with the same key (a hash of everything that decides the
+result) finds what is done; when every position is there, the first process writes the final file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from batcli.core.errors import InputError
+from batcli.core.files import TEMPORARY, remove
+from batcli.core.jsonl import dump
+from batcli.core.work import rank_and_world
+
+POLL_SECONDS = 0.2
+
+
+def key_of(**facts: Any) -> str:
+    """Twelve hex digits that change when any fact changes."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+class Parts:
+    """The unfinished records of `final`; use as a context manager around the work."""
+
+    def __init__(self, final: Path, key: str) -> None:
+        self.final = final
+        self.pattern = f"{TEMPORARY}{final.name}-{key}-part-"
+        self.rank = rank_and_world()[0]
+        self.own = final.with_name(f"{self.pattern}{self.rank}.jsonl")
+
+    def __enter__(self) -> Parts:
+        # A kill may have cut the last line; what follows must not be glued to it.
+        whole = self.own.read_bytes().rpartition(b"\n")[0] if self.own.exists() else b""
+        self._file = open(self.own, "wb")  # noqa: SIM115 — closed in __exit__
+        self._file.write(whole + b"\n" if whole else b"")
+        self._file.flush()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, position: int, record: dict[str, Any]) -> None:
+        self._file.write(dump({"position": position, "record": record}).encode())
+        self._file.flush()
+
+    def finished(self) -> dict[int, dict[str, Any]]:
+        """Position → record, from all processes of this run and of those before it."""
+        found = {}
+        for path in sorted(self.final.parent.glob(f"{self.pattern}*.jsonl")):
+            for line in path.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    entry = json.loads(line)
+                    found[entry["position"]] = entry["record"]
+        return found
+
+    def gather(self, count: int, timeout: float = 24 * 3600.0) -> list[dict[str, Any]]:
+        """All `count` records in order, once the other processes have written theirs."""
+        end = time.monotonic() + timeout
+        while len(found := self.finished()) < count:
+            if time.monotonic() > end:
+                raise InputError(f"{count - len(found)} records are missing", self.final, "run again to go on")
+            time.sleep(POLL_SECONDS)
+        return [found[position] for position in range(count)]
+
+    def remove(self) -> None:
+        """Delete the parts of this and of abandoned runs: the final file is written."""
+        for path in self.final.parent.glob(f"{TEMPORARY}{self.final.name}-*-part-*.jsonl"):
+            remove(path)
