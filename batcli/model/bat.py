@@ -1,0 +1,207 @@
+"""BAT: the encoder, the projector and the language model as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import peft
+import torch
+import torch.nn.functional as F
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from batcli.core.errors import InputError
+from batcli.core.files import require_directory, require_file
+from batcli.model.presets import LlmConfig, LoraConfig, ModelConfig
+from batcli.model.prompt import IGNORED, Tokens
+from batcli.model.qformer import Projector
+from batcli.model.sources import SourceTokens
+from batcli.model.spatial_ast import SpatialAST
+
+
+class Encoding(NamedTuple):
+    """A scene as the encoder hears it: computed once, then used for all questions about it."""
+
+    tokens: Tensor  # (B, T, encoder dim)
+    sources: Tensor | None = None  # (B, K, source dim): one token per source, from encoders that make them
+
+
+class Answered(NamedTuple):
+    loss: Tensor  # mean cross entropy over all answers' tokens and ends
+    logits: Tensor  # (B, A, vocabulary): those that predict the answers' columns, the last A of the batch
+
+
+class BAT(nn.Module):
+    """`llm`: any causal language model of transformers; it gets LoRA (and is frozen) if `config` says so."""
+
+    def __init__(self, config: ModelConfig, llm: PreTrainedModel) -> None:
+        super().__init__()
+        self.config = config
+        llm_dim = llm.get_input_embeddings().weight.shape[1]
+        self.encoder = SpatialAST(config.encoder)
+        self.sources = SourceTokens(config.sources, config.encoder.n_classes) if config.sources else None
+        source_dim = self.sources.dim if self.sources else 0
+        self.projector = Projector(config.qformer, config.encoder.dim, llm_dim, source_dim)
+        self.llm = add_lora(llm, config.lora) if config.lora else llm
+        # The directory's own defaults (temperature, repetition penalty) are for chat.
+        self.llm.generation_config = GenerationConfig(do_sample=False)
+
+    def encode(self, waveform: Tensor) -> Encoding:
+        """Waveform (B, 2, samples) at 32 kHz, left then right."""
+        return Encoding(self.encoder(waveform), self.sources(waveform)[0] if self.sources else None)
+
+    def audio_embeddings(self, encoding: Encoding) -> Tensor:
+        """What the language model hears: (B, queries [+ K], llm dim)."""
+        return self.projector(encoding.tokens, encoding.sources)
+
+    def forward(self, encoding: Encoding, batch: Tokens) -> Answered:
+        """One step of teacher forcing over [audio, padding, prompt, answer, end, padding]."""
+        inputs, mask = self._inputs(self.audio_embeddings(encoding), batch)
+        n = int((batch.labels != IGNORED).any(dim=0).sum())
+        logits = self.llm(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+            logits_to_keep=n + 1,
+            use_cache=False,
+        ).logits[:, :-1]
+        loss = F.cross_entropy(logits.float().flatten(0, 1), batch.labels[:, -n:].flatten(), ignore_index=IGNORED)
+        return Answered(loss, logits)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        encoding: Encoding,
+        prompts: Tokens,
+        pad: int,
+        end: int,
+        num_beams: int = 1,
+        max_new_tokens: int = 200,
+        zero_audio: bool = False,
+    ) -> Tensor:
+        """The likeliest answers' ids (B, N ≤ max_new_tokens), greedy or by beam search; `pad` after `end`."""
+        audio = self.audio_embeddings(encoding)
+        inputs, mask = self._inputs(torch.zeros_like(audio) if zero_audio else audio, prompts)
+        return self.llm.generate(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=num_beams,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad,
+                eos_token_id=end,
+            ),
+        )
+
+    def _inputs(self, audio: Tensor, batch: Tokens) -> tuple[Tensor, Tensor]:
+        """(inputs (B, audio + L, llm dim), mask (B, audio + L))."""
+        words = self.llm.get_input_embeddings()(batch.ids)
+        heard = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
+        return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
+
+
+def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
+    """Raises InputError when no module has a name in `config.targets`."""
+    options = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        bias="none",
+    )
+    try:
+        return peft.get_peft_model(llm, options)
+    except ValueError as error:
+        raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
+
+
+def lora_targets(llm_type: str) -> tuple[str, ...]:
+    """The customary modules of a family (`model_type` in its config.json): query and value projections in most."""
+    return tuple(LORA_TARGETS.get(llm_type, LoraConfig.targets))
+
+
+def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A Llama with random weights and the vocabulary of `tokenizer`."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.dim,
+            intermediate_size=config.mlp_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.positions,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def llm_type(folder: Path) -> str:
+    """The family of a language model directory: `model_type` of its config.json."""
+    require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a language model's config.json: {error}", folder) from None
+
+
+def load_llm(
+    folder: Path, dtype: torch.dtype = torch.float32, quantize: bool = False, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """Any causal language model of transformers; no code from the directory is run.
+
+    `quantize`: 4-bit NormalFloat weights through bitsandbytes, computing in `dtype`.
+    `attention`: sdpa, eager or flash_attention_2.
+    Raises InputError unless the directory's weights are exactly the model's.
+    """
+    llm_type(folder)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    loader: Any = AutoModelForCausalLM  # its type leaves out what output_loading_info returns
+    try:
+        llm, info = loader.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            quantization_config=quantization if quantize else None,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise InputError(str(error), folder, "pip install 'batcli[quantize]'" if quantize else None) from None
+    except Exception as error:  # whatever transformers, safetensors or pickle find wrong with the files
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error}", folder) from None
+    surplus = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]  # old Llamas' buffers
+    for what, keys in (("missing", info["missing_keys"]), ("surplus", surplus), ("shape of", info["mismatched_keys"])):
+        if keys:
+            raise InputError(f"{what}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
+    return llm
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises InputError when `folder` holds no tokenizer, or one without an end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error}", folder) from None
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no end token", folder)
+    return tokenizer

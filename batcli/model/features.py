@@ -1,0 +1,69 @@
+"""What the encoder looks at: the spectrum of both ears, and the published four channels made from it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batcli.model.presets import HOP, SAMPLE_RATE
+
+N_FFT = 1024  # samples: 32 ms
+N_BINS = N_FFT // 2 + 1  # 31.25 Hz apart, 0 to 16,000 Hz
+MEL_LOW, MEL_HIGH = 50.0, 14_000.0  # Hz
+FLOOR = 1e-10  # smallest mel magnitude: −100 dB
+
+# Slaney's mel scale: linear to 1,000 Hz, then 27 steps for each factor 6.4.
+LINEAR_HZ = 200 / 3  # Hz per mel below the knee
+KNEE_HZ = 1000.0
+KNEE_MEL = KNEE_HZ / LINEAR_HZ  # 15
+LOG_STEP = np.log(6.4) / 27  # natural logarithm of the frequency ratio per mel above the knee
+
+
+def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
+    hz = np.asarray(hz, np.float64)
+    return np.where(hz < KNEE_HZ, hz / LINEAR_HZ, KNEE_MEL + np.log(np.maximum(hz, KNEE_HZ) / KNEE_HZ) / LOG_STEP)
+
+
+def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
+    mel = np.asarray(mel, np.float64)
+    return np.where(mel < KNEE_MEL, mel * LINEAR_HZ, KNEE_HZ * np.exp(LOG_STEP * (mel - KNEE_MEL)))
+
+
+@cache
+def mel_filterbank(n_mels: int = 128) -> np.ndarray:
+    """Triangles of equal area on Slaney's mel scale, float32 (513 bins, n_mels); not to be written to.
+
+    Each band rises from its lower neighbour's centre and falls to its upper one's; its height is
+    2 / (width in Hz), so that it is a mean over frequency up to a constant (Slaney 1998, Auditory Toolbox).
+    """
+    edges = mel_to_hz(np.linspace(hz_to_mel(MEL_LOW), hz_to_mel(MEL_HIGH), n_mels + 2))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    bins = np.linspace(0, SAMPLE_RATE / 2, N_BINS)[:, None]
+    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
+
+
+def spectrum(waveform: Tensor) -> Tensor:
+    """Waveform (..., N) at 32 kHz → complex STFT (..., 513, 1 + N // 320); frame t is centred on sample 320 t."""
+    window = torch.hann_window(N_FFT, periodic=True, device=waveform.device, dtype=waveform.dtype)
+    frames = torch.stft(
+        waveform.reshape(-1, waveform.shape[-1]), N_FFT, HOP, window=window, pad_mode="reflect", return_complex=True
+    )
+    return frames.reshape(*waveform.shape[:-1], *frames.shape[1:])
+
+
+def features(spectrum: Tensor, mel: Tensor) -> Tensor:
+    """The published input: spectrum (B, 2, F, T), filterbank (F, M) → (B, 4, T, M).
+
+    Channels 0 and 1: mel of the magnitude of left and right, in dB. Channels 2 and 3: mel of the
+    cosine and sine of the phase of the right ear against the left. Silence has phase 0.
+    """
+    magnitude = spectrum.abs()
+    level = 10 * torch.log10((magnitude.mT @ mel).clamp_min(FLOOR))
+    phasor = torch.where(magnitude > 0, spectrum / magnitude, torch.ones_like(spectrum))
+    between = (phasor[:, 1] * phasor[:, 0].conj()).mT
+    phase = torch.stack([between.real, between.imag], dim=1) @ mel
+    return torch.cat([level, phase], dim=1)

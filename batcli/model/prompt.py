@@ -1,0 +1,113 @@
+"""Questions and answers as the language model's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+BEFORE = "Based on the audio you've heard, refer to the instruction and provide a response.\n\n### Instruction:\n"  # the published prompt, up to the question
+AFTER = "\n\n### Response:"  # the answer follows at once
+IGNORED = -100  # the label of what the loss leaves out
+
+# A word, or a distance such as 3.5m, with the space before it; then runs of signs, then white space.
+WORDS = r" ?\d+(?:\.\d+)?m?| ?\p{L}+(?:['’]\p{L}+)?| ?[^\s\p{L}\d]+|\s+"
+
+
+class Tokens(NamedTuple):
+    """A batch: prompts padded on the left, answers on the right; what hears the audio comes before."""
+
+    ids: Tensor  # (B, L)
+    mask: Tensor  # (B, L), 1 where there is a token, 0 where there is padding
+    labels: Tensor  # (B, L), the id where the loss counts (answer and end), else −100
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str] | None = None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(prompt ids, answer ids) of each question; without answers, the second is a list of empty lists.
+
+    A prompt starts with the tokenizer's BOS if it has one. An answer has no EOS: `collate` adds it.
+    Prompt and answer are cut from the ids of their joint text, as in the published code, since some
+    tokenizers write a text's first word otherwise.
+    """
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    texts = [BEFORE + question + AFTER for question in questions]
+    prompts = _ids(tokenizer, texts)
+    if answers is None:
+        return [start + prompt for prompt in prompts], [[] for _ in prompts]
+    joint = _ids(tokenizer, [text + answer for text, answer in zip(texts, answers, strict=True)])
+    ends = [
+        ids[len(prompt) :] if ids[: len(prompt)] == prompt else _ids(tokenizer, [answer])[0]
+        for ids, prompt, answer in zip(joint, prompts, answers, strict=True)
+    ]
+    return [start + prompt for prompt in prompts], ends
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    # A question that spells out "</s>" is text, not the end of the text.
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+    """The text of each row of generated ids, up to its first EOS."""
+    rows = ids.tolist() if isinstance(ids, Tensor) else [list(row) for row in ids]
+    end = tokenizer.eos_token_id
+    rows = [row[: row.index(end)] if end in row else row for row in rows]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [text.strip() for text in texts]
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Llama 2 has no padding token; what stands there is never attended to."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def collate(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, end: int) -> Tokens:
+    """[padding, prompt, answer, end, padding]; every answer starts in the same column."""
+    size = len(prompts), max(map(len, prompts)) + max(map(len, answers)) + 1
+    ids, mask = torch.full(size, pad), torch.zeros(size, dtype=torch.long)
+    labels = torch.full(size, IGNORED)
+    middle = max(map(len, prompts))
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        first, last = middle - len(prompt), middle + len(answer) + 1
+        ids[row, first:last] = torch.tensor([*prompt, *answer, end])
+        mask[row, first:last] = 1
+        labels[row, middle:last] = ids[row, middle:last]
+    return Tokens(ids, mask, labels)
+
+
+def collate_prompts(prompts: Sequence[Sequence[int]], pad: int) -> Tokens:
+    """[padding, prompt]: what `BAT.generate` goes on from."""
+    tokens = collate(prompts, [[] for _ in prompts], pad, pad)
+    return Tokens(*(part[:, :-1] for part in tokens))
+
+
+def train_tokenizer(texts: Iterable[str], size: int = 4096) -> PreTrainedTokenizerFast:
+    """A byte-level BPE for a small vocabulary: PAD 0, BOS 1, EOS 2; any text can be written and read back.
+
+    The merges stay within the words of `WORDS`, so that with enough room each frequent word and each
+    distance is one token; the two constant pieces of the prompt are one token each.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 2,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in (BEFORE, AFTER)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
