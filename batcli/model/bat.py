@@ -49,12 +49,12 @@ class BAT(nn.Module):
     def __init__(self, config: ModelConfig, llm: PreTrainedModel) -> None:
         super().__init__()
         self.config = config
-        llm_dim = llm.get_input_embeddings().weight.shape[1]
+        words: Any = llm.get_input_embeddings()
         self.encoder = SpatialAST(config.encoder)
         self.sources = SourceTokens(config.sources, config.encoder.n_classes) if config.sources else None
         source_dim = self.sources.dim if self.sources else 0
-        self.projector = Projector(config.qformer, config.encoder.dim, llm_dim, source_dim)
-        self.llm = add_lora(llm, config.lora) if config.lora else llm
+        self.projector = Projector(config.qformer, config.encoder.dim, words.embedding_dim, source_dim)
+        self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.llm.generation_config = GenerationConfig(do_sample=False)
 

@@ -10,8 +10,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-BEFORE = "Based on the audio you've heard, refer to the instruction and provide a response.\n\n### Instruction:\n"  # the published prompt, up to the question
-AFTER = "\n\n### Response:"  # the answer follows at once
+# The published prompt, up to the question and after it; the answer follows at once.
+BEFORE = "Based on the audio you've heard, refer to the instruction and provide a response.\n\n### Instruction:\n"
+AFTER = "\n\n### Response:"
 IGNORED = -100  # the label of what the loss leaves out
 
 # A word, or a distance such as 3.5m, with the space before it; then runs of signs, then white space.
