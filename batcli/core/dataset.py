@@ -42,6 +42,7 @@ class Dataset:
     labels_file: str = "labels.csv"
     seconds: float = 10.0  # length of a rendered scene
     seed: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)  # what `bat prepare` made it from
     splits: dict[str, Split] = field(default_factory=dict)
 
     def path(self, stored: str) -> Path:
@@ -123,6 +124,7 @@ class Dataset:
                 "reverb_root": self.reverb_root,
                 "labels": self.labels_file,
                 "seconds": self.seconds,
+                "recipe": self.recipe,
                 "splits": {name: asdict(split) for name, split in self.splits.items()},
             },
         )
@@ -153,6 +155,7 @@ def open_dataset(root: Path) -> Dataset:
             str(content["labels"]),
             float(content.get("seconds", 10.0)),
             int(content["seed"]),
+            dict(content.get("recipe", {})),
             splits,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

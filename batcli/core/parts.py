@@ -36,11 +36,9 @@ class Parts:
         self.own = final.with_name(f"{self.pattern}{self.rank}.jsonl")
 
     def __enter__(self) -> Parts:
+        self._file = open(self.own, "ab")
         # A kill may have cut the last line; what follows must not be glued to it.
-        whole = self.own.read_bytes().rpartition(b"\n")[0] if self.own.exists() else b""
-        self._file = open(self.own, "wb")  # noqa: SIM115 — closed in __exit__
-        self._file.write(whole + b"\n" if whole else b"")
-        self._file.flush()
+        self._file.truncate(self.own.read_bytes().rfind(b"\n") + 1)
         return self
 
     def __exit__(self, *error: object) -> None:

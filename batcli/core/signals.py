@@ -1,0 +1,49 @@
+"""Finishing the step in hand when a signal asks to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batcli.core.errors import ExitCode, Stopped
+
+CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+class StopRequest:
+    """Whether a signal came; `check` raises `Stopped` if so."""
+
+    def __init__(self) -> None:
+        self.code: ExitCode | None = None
+
+    def __bool__(self) -> bool:
+        return self.code is not None
+
+    def check(self) -> None:
+        if self.code is not None:
+            raise Stopped(self.code)
+
+
+@contextmanager
+def deferred() -> Iterator[StopRequest]:
+    """Inside, the first Ctrl-C or SIGTERM is noted, not obeyed; a second one is obeyed at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # Python delivers signals to the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in CODES}
+
+    def note(number: int, frame: object) -> None:
+        request.code = CODES[signal.Signals(number)]
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

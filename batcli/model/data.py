@@ -1,0 +1,127 @@
+"""Scenes for the encoder: drawn afresh without end for its training, or given for encoding.
+
+Both are map-style datasets for a `DataLoader`: item i depends on i and the seed alone, so the order
+and the number of workers never change what is seen, and a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from batcli.audio.render import Settings, render_files
+from batcli.core.catalogue import Reverb
+from batcli.core.dataset import Dataset
+from batcli.core.errors import BatError, InputError
+from batcli.core.schema import Scene, Source
+
+MAX_ASKED = 4  # events of a scene that are placed in one training step
+
+
+class Heard(NamedTuple):
+    """A batch for the encoder. Directions are unit vectors (right, front, above)."""
+
+    waveform: Tensor  # (B, 2, samples)
+    events: Tensor  # (B, n_classes), 1 for each event that sounds
+    asked: Tensor  # (B, MAX_ASKED) numbers of events
+    direction: Tensor  # (B, MAX_ASKED, 3)
+    distance: Tensor  # (B, MAX_ASKED) metres
+    present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
+
+
+class DrawnScenes(TorchDataset):
+    """`length` scenes of one or two sources, each clip and BRIR drawn at random from a split.
+
+    The share of two-source scenes grows from `two[0]` at the first item to `two[1]` at the middle and
+    stays: one source is learned first, as in the paper's curriculum.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: str, settings: Settings, seed: int, length: int, two: tuple[float, float]
+    ) -> None:
+        self.dataset, self.settings, self.seed, self.length, self.two = dataset, settings, seed, length, two
+        numbers = {label.mid: label.number for label in dataset.labels}
+        self.n_classes = len(numbers)
+        self.clips = [
+            (clip.audio_id, [numbers[mid] for mid in clip.mids if mid in numbers]) for clip in dataset.clips(split)
+        ]
+        if not all(labels for _, labels in self.clips):
+            raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
+        rooms: dict[str, list[Reverb]] = defaultdict(list)
+        for reverb in dataset.reverbs(split).values():
+            rooms[reverb.scene].append(reverb)
+        self.rooms = [rooms[name] for name in sorted(rooms)]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Heard:
+        # A bad file costs this draw, not the run: the next draw of the same item replaces it.
+        for attempt in range(8):
+            try:
+                return self._draw(index, attempt)
+            except InputError as error:
+                last = error
+        raise last
+
+    def _draw(self, index: int, attempt: int) -> Heard:
+        rng = np.random.default_rng([self.seed, index, attempt])
+        share = self.two[0] + (self.two[1] - self.two[0]) * min(1.0, 2 * index / self.length)
+        room = self.rooms[rng.integers(len(self.rooms))]
+        count = 2 if len(room) > 1 and rng.random() < share else 1
+        reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
+        clips: list[tuple[str, list[int]]] = []
+        while len(clips) < count:
+            clip = self.clips[rng.integers(len(self.clips))]
+            if not any(set(clip[1]) & set(other[1]) for other in clips):
+                clips.append(clip)
+        scene = tuple(Source(c[0], r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
+        waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
+        return self._labelled(waveform, [c[1] for c in clips], reverbs)
+
+    def _labelled(self, waveform: np.ndarray, labels: list[list[int]], reverbs: list[Reverb]) -> Heard:
+        events = torch.zeros(self.n_classes)
+        asked = torch.zeros(MAX_ASKED, dtype=torch.long)
+        direction, distance, present = torch.zeros(MAX_ASKED, 3), torch.ones(MAX_ASKED), torch.zeros(MAX_ASKED)
+        pairs = [(event, reverb) for events_, reverb in zip(labels, reverbs, strict=True) for event in events_]
+        for place, (event, reverb) in enumerate(pairs):
+            events[event] = 1.0
+            if place < MAX_ASKED:
+                x, y, z = (value / reverb.position.distance for value in reverb.source)
+                asked[place], present[place] = event, 1.0
+                direction[place] = torch.tensor([x, -z, y])
+                distance[place] = reverb.position.distance
+        return Heard(torch.from_numpy(waveform), events, asked, direction, distance, present)
+
+
+class GivenScenes(TorchDataset):
+    """Scenes to be encoded: (position, waveform (2, samples)), or (position, error text) for a bad one."""
+
+    def __init__(self, dataset: Dataset, scenes: Sequence[Scene], settings: Settings) -> None:
+        self.dataset, self.scenes, self.settings = dataset, scenes, settings
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | dict[str, str]]:
+        try:
+            files = [self.dataset.files_of(source) for source in self.scenes[index]]
+            return index, torch.from_numpy(render_files(files, self.settings))
+        except BatError as error:
+            return index, {"kind": type(error).__name__, "message": str(error)}
+
+
+def as_list(batch: list[Any]) -> list[Any]:
+    """Collate nothing: bad scenes have no tensor to stack."""
+    return batch
+
+
+def one_thread(_: int) -> None:
+    """A worker's share of the processor is one thread; the model has the others."""
+    torch.set_num_threads(1)

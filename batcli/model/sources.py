@@ -1,0 +1,134 @@
+"""Source tokens: one token per event that is heard, with where it is, beside the patch tokens.
+
+Two sources that sound at once share every patch, and a network that must first learn to tell them
+apart from patches needs far more data than a network that is shown inter-aural statistics. So:
+
+1. cues: per block of 50 ms and mel band, the level at both ears, and the cross-spectrum between them
+   (Blauert, Spatial Hearing, 1997: ILD, IPD and inter-aural coherence carry direction, and coherence
+   and level carry distance).
+2. events: a small convolutional network reads the levels and says which events sound.
+3. For each of the K likeliest events: which cells are this event's? A network sees the levels and the
+   event's embedding and weights every cell; the cues are averaged with these weights, and a
+   perceptron reads direction and distance from the averages.
+
+The K tokens hold the event's embedding and probability, the direction, the distance and the hidden
+state that they were read from. An encoder cannot know the question, but it can place whatever it
+hears, and the language model picks the token that the question names.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batcli.model.features import mel_filterbank, spectrum
+from batcli.model.presets import SourcesConfig
+
+CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
+FLOOR = 1e-10  # power; 100 dB below full scale
+N_DISTANCES = 21  # 0 … 10 m
+
+
+class Located(NamedTuple):
+    """What is known of B × K events: directions as unit vectors (right, front, above)."""
+
+    direction: Tensor  # (B, K, 3), length at most about 1: shorter where it is in doubt
+    words: Tensor  # (B, K, 3) logits of right, front, above
+    distance: Tensor  # (B, K, 21) logits of the distance classes
+    hidden: Tensor  # (B, K, hidden)
+
+
+class SourceTokens(nn.Module):
+    """Waveform (B, 2, samples) → source tokens (B, K, `dim`)."""
+
+    mel: Tensor
+
+    def __init__(self, config: SourcesConfig, n_events: int) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.register_buffer("mel", torch.from_numpy(mel_filterbank(c.bands)), persistent=False)  # (F, bands)
+        self.trunk = nn.Sequential(
+            nn.Conv1d(2 * c.bands, c.hidden, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(c.hidden, c.hidden, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(c.hidden, c.hidden, 3, padding=1),
+            nn.GELU(),
+        )
+        self.event_attention = nn.Conv1d(c.hidden, n_events, 1)
+        self.event_logits = nn.Conv1d(c.hidden, n_events, 1)
+        self.event_embedding = nn.Embedding(n_events, c.event_dim)
+        self.query = nn.Linear(c.event_dim, c.hidden)
+        self.cell_weights = nn.Sequential(nn.LayerNorm(c.hidden), nn.Linear(c.hidden, 2 * c.bands))
+        self.read = nn.Sequential(
+            nn.Linear(CUES * c.bands + c.bands + c.event_dim, 2 * c.hidden),
+            nn.GELU(),
+            nn.Linear(2 * c.hidden, c.hidden),
+            nn.GELU(),
+        )
+        self.direction = nn.Linear(c.hidden, 3)
+        self.words = nn.Linear(c.hidden, 3)
+        self.distance = nn.Linear(c.hidden, N_DISTANCES)
+
+    @property
+    def dim(self) -> int:
+        """Width of a source token."""
+        return self.config.event_dim + self.config.hidden + 1 + 3 + 3 + N_DISTANCES
+
+    def cues(self, waveform: Tensor) -> Tensor:
+        """(B, 2, samples) → (B, CUES, blocks, bands)."""
+        left, right = spectrum(waveform).unbind(1)
+        cross = left * right.conj()
+        stack = torch.stack([left.abs().square(), right.abs().square(), cross.real, cross.imag], 1)
+        usable = stack.shape[-1] // self.config.block * self.config.block
+        blocks = stack[..., :usable].unflatten(-1, (-1, self.config.block)).mean(-1)  # (B, 4, F, blocks)
+        power = blocks.transpose(2, 3) @ self.mel
+        p_left, p_right = power[:, 0].clamp_min(FLOOR), power[:, 1].clamp_min(FLOOR)
+        coherence = power[:, 2:] / (p_left * p_right).sqrt().unsqueeze(1)
+        level_left, level_right = p_left.log(), p_right.log()
+        level = torch.logaddexp(level_left, level_right)
+        onset = F.pad(level[:, 1:] - level[:, :-1], (0, 0, 1, 0))
+        return torch.stack(
+            [level_left / 4, level_right / 4, level_left - level_right, *coherence.unbind(1), onset / 2], 1
+        )
+
+    def hear(self, cues: Tensor) -> tuple[Tensor, Tensor]:
+        """Cues → (states (B, blocks, hidden), event logits (B, n_events))."""
+        levels = cues[:, :2].transpose(2, 3).flatten(1, 2)  # (B, 2 · bands, blocks)
+        states = self.trunk(levels)
+        weights = self.event_attention(states).softmax(-1)
+        return states.transpose(1, 2), (weights * self.event_logits(states)).sum(-1)
+
+    def locate(self, cues: Tensor, states: Tensor, events: Tensor) -> Located:
+        """Where the events (B, K) are: numbers of events, whether they sound or not."""
+        embedding = self.event_embedding(events)  # (B, K, E)
+        mixed = states.unsqueeze(1) + self.query(embedding).unsqueeze(2)  # (B, K, blocks, H)
+        logits, gate = self.cell_weights(F.gelu(mixed)).chunk(2, -1)  # (B, K, blocks, bands)
+        loudness = 2 * (cues[:, 0] + cues[:, 1]).unsqueeze(1)  # the log of the geometric mean power
+        weights = (logits + loudness).softmax(2)
+        pooled = torch.einsum("bktf,bctf->bkcf", weights, cues)
+        use = (gate * weights).sum(2).sigmoid()  # (B, K, bands): is the event in this band at all?
+        features = torch.cat([(pooled * use.unsqueeze(2)).flatten(2), use, embedding], -1)
+        hidden = self.read(features)
+        return Located(self.direction(hidden), self.words(hidden), self.distance(hidden), hidden)
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """→ (tokens (B, K, dim), event logits (B, n_events)), likeliest event first."""
+        cues = self.cues(waveform)
+        states, logits = self.hear(cues)
+        probability, events = logits.sigmoid().topk(self.config.tokens, -1)
+        found = self.locate(cues, states, events)
+        parts = [
+            self.event_embedding(events),
+            probability.unsqueeze(-1),
+            found.direction,
+            found.words.tanh(),
+            found.distance.softmax(-1),
+            found.hidden,
+        ]
+        return torch.cat(parts, -1), logits
+

@@ -1,0 +1,101 @@
+"""Training states: all that a killed run needs to go on as if nothing had happened.
+
+`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer, each process's random
+state and `state.json`. It is written under a temporary name and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from batcli.core.errors import InputError
+from batcli.core.files import TEMPORARY, read_json, write_json
+
+FOLDER = "state"
+# Whole tensors on the CPU whatever the sharding, and of the model only what is trained.
+SAVING = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+LOADING = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a run is: `update` of `stage` is done, and the log holds `log_bytes`."""
+
+    stage: str
+    update: int
+    step: int  # updates of all stages: the N of `step-N`
+    log_bytes: int
+
+
+def save(
+    run: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer, place: Place, keep: int
+) -> None:
+    """Write `state/step-N`, then delete all but the newest `keep`. All processes call it together."""
+    final = run / FOLDER / f"step-{place.step}"
+    temporary = final.with_name(TEMPORARY + final.name)
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    weights, moments = get_state_dict(module, optimizer, options=SAVING)
+    torch.save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
+    if accelerator.is_main_process:
+        save_file({name: value.contiguous() for name, value in weights.items()}, temporary / "weights.safetensors")
+        torch.save(moments, temporary / "optimizer.pt")
+        write_json(temporary / "state.json", asdict(place))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        for old in _states(run)[:-keep]:
+            shutil.rmtree(old)
+
+
+def _states(run: Path) -> list[Path]:
+    """Whole states, oldest first."""
+    folders = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name[5:]))
+
+
+def newest(run: Path) -> tuple[Path, Place] | None:
+    """The last whole state of a run, or None."""
+    states = _states(run)
+    if not states:
+        return None
+    content = read_json(states[-1] / "state.json")
+    try:
+        return states[-1], Place(**content)
+    except TypeError:
+        raise InputError("damaged", states[-1] / "state.json", "delete this state's folder") from None
+
+
+def load(folder: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a state back into a module and an optimizer that were built as they were when it was saved."""
+    try:
+        weights = load_file(folder / "weights.safetensors")
+        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        own = folder / f"random-{accelerator.process_index}.pt"
+        random = torch.load(own, weights_only=True) if own.exists() else None
+    except Exception as error:
+        raise InputError(f"damaged: {type(error).__name__}: {error}", folder, "delete this state's folder") from None
+    set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=moments, options=LOADING)
+    if random is not None:
+        torch.set_rng_state(random["cpu"])
+        if torch.cuda.is_available() and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"])
+
+
+def _random_state() -> dict[str, Any]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state

@@ -1,0 +1,122 @@
+"""`bat prepare demo`: a whole dataset with nothing but this package: clips, rooms, questions."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from batcli.audio.io import write_wav
+from batcli.audio.synth import LABELS, synthesise
+from batcli.core.catalogue import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
+from batcli.core.dataset import FILE, Dataset, open_dataset
+from batcli.core.errors import InputError
+from batcli.core.files import read_json, remove, require_writable, write_json, write_text
+from batcli.core.options import DemoOptions, RoomsOptions
+from batcli.core.progress import SILENT, Reporter
+from batcli.core.work import default_jobs, run_jobs
+from batcli.prepare.rooms import rooms
+from batcli.questions.generate import generate
+
+SAMPLE_RATE = 32_000
+EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
+UNFINISHED = ".tmp-demo.json"
+RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
+
+
+def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
+    """Make DATA, or go on where a stopped run left it.
+
+    Training and evaluation share no clip, room or scene. Raises InputError when DATA holds something else.
+    """
+    root = options.data
+    facts = {name: getattr(options, name) for name in RECORDED}
+    counts = {"train": options.clips, "eval": -(-options.clips // EVAL_SHARE)}
+    n_rooms = {"train": options.rooms, "eval": -(-options.rooms // EVAL_SHARE)}
+    questions = {"train": options.count, "eval": options.eval_count}
+    reporter.info(
+        f"{len(LABELS)} classes, {sum(counts.values()) * len(LABELS):,} clips of {options.seconds:g} s, "
+        f"{sum(n_rooms.values()):,} rooms with {options.sources} BRIRs each, {sum(questions.values()):,} questions"
+    )
+    if options.dry_run:
+        return Dataset(root)
+    if _claim(root, facts):
+        reporter.info(f"{root} is already complete")
+        return open_dataset(root)
+
+    dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
+    write_text(root / dataset.labels_file, _labels_csv())
+    jobs = options.jobs or default_jobs()
+    for split in ("train", "eval"):
+        _make_clips(dataset, split, counts[split], options, jobs, reporter)
+        rooms(
+            RoomsOptions(
+                reverb=root / dataset.reverb_root,
+                rooms=n_rooms[split],
+                sources=options.sources,
+                split=split,  # type: ignore[arg-type]
+                seed=options.seed,
+                jobs=jobs,
+            ),
+            reporter,
+        )
+    labels = read_labels(root / dataset.labels_file)
+    for split in ("train", "eval"):
+        clips, reverbs = _clips_file(root, split), root / dataset.reverb_root / f"{split}_reverberation.json"
+        seed = zlib.crc32(f"{options.seed} {split}".encode())
+        asked = generate(read_clips(clips), labels, read_reverbs(reverbs), questions[split], seed=seed)
+        dataset.add_split(split, reporter.track(asked, f"{split} questions", questions[split]), clips, reverbs)
+    dataset.save()
+    remove(root / UNFINISHED)
+    return dataset
+
+
+def _claim(root: Path, facts: dict) -> bool:
+    """True when DATA is complete; False when it is ours to make or to go on with."""
+    require_writable(root)
+    for name in (FILE, UNFINISHED):
+        if (root / name).exists():
+            content = read_json(root / name)
+            if content.get("recipe", content) != facts:
+                raise InputError("made with other options", root / name, "choose another directory")
+            return name == FILE
+    if any(root.iterdir()):
+        raise InputError("is not empty and no demo dataset", root, "choose another directory")
+    write_json(root / UNFINISHED, facts)
+    return False
+
+
+def _labels_csv() -> str:
+    rows = [f'{number},{mid},"{name}"' for number, (mid, name) in enumerate(LABELS)]
+    return "\n".join([",".join(LABEL_COLUMNS), *rows]) + "\n"
+
+
+def _clips_file(root: Path, split: str) -> Path:
+    return root / "metadata" / f"{split}.json"
+
+
+def _make_clips(dataset: Dataset, split: str, count: int, options: DemoOptions, jobs: int, reporter: Reporter) -> None:
+    todo = [(number, take) for number in range(len(LABELS)) for take in range(count)]
+    folder = dataset.path(dataset.audio_root) / split
+    function = partial(_make_clip, folder=folder, split=split, seed=options.seed, seconds=options.seconds)
+    ids = list(reporter.track(run_jobs(function, todo, jobs), f"{split} clips", len(todo)))
+    entries = [
+        {"folder": split, "id": clip_id, "label": [LABELS[number][0]]}
+        for clip_id, (number, _) in zip(ids, todo, strict=True)
+    ]
+    write_json(_clips_file(dataset.root, split), entries)
+
+
+def _make_clip(which: tuple[int, int], folder: Path, split: str, seed: int, seconds: float) -> str:
+    """Write one clip, unless it is there, and return its id."""
+    number, take = which
+    name = "".join(c if c.isalnum() else "-" for c in LABELS[number][1].lower()).replace("--", "-")
+    clip_id = f"{name}-{take:04d}"
+    path = folder / f"{clip_id}.wav"
+    if not path.exists():
+        rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number, take])
+        write_wav(path, synthesise(number, rng, seconds, SAMPLE_RATE)[None], SAMPLE_RATE, "pcm16")
+    return clip_id
