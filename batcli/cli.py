@@ -214,6 +214,23 @@ def _spatialize(options: opts.SpatializeOptions, terminal: Terminal) -> None:
     spatialize(options, terminal)
 
 
+@command(
+    prepare,
+    "rooms",
+    opts.RoomsOptions,
+    """
+    bat prepare rooms reverb --rooms 500 --sources 4 --split train
+    bat prepare rooms reverb --rooms 100 --sources 4 --split eval --plot eval.png
+    bat prepare rooms dry --rt60 0.1:0.3 --hrtf sphere --jobs 2
+    """,
+)
+def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
+    """Simulate rooms: binaural impulse responses and where their sources are."""
+    from batcli.prepare.rooms import rooms
+
+    rooms(options, terminal)
+
+
 def main() -> None:
     """The entry point `bat`."""
     app()

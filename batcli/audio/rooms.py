@@ -1,0 +1,436 @@
+"""Shoebox rooms and what two ears hear in them: binaural room impulse responses (BRIRs).
+
+A response is the direct sound, image sources up to a mixing time, each from its own direction,
+and a diffuse tail of decaying noise. A room has its own axes: x along the width, y up from the
+floor, z along the length, the origin in a corner. A listener stands in it and faces −z after a
+turn by `yaw`. Sources are given relative to the listener, in the listener's axes (x right, y up,
+−z front), as the data's label formula wants them: the room turns about the listener.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, optimize, signal
+
+from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, PHASES, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
+from batcli.core.errors import InputError
+from batcli.core.geometry import Direction, Vector
+
+Array = NDArray[np.floating]
+
+BANDS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz, octaves
+AIR = np.array([0.1, 0.3, 0.6, 1.0, 1.9, 5.8, 20.3]) * 1e-3  # 1/m of energy; 20 °C, 50–70 % humidity (ISO 9613-1)
+DIRECT_SAMPLE = 32  # where the nearer ear hears the direct sound, as in the published BRIRs
+MIXING_TIME = 0.080  # s after the direct sound, at most; where the tail has taken over from the images
+MIXING_IMAGES = 1000  # a small room has so many earlier, and is mixed by then
+CROSSFADE = 0.020  # s before the mixing time, in which the images go and the tail comes
+HIGH_PASS = 30.0  # Hz; images are all positive and would add up to a constant
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """A shoebox.
+
+    size: width, height, length in metres.
+    absorption [6 x 7]: −ln(1 − α), α the share of energy that a wall takes per reflection, of the
+    walls at x=0, x=width, floor, ceiling, z=0, z=length, in the octave bands BANDS.
+    """
+
+    size: Vector
+    absorption: Array
+
+    @property
+    def volume(self) -> float:
+        return math.prod(self.size)
+
+    @property
+    def mixing_time(self) -> float:
+        """Seconds after the direct sound at which the tail has taken over."""
+        radius = (MIXING_IMAGES * self.volume * 3 / (4 * math.pi)) ** (1 / 3)
+        return min(MIXING_TIME, radius / SPEED_OF_SOUND)
+
+    @cached_property
+    def rt60_by_band(self) -> Array:
+        """Seconds in which each band falls by 60 dB."""
+        return _rt60(self.size, self.absorption, self.mixing_time)
+
+    @property
+    def rt60(self) -> float:
+        """Seconds, the mean of 500 Hz and 1 kHz."""
+        return float(self.rt60_by_band[2:4].mean())
+
+
+@dataclass(frozen=True)
+class Listener:
+    position: Vector  # of the head's centre, in the room's axes
+    yaw: float = 0.0  # degrees that the listener has turned to the left from facing the room's −z
+
+
+def to_room(offset: Array, listener: Listener) -> Array:
+    """Offsets [... x 3] in the listener's axes → positions in the room's axes."""
+    return _turned(offset, listener.yaw) + np.asarray(listener.position)
+
+
+def _turned(offset: Array, yaw: float) -> Array:
+    """Turned to the left by `yaw` degrees about the upright axis."""
+    c, s = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
+    return np.asarray(offset) @ np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
+
+
+# ---- absorption and decay ------------------------------------------------------------------------
+
+
+@lru_cache(1)
+def _octant() -> tuple[Array, Array]:
+    """Quadrature over the directions with positive coordinates: (unit vectors [n x 3], weights [n])."""
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    nodes, weights = (nodes + 1) / 2, weights / 2
+    y, phi = np.meshgrid(nodes, nodes * np.pi / 2, indexing="ij")
+    across = np.sqrt(1 - y**2)
+    vectors = np.stack([across * np.cos(phi), y, across * np.sin(phi)], -1).reshape(-1, 3)
+    return vectors, np.outer(weights, weights).ravel()
+
+
+def _rt60(size: Vector, absorption: Array, at: float) -> Array:
+    """Seconds per band, from the energy that image sources have left after `at` seconds.
+
+    A ray in direction u meets the walls across axis i |u_i| c t / L_i times; the energy is the
+    mean of what is left over all directions. (Eyring's formula takes one mean free path instead,
+    and a shoebox, where rays keep their direction, rings 20–40 % longer than that.)
+    """
+    vectors, weights = _octant()
+    pairs = absorption.reshape(3, 2, -1).mean(1)  # a ray meets opposite walls in turn
+    path = SPEED_OF_SOUND * at
+    left = weights @ np.exp(-path * (vectors @ (pairs / np.array(size)[:, None]) + AIR))
+    return -6 * at / np.log10(np.maximum(left, 1e-300))
+
+
+def room_with_rt60(size: Vector, materials: Array, rt60: float) -> Room:
+    """The room whose walls absorb in the proportions of `materials` [6 x 7] so that it has `rt60`.
+
+    Raises InputError when no walls do that: see `rt60_limits`.
+    """
+    low, high = rt60_limits(size)
+    if not low <= rt60 <= high:
+        shape = " x ".join(f"{side:g}" for side in size)
+        raise InputError(
+            f"a room of {shape} m cannot have an RT60 of {rt60:g} s", hint=f"from {low:.2f} to {high:.2f} s"
+        )
+
+    def excess(log_scale: float) -> float:
+        return Room(size, materials * math.exp(log_scale)).rt60 - rt60
+
+    return Room(size, materials * math.exp(optimize.brentq(excess, -12.0, 12.0, xtol=1e-4)))
+
+
+def rt60_limits(size: Vector) -> tuple[float, float]:
+    """Seconds with walls that all absorb 90 % and with walls that all absorb 1 %."""
+    low, high = (Room(size, np.full((6, 7), -math.log(1 - share))).rt60 for share in (0.9, 0.01))
+    return low, high
+
+
+# ---- image sources -------------------------------------------------------------------------------
+
+
+def image_sources(room: Room, source: Vector, reach: float, listener: Vector) -> tuple[Array, Array]:
+    """Mirror images of a source nearer to the listener than `reach` metres (Allen and Berkley 1979).
+
+    Positions in the room's axes. Returns (image − listener [n x 3] in the room's axes, reflections
+    at each of the six walls [n x 6], whole numbers).
+    """
+    offsets, hits = [], []
+    for side, s, ear in zip(room.size, source, listener, strict=True):
+        count = math.ceil(reach / (2 * side)) + 1
+        n, mirrored = np.meshgrid(np.arange(-count, count + 1), [0, 1], indexing="ij")
+        offsets.append((2 * n * side + np.where(mirrored, -s, s) - ear).ravel())
+        hits.append(np.stack([np.abs(n - mirrored), np.abs(n)], -1).reshape(-1, 2))
+    x, y, z = (offset**2 for offset in offsets)
+    i, j, k = np.nonzero(x[:, None, None] + y[:, None] + z < reach**2)
+    return (
+        np.stack([offsets[0][i], offsets[1][j], offsets[2][k]], -1),
+        np.concatenate([hits[0][i], hits[1][j], hits[2][k]], -1),
+    )
+
+
+@lru_cache(8)
+def _band_basis(size: int) -> tuple[Array, NDArray[np.complexfloating]]:
+    """Levels in bands → a spectrum of size/2+1 bins, linear between band centres over log frequency.
+
+    Returns (basis [7 x bins] for the level itself, the same [7 x bins] complex, whose exponential
+    is the minimum-phase response: the log spectrum's causal part is linear in the log levels).
+    """
+    frequencies = np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 1.0)
+    basis = np.stack([np.interp(np.log(frequencies), np.log(BANDS), row) for row in np.eye(len(BANDS))])
+    cepstrum = fft.irfft(basis, size)
+    cepstrum[:, 1 : (size + 1) // 2] *= 2
+    cepstrum[:, size // 2 + 1 :] = 0
+    return basis.astype(np.float32), fft.rfft(cepstrum).astype(np.complex64)
+
+
+def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, centre: float) -> Array:
+    """All image sources but the source itself, heard by each ear: [ears x samples].
+
+    `centre`: the sample at which the direct sound passes the head's centre.
+    """
+    distance = float(np.linalg.norm(source))
+    mixing = room.mixing_time
+    offsets, hits = image_sources(
+        room, to_room(source, listener), distance + SPEED_OF_SOUND * mixing, listener.position
+    )
+    paths = np.sqrt((offsets**2).sum(-1))
+    orders = hits.sum(-1)
+    keep = orders > 0
+    offsets, hits, paths, orders = offsets[keep], hits[keep], paths[keep], orders[keep]
+
+    times = (paths - distance) / SPEED_OF_SOUND
+    fade = np.clip((mixing - times) / CROSSFADE, 0, 1)
+    energies = np.exp(-(hits @ room.absorption + paths[:, None] * AIR))
+    gains = np.sin(np.pi / 2 * fade) / paths
+    # One filter per order, from the mean energies in it; an image's own walls set its level.
+    weights = gains**2
+    count = int(orders.max()) + 1
+    totals = np.stack([np.bincount(orders, weights * energies[:, b], count) for b in range(len(BANDS))], -1)
+    means = totals / np.maximum(np.bincount(orders, weights, count), 1e-30)[:, None]
+    gains *= np.sqrt((energies / means[orders]).mean(-1))
+
+    ears = _turned(offsets, -listener.yaw)
+    azimuth = np.degrees(np.arctan2(-ears[:, 2], ears[:, 0])) % 360
+    elevation = np.degrees(np.arcsin(np.clip(ears[:, 1] / paths, -1, 1)))
+    quarters = np.rint((centre - BANK_LEAD + times * SAMPLE_RATE) * PHASES).astype(np.intp)
+    starts, phases = quarters // PHASES, quarters % PHASES
+    size = fft.next_fast_len(int(centre + mixing * SAMPLE_RATE) + 2 * BANK_TAPS + 512, real=True)
+    size += size % 2
+    taps = hrtf.bank[hrtf.nearest(azimuth, elevation, phases)]
+    taps *= gains[:, None, None].astype(np.float32)
+    places = ((orders * hrtf.ears)[:, None] + np.arange(hrtf.ears)) * size + starts[:, None]
+    heard = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
+    spectra = fft.rfft(heard.reshape(count, hrtf.ears, size)[1:].astype(np.float32))
+    levels = np.log(np.maximum(means[1:], 1e-12)).astype(np.float32) / 2
+    filters = np.exp(levels @ _band_basis(size)[1])
+    return fft.irfft((spectra * filters[:, None]).sum(0), size)
+
+
+# ---- the tail ------------------------------------------------------------------------------------
+
+_FRAME = 512
+_HOP = _FRAME // 2
+_WINDOW = np.sin(np.pi * (np.arange(_FRAME) + 0.5) / _FRAME).astype(np.float32)  # squares add up to 1
+
+
+def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Generator) -> Array:
+    """Noise that decays in each band as the room does, alike at both ears as a diffuse field is.
+
+    start: seconds after the sound left the source. Returns [ears x samples]. The level is that of
+    the images it goes on from: 4 π c t² dt / V … of them between t and t + dt, each 1 / (c t)².
+    """
+    frames = samples // _HOP + 2
+    power, coherence = hrtf.diffuse_field
+    basis = _band_basis(_FRAME)[0]
+    density = 4 * np.pi * SPEED_OF_SOUND / (room.volume * SAMPLE_RATE)
+    rates = (3 / room.rt60_by_band) @ basis  # decades of amplitude per second
+    times = start + (np.arange(frames) * _HOP - _HOP + _FRAME / 2) / SAMPLE_RATE
+    gains = 10.0 ** -(times[:, None] * rates) * np.sqrt(density * power * _FRAME / 2)
+    noise = rng.standard_normal((hrtf.ears, frames, _FRAME // 2 + 1, 2), dtype=np.float32)
+    spectra = noise.view(np.complex64)[..., 0] * gains.astype(np.float32)
+    if hrtf.ears == 2:
+        alike = coherence.astype(np.float32)
+        spectra[1] = alike * spectra[0] + np.sqrt(1 - alike**2) * spectra[1]
+    parts = fft.irfft(spectra, _FRAME) * _WINDOW
+    # Every sample lies in two frames: the first half of one, the second half of the one before.
+    heard = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
+    return heard.reshape(hrtf.ears, -1)[:, :samples]
+
+
+# ---- the whole response --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Brir:
+    samples: NDArray[np.float32]  # [ears x T] at 32 kHz
+    drr: float  # energy of the direct sound over that of all else, dB, both ears together
+    mixing: int  # sample at which the tail has taken over from the image sources
+
+
+def simulate(
+    room: Room,
+    listener: Listener,
+    sources: Sequence[Vector],
+    hrtf: Hrtf,
+    rng: np.random.Generator,
+    seconds: float | None = None,
+) -> list[Brir]:
+    """One response per source (metres from the listener, in the listener's axes).
+
+    The propagation delay is left out: the nearer ear hears the direct sound at sample 32, at
+    0.46 / distance from the front. seconds: length [default: until the slowest band has fallen by
+    60 dB]. Raises InputError for a listener or a source outside the room.
+    """
+    for what, offset in (("the listener", (0.0, 0.0, 0.0)), *(("a source", source) for source in sources)):
+        place = to_room(np.array(offset), listener)
+        if not all(0 < p < side for p, side in zip(place, room.size, strict=True)):
+            raise InputError(f"{what} stands outside the room, at {np.round(place, 2).tolist()}")
+    if seconds is None:
+        seconds = float(room.rt60_by_band.max()) + DIRECT_SAMPLE / SAMPLE_RATE
+    length = round(seconds * SAMPLE_RATE)
+    return [_response(room, listener, np.array(source), hrtf, rng, length) for source in sources]
+
+
+_SECTIONS = signal.butter(2, HIGH_PASS, "highpass", fs=SAMPLE_RATE, output="sos")
+
+
+def _response(room: Room, listener: Listener, source: Array, hrtf: Hrtf, rng: np.random.Generator, length: int) -> Brir:
+    distance = float(np.linalg.norm(source))
+    azimuth = math.degrees(math.atan2(-source[2], source[0])) % 360
+    elevation = math.degrees(math.asin(source[1] / distance))
+    direct, centre = hrtf.direct(azimuth, elevation, distance)
+    centre += DIRECT_SAMPLE - BANK_LEAD
+    early = _reflections(room, listener, source, hrtf, centre)
+    size = max(length, early.shape[-1], DIRECT_SAMPLE + direct.shape[-1])
+    rest = np.zeros((hrtf.ears, size))
+    rest[:, : early.shape[-1]] = early
+
+    mixing = round(centre + room.mixing_time * SAMPLE_RATE)
+    begin = max(mixing - round(CROSSFADE * SAMPLE_RATE), 0)
+    tail = _tail(room, hrtf, (begin - centre) / SAMPLE_RATE + distance / SPEED_OF_SOUND, size - begin, rng)
+    fade = np.arange(mixing - begin) / (mixing - begin)
+    tail[:, : mixing - begin] *= np.sin(np.pi / 2 * fade)
+    rest[:, begin:] += tail
+
+    straight = np.zeros_like(rest)
+    straight[:, DIRECT_SAMPLE - BANK_LEAD :][:, : direct.shape[-1]] = direct
+    drr = 10 * math.log10((straight**2).sum() / (rest**2).sum())
+    samples = signal.sosfilt(_SECTIONS, straight + rest)[:, :length]
+    end = min(320, length)
+    samples[:, length - end :] *= np.cos(np.pi / 2 * np.arange(end) / end)  # no click where it is cut
+    return Brir(samples.astype(np.float32), drr, mixing)
+
+
+# ---- drawing rooms -------------------------------------------------------------------------------
+
+# Shares of energy absorbed per octave band, 125 Hz … 8 kHz: typical values, as textbooks of room
+# acoustics tabulate them (Kuttruff; Vorländer). A room's walls keep these proportions and are all
+# made harder or softer together until it has its RT60.
+_WALLS = {
+    "brick": (0.03, 0.03, 0.03, 0.04, 0.05, 0.07, 0.08),
+    "plaster on brick": (0.02, 0.02, 0.03, 0.04, 0.05, 0.05, 0.05),
+    "plasterboard": (0.20, 0.12, 0.07, 0.05, 0.06, 0.08, 0.09),
+    "wooden panels": (0.20, 0.16, 0.12, 0.09, 0.09, 0.10, 0.10),
+    "windows": (0.15, 0.08, 0.05, 0.04, 0.04, 0.04, 0.04),
+    "bookshelves": (0.25, 0.30, 0.32, 0.32, 0.34, 0.35, 0.36),
+    "curtains": (0.10, 0.22, 0.38, 0.48, 0.50, 0.50, 0.50),
+}
+_FLOORS = {
+    "linoleum": (0.03, 0.03, 0.04, 0.04, 0.05, 0.05, 0.05),
+    "parquet": (0.12, 0.09, 0.07, 0.06, 0.06, 0.07, 0.07),
+    "thin carpet": (0.04, 0.06, 0.10, 0.20, 0.30, 0.38, 0.42),
+    "thick carpet": (0.06, 0.10, 0.18, 0.32, 0.45, 0.52, 0.55),
+}
+_CEILINGS = {
+    "plaster": (0.03, 0.03, 0.04, 0.04, 0.05, 0.06, 0.06),
+    "plasterboard": (0.20, 0.12, 0.07, 0.05, 0.06, 0.08, 0.09),
+    "wooden panels": (0.20, 0.16, 0.12, 0.09, 0.09, 0.10, 0.10),
+    "acoustic tiles": (0.35, 0.45, 0.60, 0.70, 0.70, 0.65, 0.60),
+}
+
+NEAREST = 0.5  # m, from the listener to a source
+_FROM_WALL = 0.6  # m, the listener
+_SOURCE_FROM_WALL = 0.1  # m, and from floor and ceiling
+_EARS = (1.0, 1.8)  # m above the floor: sitting to standing
+SMALLEST = 2.0  # m, of any side of a room: a listener and a source must fit
+
+
+def draw_room(rng: np.random.Generator, size: Vector, rt60: tuple[float, float] = (0.15, 0.9)) -> Room:
+    """Walls for a room of `size`: materials by chance, RT60 log-uniform in the range that it can have.
+
+    Raises InputError when the room can have none of the range.
+    """
+    low, high = rt60_limits(size)
+    low, high = max(low, rt60[0]), min(high, rt60[1])
+    wanted = math.exp(rng.uniform(math.log(low), math.log(high))) if low <= high else rt60[0]
+
+    def pick(table: dict[str, tuple[float, ...]]) -> Array:
+        return -np.log(1 - np.array(list(table.values())[rng.integers(len(table))]))
+
+    left, right, floor, ceiling, front, back = map(pick, (_WALLS, _WALLS, _FLOORS, _CEILINGS, _WALLS, _WALLS))
+    return room_with_rt60(size, np.stack([left, right, floor, ceiling, front, back]), wanted)
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    octants: Sequence[Direction],
+    rt60: tuple[float, float] = (0.15, 0.9),
+    size: Vector | None = None,
+    max_distance: float = 10.0,
+) -> tuple[Room, Listener, list[Vector]]:
+    """A room, a listener in it, and one source in each of `octants` (listener's axes, metres).
+
+    Distances. A room has a reach: the full max_distance with probability 1/2, else uniform below
+    it. Distances in a room are as if its sources were strewn evenly over a floor of that reach
+    (density in proportion to distance − 0.5 m). Over many rooms this makes the distance uniform
+    from 0.5 m to max_distance, while small rooms stay as common as large ones.
+    Directions. Azimuth uniform in the octant's quadrant, height uniform from floor to ear or from
+    ear to ceiling; the listener's yaw uniform, so that the room's walls favour no azimuth.
+    Rooms. Length 1.05 to 1.6 times the farthest distance plus 1 m, at least 2.6 m; width 0.55 to
+    1 of it; height 2.3 to 3 m, more in large rooms. Where the sources do not fit after several
+    places of the listener, the room grows; if `size` is given, the sources come nearer instead.
+    Ear height 1 to 1.8 m. RT60 and materials as in `draw_room`.
+    """
+    span = max_distance - NEAREST
+    reach = span if rng.random() < 0.5 else span * rng.random()
+    parts = (rng.permutation(len(octants)) + rng.random(len(octants))) / len(octants)
+    distances = NEAREST + reach * np.sqrt(parts)
+    if size is not None and min(size) < SMALLEST:
+        shape = " x ".join(f"{side:g}" for side in size)
+        raise InputError(f"a room of {shape} m is too small for a listener", hint=f"at least {SMALLEST:g} m each way")
+    room_size = size or _draw_size(rng, float(distances.max()))
+    while True:
+        for _ in range(8):
+            listener = _draw_listener(rng, room_size)
+            sources = [
+                _draw_source(rng, room_size, listener, octant, distance)
+                for octant, distance in zip(octants, distances, strict=True)
+            ]
+            if all(sources):
+                return draw_room(rng, room_size, rt60), listener, [s for s in sources if s]
+        if size is None:
+            room_size = (round(room_size[0] * 1.1, 2), room_size[1], round(room_size[2] * 1.1, 2))
+        else:
+            distances = NEAREST + (distances - NEAREST) * 0.85
+
+
+def _draw_size(rng: np.random.Generator, farthest: float) -> Vector:
+    length = max(1 + farthest * rng.uniform(1.05, 1.6), 2.6)
+    width = max(length * rng.uniform(0.55, 1.0), 2.6)
+    height = rng.uniform(2.3, 3.0) + 0.12 * rng.random() * max(length - 4, 0)
+    return round(width, 2), round(height, 2), round(length, 2)
+
+
+def _draw_listener(rng: np.random.Generator, size: Vector) -> Listener:
+    margins = [min(_FROM_WALL, side / 2) for side in size]
+    x, z = (rng.uniform(margins[i], size[i] - margins[i]) for i in (0, 2))
+    ear = rng.uniform(min(_EARS[0], size[1] / 2), min(_EARS[1], size[1] - margins[1]))
+    return Listener((round(x, 3), round(ear, 3), round(z, 3)), round(rng.uniform(0, 360), 1))
+
+
+def _draw_source(
+    rng: np.random.Generator, size: Vector, listener: Listener, octant: Direction, distance: float, tries: int = 32
+) -> Vector | None:
+    """A place in the octant at that distance, or None if none was found in the room."""
+    room = size[1] - listener.position[1] if octant.height == "above" else listener.position[1]
+    height = rng.random(tries) * min(distance, room - _SOURCE_FROM_WALL)
+    across = np.sqrt(distance**2 - height**2)
+    azimuth = rng.random(tries) * np.pi / 2  # from the right towards the front: mirrored where needed
+    offsets = np.stack([across * np.cos(azimuth), height, -across * np.sin(azimuth)], -1)
+    offsets *= (octant.side == "right") * 2 - 1, (octant.height == "above") * 2 - 1, (octant.depth == "front") * 2 - 1
+    places = to_room(offsets, listener)
+    fits = np.all((places >= _SOURCE_FROM_WALL) & (places <= np.array(size) - _SOURCE_FROM_WALL), -1)
+    if not fits.any():
+        return None
+    x, y, z = (round(float(value), 4) for value in offsets[fits.argmax()])
+    return x, y, z
