@@ -113,9 +113,8 @@ class BAT(nn.Module):
         return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
 
 
-def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
-    """Raises InputError when no module has a name in `config.targets`."""
-    options = peft.LoraConfig(
+def peft_options(config: LoraConfig) -> peft.LoraConfig:
+    return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
         lora_alpha=config.alpha,
@@ -123,8 +122,12 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
         target_modules=list(config.targets),
         bias="none",
     )
+
+
+def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
+    """Raises InputError when no module has a name in `config.targets`."""
     try:
-        return peft.get_peft_model(llm, options)
+        return peft.get_peft_model(llm, peft_options(config))
     except ValueError as error:
         raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
 
@@ -162,11 +165,15 @@ def llm_type(folder: Path) -> str:
 
 
 def load_llm(
-    folder: Path, dtype: torch.dtype = torch.float32, quantize: bool = False, attention: str = "sdpa"
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    quantize: bool = False,
+    attention: str = "sdpa",
 ) -> PreTrainedModel:
     """Any causal language model of transformers; no code from the directory is run.
 
-    `quantize`: 4-bit NormalFloat weights through bitsandbytes, computing in `dtype`.
+    `quantize`: 4-bit NormalFloat weights through bitsandbytes on `device`, computing in `dtype`.
     `attention`: sdpa, eager or flash_attention_2.
     Raises InputError unless the directory's weights are exactly the model's.
     """
@@ -179,6 +186,7 @@ def load_llm(
         llm, info = loader.from_pretrained(
             folder,
             dtype=dtype,
+            device_map={"": device} if quantize else None,
             attn_implementation=attention,
             quantization_config=quantization if quantize else None,
             local_files_only=True,

@@ -1,0 +1,242 @@
+"""The run directory: a model on disk, as safetensors, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from batcli.core.config import read_toml, to_toml
+from batcli.core.errors import InputError
+from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
+from batcli.core.manifest import describe
+from batcli.model.bat import BAT, load_llm, load_tokenizer, peft_options
+from batcli.model.presets import ModelConfig
+
+CONFIG = "config.toml"
+MANIFEST = "manifest.json"
+ENCODER = "encoder.safetensors"  # encoder.*, sources.*
+PROJECTOR = "projector.safetensors"  # projector.*
+ADAPTER = "adapter"  # LoRA, a PEFT directory
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+LLM = "llm"  # the language model, where it was trained here
+TOKENIZER = "tokenizer"
+DONE = "DONE"  # written last: the run is whole
+
+ENCODER_PARTS = ("encoder.", "sources.")
+PROJECTOR_PARTS = ("projector.",)
+LORA = ".lora_"
+BLOCK = 1 << 20  # bytes that `fingerprint` reads at both ends of a file
+SHOWN = 5  # names in an error
+
+
+# ---- writing -----------------------------------------------------------------------------------------
+
+
+def write_config(run: Path, config: ModelConfig, tables: Mapping[str, Mapping[str, Any]], llm: Path | None) -> None:
+    """`config.toml`: `tables` (the command's options), the model's sizes, the language model's path and hash."""
+    sizes = {f"model.{name}": part for name, part in config.to_dict().items()}
+    base = {} if llm is None else {"language_model": {"path": llm.resolve(), "sha256": fingerprint(llm)}}
+    write_text(run / CONFIG, to_toml({**tables, **sizes, **base}))
+
+
+def save_run(run: Path, model: BAT, tokenizer: PreTrainedTokenizerBase | None, llm: Path | None) -> None:
+    """All weights that are the run's own, and the tokenizer. `llm`: the directory of a model from elsewhere."""
+    state = model.state_dict()
+    save_encoder(run, state)
+    write_tensors(run / PROJECTOR, select(state, PROJECTOR_PARTS))
+    if model.config.lora is not None:
+        save_adapter(run, state, model.config, llm)
+    if model.config.llm is not None:
+        _save_directory(run / LLM, model.llm, tokenizer)
+    elif tokenizer is not None:
+        _save_directory(run / TOKENIZER, tokenizer)
+
+
+def save_encoder(run: Path, state: Mapping[str, Tensor]) -> None:
+    write_tensors(run / ENCODER, select(state, ENCODER_PARTS))
+
+
+def save_adapter(run: Path, state: Mapping[str, Tensor], config: ModelConfig, llm: Path | None) -> None:
+    """LoRA as PEFT saves it, so that `PeftModel.from_pretrained(llm, run / "adapter")` gives the same model."""
+    assert config.lora is not None
+    options = peft_options(config.lora)
+    options.inference_mode = True
+    options.base_model_name_or_path = None if llm is None else str(llm.resolve())
+    (run / ADAPTER).mkdir(parents=True, exist_ok=True)
+    options.save_pretrained(str(run / ADAPTER))
+    write_tensors(run / ADAPTER / ADAPTER_WEIGHTS, {adapter_name(k): v for k, v in state.items() if LORA in k})
+
+
+def finish(run: Path, **facts: Any) -> None:
+    """The manifest, then `DONE`."""
+    write_json(run / MANIFEST, describe(**facts))
+    write_text(run / DONE, "")
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Whole or not at all. Raises InputError rather than keep a tensor that is not finite."""
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{name} is not finite; nothing was saved", path)
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+
+
+def _save_directory(folder: Path, *parts: Any) -> None:
+    """`part.save_pretrained` of each, in a directory that takes its name when all are written."""
+    temporary = folder.with_name(TEMPORARY + folder.name)
+    shutil.rmtree(temporary, ignore_errors=True)
+    for part in parts:
+        part.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+# ---- reading -----------------------------------------------------------------------------------------
+
+
+def load_run(
+    run: Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    attention: str = "sdpa",
+    llm: Path | None = None,
+) -> tuple[BAT, PreTrainedTokenizerBase | None, ModelConfig]:
+    """(model in evaluation mode, tokenizer if there is one, sizes) of a finished run.
+
+    `dtype`, `quantize`, `attention`: the language model's, as in `load_llm`; the rest is float32.
+    `llm`: where the language model lies now, if no longer where it was.
+    Raises InputError when anything is missing, surplus, of another shape, or another language model's.
+    """
+    require_finished(run)
+    config = read_config(run)
+    own = config.llm is not None
+    folder = run / LLM if own else llm_folder(run, llm)
+    tokens = run / LLM if own else run / TOKENIZER
+    tokenizer = load_tokenizer(tokens) if tokens.is_dir() else None
+    model = BAT(config, load_llm(folder, dtype, device, quantize, attention))
+    expected = model.state_dict()
+    state = read_tensors(run / PROJECTOR, select(expected, PROJECTOR_PARTS))
+    if config.lora is not None:
+        lora = {name: tensor for name, tensor in expected.items() if LORA in name}
+        found = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, {adapter_name(k): v for k, v in lora.items()})
+        state.update({name: found[adapter_name(name)] for name in lora})
+    model.load_state_dict(state, strict=False)  # what is not there is the language model's, loaded above
+    load_encoder(run, model)
+    return model.to(device).eval(), tokenizer, config
+
+
+def load_encoder(run: Path, model: BAT) -> None:
+    """Only the encoder, of a run that need not be finished."""
+    model.load_state_dict(read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS)), strict=False)
+
+
+def require_finished(run: Path) -> Path:
+    require_directory(run, "make one with `bat train` or `bat prepare model`")
+    if not (run / DONE).is_file():
+        raise InputError("not a finished run", run, f"{DONE} is written last; run the command again")
+    return run
+
+
+def read_config(run: Path) -> ModelConfig:
+    """The model's sizes, from `config.toml`."""
+    return ModelConfig.from_dict(read_toml(run / CONFIG).get("model", {}), f"{run / CONFIG} [model]")
+
+
+def llm_folder(run: Path, moved: Path | None = None) -> Path:
+    """Where the language model lies; raises InputError when what lies there is not what the run was made with."""
+    base = read_toml(run / CONFIG).get("language_model", {})
+    if not isinstance(base, dict) or not isinstance(base.get("path"), str):
+        raise InputError("[language_model] names no path", run / CONFIG)
+    folder = require_directory(moved or Path(base["path"]), "the run needs its language model")
+    if fingerprint(folder) != base.get("sha256"):
+        raise InputError("not the language model that this run was made with", folder, f"see {run / CONFIG}")
+    return folder
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, with the names, shapes and types of `expected` exactly."""
+    require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
+            require_same({name: tuple(part.get_shape()) for name, part in slices.items()}, expected, path)
+            state = {name: file.get_tensor(name) for name in slices}
+    except SafetensorError as error:
+        raise InputError(f"damaged: {error}", path) from None
+    require_numbers(state, expected, path)
+    return state
+
+
+# ---- names, shapes, hashes ---------------------------------------------------------------------------
+
+
+def select(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+
+
+def adapter_name(name: str) -> str:
+    """`llm.….lora_A.default.weight`, as in BAT, → `….lora_A.weight`, as in a PEFT directory."""
+    return name.removeprefix("llm.").replace(".default.", ".")
+
+
+def require_same(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], where: str | Path) -> None:
+    """Every tensor of `expected`, none beside, each of its shape."""
+    wrong = [
+        f"{name} {list(shapes[name])}, not {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in shapes and tuple(shapes[name]) != tuple(tensor.shape)
+    ]
+    missing = [name for name in expected if name not in shapes]
+    surplus = [name for name in shapes if name not in expected]
+    problems = [
+        f"{what}: {_some(names)}"
+        for what, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong))
+        if names
+    ]
+    if problems:
+        raise InputError("; ".join(problems), where)
+
+
+def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str | Path) -> None:
+    """Each tensor dense, of the kind (floating or whole) that is expected, and finite."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_floating_point() != expected[name].is_floating_point():
+            raise InputError(f"{name} is {tensor.layout} {tensor.dtype}, not {expected[name].dtype}", where)
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{name} is not finite", where)
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(f"{name:.200}" for name in sorted(names)[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, … ({len(names)} in all)"
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over each file's name, size, first and last MiB: tells language models apart in a second.
+
+    Hashing all of Llama-2-7B would take longer than loading it, at every start.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_visible(require_directory(folder))):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(BLOCK))
+            file.seek(max(0, size - BLOCK))
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def _visible(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
