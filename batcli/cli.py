@@ -231,6 +231,25 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
     rooms(options, terminal)
 
 
+@command(
+    app,
+    "score",
+    opts.ScoreOptions,
+    """
+    bat score preds.jsonl
+    bat score preds.jsonl --baseline random --format json -o scores.json
+    bat decode run demo -o - | bat score - --format md
+    """,
+)
+def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
+    """Score predictions: per question type, and in the layout of the published table."""
+    from batcli.core.files import write_text
+    from batcli.metrics.report import FORMATS
+    from batcli.score import score
+
+    write_text(options.output, FORMATS[options.format](score(options, terminal)))
+
+
 def main() -> None:
     """The entry point `bat`."""
     app()

@@ -180,6 +180,8 @@ class ScoreOptions(Options):
     fail_under: list[str] = option([], "Gate, such as DOA.doa_acc=0.4; repeatable.")
     fail_over: list[str] = option([], "Gate, such as DOA.der=0.5; repeatable.")
     against: Path | None = option(None, "Compare with these predictions, question by question.")
+    labels: Path | None = option(None, "CSV of all label names [default: those in the true answers].")
+    replicates: int = option(1000, "Resamples for the 95 % intervals; 0: no intervals.", min=0, max=100_000)
 
 
 def changed(options: Any, names: Sequence[str]) -> list[str]:

@@ -1,0 +1,114 @@
+"""How sure a score is: bootstrap over clusters of questions, and McNemar's test for pairs.
+
+Questions about one scene succeed and fail together, so scenes are drawn, not questions: drawing
+questions would take twelve questions about one scene for twelve independent observations, and
+promise an interval that is too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+LEVEL = 0.95
+BLOCK = 1 << 22
+"""Weights drawn at a time (32 MiB): bounds the memory for any number of clusters."""
+
+
+class Score(NamedTuple):
+    """A value and its interval; NaN where there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+class Statistic(Protocol):
+    """Some metrics as functions of how often each cluster is drawn."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        """weights (clusters, replicates) → (metrics, replicates); NaN where a metric has no data."""
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Metrics that are a sum over questions divided by another: all but average precision."""
+
+    names: Sequence[str]
+    clusters: np.ndarray  # (c,) the clusters that have such questions
+    above: np.ndarray  # (metrics, c) numerators, summed within each cluster
+    below: np.ndarray  # (metrics, c) denominators
+
+    @classmethod
+    def of(cls, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], clusters: np.ndarray) -> Ratios:
+        """parts: metric → (numerator, denominator), each (n,) per question; clusters (n,)."""
+        present, place = np.unique(clusters, return_inverse=True)
+
+        def summed(column: int) -> np.ndarray:
+            sums = [np.bincount(place, part[column], len(present)) for part in parts.values()]
+            return np.array(sums).reshape(len(parts), len(present))
+
+        return cls(tuple(parts), present, summed(0), summed(1))
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        drawn = weights[self.clusters]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (self.above @ drawn) / (self.below @ drawn)
+
+
+def resamples(clusters: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each cluster is drawn, with replacement: blocks of (clusters, some replicates).
+
+    Replicate i depends on the seed, i and the number of clusters alone, so that two systems
+    measured on the same scenes are measured on the same draws.
+    """
+    block = max(1, min(replicates, BLOCK // max(1, clusters)))
+    for start in range(0, replicates, block):
+        weights = np.empty((min(block, replicates - start), clusters))
+        for row in range(len(weights)):
+            draws = np.random.default_rng([seed, start + row]).integers(0, clusters, clusters)
+            weights[row] = np.bincount(draws, minlength=clusters)
+        yield np.ascontiguousarray(weights.T)
+
+
+def bootstrap(
+    statistics: Sequence[Statistic], clusters: int, replicates: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per statistic: its values on the data, (metrics,), and on the resamples, (metrics, replicates)."""
+    ones = np.ones((clusters, 1))
+    values = [statistic.values(ones)[:, 0] for statistic in statistics]
+    # One cluster, or none, says nothing about how much scenes differ.
+    blocks: Iterable[np.ndarray] = resamples(clusters, replicates, seed) if clusters > 1 else ()
+    drawn: list[list[np.ndarray]] = [[np.empty((len(statistic.names), 0))] for statistic in statistics]
+    for weights in blocks:
+        for statistic, samples in zip(statistics, drawn, strict=True):
+            samples.append(statistic.values(weights))
+    return [(value, np.concatenate(samples, axis=1)) for value, samples in zip(values, drawn, strict=True)]
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """The percentile interval of bootstrap samples (replicates,); NaN samples had no data and are left out."""
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        return math.nan, math.nan
+    tail = (1.0 - LEVEL) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): of the questions on which exactly one of two
+    systems is right, `only_first` and `only_second` are binomial with p = 1/2 if neither is better."""
+    trials, fewer = only_first + only_second, min(only_first, only_second)
+    if not trials:
+        return 1.0
+    wins = np.arange(fewer + 1)
+    logs = np.array([math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in wins])
+    return float(min(1.0, 2.0 * np.exp(logs - trials * math.log(2.0)).sum()))
