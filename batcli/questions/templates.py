@@ -65,14 +65,14 @@ SINGLE_CLASSIFICATION = (
     "What do you hear {place}, at a distance of about {distance}?",
     "Name the sound events from the {direction} at roughly {distance}.",
     "What is sounding {place}, around {distance} from you?",
-    "Identify the sound whose source is {place}, some {distance} away.",
+    "Identify the sound whose source is {place}, about {distance} away.",
     "Which events can be heard from the {direction}, at {distance}?",
     "What makes the sound that arrives from the {direction}, approximately {distance} off?",
     "There are two sources; what is the one {place}, about {distance} away?",
     "Of the two sources, which events belong to the one at the {direction}, about {distance} from the listener?",
     "Listen {place}, at about {distance}: what sounds there?",
     "Tell me what is heard from the {direction} at about {distance}.",
-    "What kind of sound is produced {place}, near {distance} from here?",
+    "What kind of sound is produced {place}, about {distance} from here?",
     "Which sound events are located {place}, at about {distance}?",
     "List the events at the {direction}, roughly {distance} from you.",
     "How would you label the source {place}, about {distance} off?",
@@ -86,6 +86,7 @@ SINGLE_CLASSIFICATION = (
 )
 
 SINGLE_DOA = (
+    "Where is the sound of {x}, and how far?",
     "Where does the sound of {x} come from, and how far away is it?",
     "In which direction and at what distance is the sound of {x}?",
     "Locate the sound of {x}: give its direction and its distance.",
@@ -130,7 +131,7 @@ BESIDE = {
     "near": "nearer to you than",
     "far": "farther from you than",
 }
-"""Where one source is relative to another: along the listener's axes, or in distance from the listener."""
+"""Where one source is relative to another, along the listener's axes or in distance from the listener."""
 
 EXTREMES = {
     "left": "further to the left",
@@ -156,11 +157,11 @@ DIRECTION_BOTH = (
     "Are the places of the sound of {x} and of the sound of {y} both {relation}?",
     "Can one say that the sound of {x} and the sound of {y} are both to be heard {relation}?",
     "Are you hearing both the sound of {x} and the sound of {y} from somewhere {relation}?",
-    "Both the sound of {x} and the sound of {y} are {relation}: is that right?",
+    "Both the sound of {x} and the sound of {y} are {relation}: is that so?",
 )
 """`{relation}` is one of PLACES."""
 
-DIRECTION_RELATIVE = (
+DIRECTION_BESIDE = (
     "Is the sound of {x} {relation} the sound of {y}?",
     "As you hear it, is the sound of {x} {relation} the sound of {y}?",
     "Is the source of the sound of {x} {relation} that of the sound of {y}?",
@@ -172,7 +173,7 @@ DIRECTION_RELATIVE = (
     "Is the position of the sound of {x} {relation} the position of the sound of {y}?",
     "Do you hear the sound of {x} {relation} the sound of {y}?",
     "From the listener's point of view, is the sound of {x} {relation} the sound of {y}?",
-    "The sound of {x} is {relation} the sound of {y}: is that right?",
+    "The sound of {x} is {relation} the sound of {y}: is that so?",
 )
 """`{relation}` is one of BESIDE, but for the two in distance."""
 
@@ -196,7 +197,7 @@ DISTANCE_BOTH = (
     "Is the sound of {x} at a point {relation} the sound of {y}?",
     "In terms of range, is the sound of {x} {relation} the sound of {y}?",
     "With both sources sounding, is the sound of {x} {relation} the sound of {y}?",
-    "The sound of {x} is {relation} the sound of {y}: is that right?",
+    "The sound of {x} is {relation} the sound of {y}: is that so?",
 )
 """`{relation}` is one of the two in distance of BESIDE."""
 
@@ -281,7 +282,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "DOA": DOA,
     "MIXUP_SINGLE_CLASSIFICATION": SINGLE_CLASSIFICATION,
     "MIXUP_SINGLE_DOA": SINGLE_DOA,
-    "MIXUP_DIRECTION": DIRECTION_BOTH + DIRECTION_RELATIVE,
+    "MIXUP_DIRECTION": DIRECTION_BOTH + DIRECTION_BESIDE,
     "MIXUP_DISTANCE_BOTH": DISTANCE_BOTH,
     "MIXUP_NONBINARY_DIRECTION": NONBINARY_DIRECTION,
     "MIXUP_NONBINARY_DISTANCE": NONBINARY_DISTANCE,
