@@ -232,6 +232,39 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
 
 
 @command(
+    prepare,
+    "questions",
+    opts.QuestionsOptions,
+    """
+    bat prepare questions data --clips train.json --labels labels.csv --audio-root audio --reverb-root reverb
+    bat prepare questions data --clips eval.json --labels labels.csv --audio-root audio --reverb-root reverb \\
+        --split eval --count 2000 --types D,MIXUP_DISTANCE_BOTH
+    """,
+)
+def _questions(options: opts.QuestionsOptions, terminal: Terminal) -> None:
+    """Ask questions of all nine types about clips with labels in simulated or released rooms."""
+    from batcli.prepare.questions import questions
+
+    questions(options, terminal)
+
+
+@command(
+    prepare,
+    "import",
+    opts.ImportOptions,
+    """
+    bat prepare import data train.json --audio-root AudioSet --reverb-root mp3d_reverb --labels labels.csv
+    bat prepare import data eval-*.json --audio-root AudioSet --reverb-root mp3d_reverb --labels labels.csv
+    """,
+)
+def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
+    """Take over released questions: JSON {"data": [...]} or JSONL, checked record by record."""
+    from batcli.prepare.released import import_released
+
+    import_released(options, terminal)
+
+
+@command(
     app,
     "score",
     opts.ScoreOptions,

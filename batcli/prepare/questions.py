@@ -1,0 +1,102 @@
+"""`bat prepare questions`: questions of all nine types from clips with labels and BRIRs with positions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from batcli.core.catalogue import Clip, read_clips, read_reverbs
+from batcli.core.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset
+from batcli.core.errors import InputError
+from batcli.core.files import inside, require_writable
+from batcli.core.options import QuestionsOptions, require
+from batcli.core.progress import SILENT, Reporter
+from batcli.questions.generate import counts_by_type, generate, question_types
+from batcli.questions.tally import Report, Tally
+
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+SHOWN = 24  # answers per line of detail
+
+
+def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
+    """Add a split of `options.count` questions to DATA, which is made if it is not there.
+
+    Clips and BRIRs whose file is missing, and clips without a label of the CSV, are left out, with a
+    warning. Returns what was asked and answered; a dry run, only how many questions of each type.
+    Raises InputError.
+    """
+    require(options, "clips", "labels", "audio_root", "reverb_root")
+    if not SPLIT_NAME.fullmatch(options.split):
+        raise InputError(f"not a name: {options.split!r:.80}", "--split", "letters, digits, dots and dashes")
+    types = question_types(options.types)
+    dataset = extend_dataset(
+        options.data, options.audio_root, options.reverb_root, options.labels, options.seconds, options.seed
+    )
+    file = options.reverb_root / f"{options.reverb_split or options.split}_reverberation.json"
+    clips, reverbs = read_clips(options.clips), read_reverbs(file)
+    audio, brirs = options.audio_root, options.reverb_root / "binaural"
+    there = _present([clip.audio_id for clip in clips], "clips", audio, AUDIO_SUFFIXES, reporter)
+    clips = _labelled([clip for clip in clips if clip.audio_id in there], dataset, reporter)
+    there = _present(list(reverbs), "BRIRs", brirs, ("",), reporter)
+    reverbs = {name: reverb for name, reverb in reverbs.items() if name in there}
+    _warn_of_sharing(dataset, options.split, options.clips, file, reporter)
+
+    tally = Tally()
+    asked = generate(clips, dataset.labels, reverbs, options.count, types, options.seed, tally)
+    if options.dry_run:
+        counts = counts_by_type(options.count, types)
+        rooms = len({reverb.scene for reverb in reverbs.values()})
+        reporter.info(f"{len(clips):,} clips, {len(reverbs):,} BRIRs of {rooms:,} rooms, {options.count:,} questions:")
+        for kind, n in counts.items():
+            reporter.info(f"{kind:<27}{n:>9,}")
+        return Report(counts, {}, ())
+    require_writable(options.data)
+    dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
+    dataset.save()
+    report = tally.report()
+    for line in report.lines():
+        reporter.info(line)
+    for aspect in report.aspects:
+        most = ", ".join(f"{answer!r} {n:,}" for answer, n in list(aspect.answers.items())[:SHOWN])
+        reporter.detail(f"{aspect.question_type}, {aspect.about}: {most}")
+    return report
+
+
+def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str], reporter: Reporter) -> set[str]:
+    """The ids whose file lies below `root`. Each folder is listed once: asking for file by file is slow."""
+    names: dict[str, set[str]] = {}
+    present = set()
+    for item in ids:
+        path = PurePosixPath(item)
+        folder = str(path.parent)
+        if folder not in names:
+            directory = inside(root, folder) if folder != "." else root
+            names[folder] = set(os.listdir(directory)) if directory.is_dir() else set()
+        if any(path.name + suffix in names[folder] for suffix in suffixes):
+            present.add(item)
+    if not present:
+        raise InputError(f"none of the {len(ids):,} {what} lies here (such as {ids[0]!r})", root, "check the roots")
+    if len(present) < len(ids):
+        first = next(item for item in ids if item not in present)
+        missing = f"{len(ids) - len(present):,} of {len(ids):,} {what}"
+        reporter.warn(f"{missing} have no file below {root} (such as {first!r}); left out")
+    return present
+
+
+def _labelled(clips: list[Clip], dataset: Dataset, reporter: Reporter) -> list[Clip]:
+    mids = {label.mid for label in dataset.labels}
+    known = [clip for clip in clips if not mids.isdisjoint(clip.mids)]
+    if 0 < len(known) < len(clips):
+        first = next(clip for clip in clips if mids.isdisjoint(clip.mids))
+        missing = f"{len(clips) - len(known):,} of {len(clips):,} clips"
+        reporter.warn(f"{missing} have no label of the CSV (such as {first.audio_id!r}); left out")
+    return known
+
+
+def _warn_of_sharing(dataset: Dataset, name: str, clips: Path, reverbs: Path, reporter: Reporter) -> None:
+    for other, split in dataset.splits.items():
+        for what, mine, theirs in (("clips", clips, split.clips), ("rooms", reverbs, split.reverbs)):
+            if other != name and theirs is not None and dataset.path(theirs).resolve() == mine.resolve():
+                reporter.warn(f"split {other!r} has the same {what}: scores on it will not be about unheard {what}")
