@@ -9,22 +9,24 @@ behind; elevation −90 below, +90 above; degrees. Ear 0 is the left one. Sampli
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import fft, signal, special
 from scipy.spatial import ConvexHull, QhullError
 
 from batcli.core.errors import InputError
+from batcli.core.files import require_file
 
 Array = NDArray[np.floating]
 
 SAMPLE_RATE = 32_000
 SPEED_OF_SOUND = 343.0  # m/s, at 20 °C
 HEAD_RADIUS = 0.0875  # m: the classic average (Hartley and Fry 1921, Duda and Martens 1998)
-LEVEL_AT_1M = 0.46  # peak of the direct sound from the front at 1 m, as in the published BRIRs
+LEVEL_AT_1M = 0.6  # gain at 1 m without a head; KEMAR's frontal peak is then 0.46, as in the published BRIRs
 FAR = 1.4  # m: beyond it a head hears no more of the distance than 1/r
 
 STEP = 5  # degrees between grid directions
@@ -41,7 +43,8 @@ class Hrtf:
     """One head.
 
     responses [37 x 72 x ears x TAPS]: minimum phase, elevation −90…90 by azimuth 0…355 in steps of
-    5°, scaled so that the frontal peak is LEVEL_AT_1M at 1 m.
+    5°, diffuse-field equalised: what all directions have in common is taken out, so that heads
+    differ in their cues and not in their colour, and the mean over directions is LEVEL_AT_1M.
     delays [37 x 72 x ears]: arrival after the head's centre, in samples; negative is earlier.
     """
 
@@ -56,10 +59,9 @@ class Hrtf:
     @cached_property
     def bank(self) -> Array:
         """[37*72*PHASES x ears x BANK_TAPS] float32: delays applied, for sums of many reflections."""
-        frequencies = np.fft.rfftfreq(BANK_TAPS)
         shifts = BANK_LEAD + self.delays[..., None, :] + np.arange(PHASES)[:, None] / PHASES
         spectra = np.fft.rfft(self.responses, BANK_TAPS)[:, :, None]
-        shifted = np.fft.irfft(spectra * _delay(shifts[..., None], frequencies), BANK_TAPS)
+        shifted = np.fft.irfft(spectra * _delay(shifts, BANK_TAPS), BANK_TAPS)
         return shifted.reshape(-1, self.ears, BANK_TAPS).astype(np.float32)
 
     def nearest(self, azimuth: Array, elevation: Array, phase: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -89,11 +91,10 @@ class Hrtf:
         size = 256
         responses, delays = self.at(azimuth, elevation)
         first = delays.min()
-        frequencies = np.fft.rfftfreq(size)
-        spectra = np.fft.rfft(responses, size) * _delay((BANK_LEAD + delays - first)[:, None], frequencies)
+        spectra = np.fft.rfft(responses, size) * _delay(BANK_LEAD + delays - first, size)
         if distance < FAR and self.ears == 2:
-            lateral = np.degrees(np.arcsin(np.cos(np.radians(elevation)) * np.cos(np.radians(azimuth))))
-            spectra = spectra * near_field(np.array([90.0 + lateral, 90.0 - lateral]), distance, size)
+            angles = _angles_to_ears(unit_vectors(azimuth, elevation))
+            spectra = spectra * near_field(angles, distance, size)
         return np.fft.irfft(spectra, size) / distance, BANK_LEAD - first
 
     @cached_property
@@ -104,8 +105,7 @@ class Hrtf:
         at 1 m; coherence lies in −1…1 and is 1 for a single ear.
         """
         size = 512
-        weights = np.cos(np.radians(ELEVATIONS))[:, None] * np.ones(len(AZIMUTHS))
-        weights = (weights / weights.sum()).reshape(-1, 1)
+        weights = np.repeat(_solid_angles(), len(AZIMUTHS))[:, None]
         spectra = np.fft.rfft(self.bank[::PHASES], size)
         powers = (weights[..., None] * np.abs(spectra) ** 2).sum(0)
         if self.ears == 1:
@@ -114,9 +114,15 @@ class Hrtf:
         return powers.mean(0), cross / np.sqrt(powers[0] * powers[1])
 
 
-def _delay(samples: Array, frequencies: Array) -> NDArray[np.complexfloating]:
-    """Spectrum of a delay; `frequencies` in cycles per sample."""
-    return np.exp(-2j * np.pi * frequencies * samples)
+def _delay(samples: Array, size: int) -> NDArray[np.complexfloating]:
+    """Spectra of delays, [… x size/2+1].
+
+    The top 2 kHz fade out: with a sharp edge at half the sampling rate, a delay by part of a
+    sample would ring on through the whole response.
+    """
+    frequencies = np.fft.rfftfreq(size)
+    fade = np.cos(np.pi / 2 * np.clip((frequencies * SAMPLE_RATE - 14_000) / 2000, 0, 1))
+    return fade * np.exp(-2j * np.pi * frequencies * np.asarray(samples)[..., None])
 
 
 def load_hrtf(name: str) -> Hrtf:
@@ -159,11 +165,119 @@ def omni() -> Hrtf:
     return Hrtf("omni", responses, np.zeros(responses.shape[:3]))
 
 
-_KNOWN = {"kemar": kemar, "omni": omni}
+@cache
+def sphere() -> Hrtf:
+    """A head that needs no data: a rigid sphere with a simple pinna and torso.
+
+    The sphere is Duda and Martens (1998), its ears 100° from the front; the pinna is the echoes of
+    Brown and Duda, "A structural model for binaural sound synthesis", IEEE Trans. Speech Audio
+    Process. 6 (1998), which tell front from back and above from below; the torso is an echo off
+    the shoulders for sources above and a shadow for sources below.
+    """
+    size = 512
+    directions = unit_vectors(*np.meshgrid(AZIMUTHS, ELEVATIONS)).reshape(-1, 3)
+    angles = _angles_to_ears(directions)
+    # 2.5° between the angles of the table: the pressure is smooth in the angle.
+    table = _sphere_pressure(np.linspace(0, 180, 73), 100.0, size)
+    place = angles / 2.5
+    below = np.minimum(place.astype(int), 71)
+    part = (place - below)[..., None]
+    spectra = (1 - part) * table[below] + part * table[below + 1]
+    spectra = spectra * (_pinna(directions, size) * _torso(directions, size))[:, None]
+    irs = np.fft.irfft(spectra * np.exp(-0.5j * np.pi * np.arange(size // 2 + 1)), size)  # a quarter later
+    responses, delays = _decomposed(irs)
+    shape = (len(ELEVATIONS), len(AZIMUTHS), 2)
+    return _equalised("sphere", responses.reshape(*shape, TAPS), delays.reshape(shape))
 
 
 def sofa(path: Path) -> Hrtf:
-    raise InputError("not yet", path)
+    """A head measured by others, from a SOFA file (AES69) of the convention SimpleFreeFieldHRIR.
+
+    The name of the result is the file's. Needs the extra `sofa`. Raises InputError for a file that
+    is none, that follows another convention, or whose directions do not surround the head.
+    """
+    require_file(path, "or kemar, or sphere")
+    try:
+        import sofar
+    except ModuleNotFoundError:
+        raise InputError("reading SOFA needs the extra 'sofa'", path, "pip install 'batcli[sofa]'") from None
+    try:
+        content = sofar.read_sofa(str(path), verify=False, verbose=False)
+    except Exception as error:  # whatever netCDF, HDF5 or sofar raise for a file that is not SOFA
+        raise InputError(f"not a SOFA file: {error}", path) from None
+    convention = getattr(content, "GLOBAL_SOFAConventions", None)
+    if convention != "SimpleFreeFieldHRIR":
+        raise InputError(f"SOFA convention {convention!r:.60}", path, "only SimpleFreeFieldHRIR is a set of HRIRs")
+    irs = np.asarray(content.Data_IR, float)
+    places = _cartesian(content.SourcePosition, content.SourcePosition_Type)
+    ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
+    rate = float(np.squeeze(content.Data_SamplingRate))
+    if irs.ndim != 3 or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
+        raise InputError(f"impulse responses of shape {irs.shape} for {len(places)} directions", path, "two ears each")
+    if not (np.isfinite(irs).all() and np.abs(irs).max(-1).min() > 0 and 16_000 <= rate <= 384_000):
+        raise InputError("a response that is silent or not finite, or a rate outside 16-384 kHz", path)
+    if ears[0, 1] < ears[1, 1]:  # SOFA's y points left: the right ear stands first
+        irs = irs[:, ::-1]
+    distances = np.linalg.norm(places, axis=-1)
+    farthest = distances > 0.99 * distances.max()
+    factor = Fraction(SAMPLE_RATE / rate).limit_denominator(1000)
+    responses, delays = _decomposed(signal.resample_poly(irs[farthest], factor.numerator, factor.denominator, axis=-1))
+    given = np.atleast_2d(np.asarray(content.Data_Delay, float)) * SAMPLE_RATE / rate
+    given = np.broadcast_to(given, (len(places), 2))[farthest]
+    delays = delays + (given - given[:, ::-1]) / 2
+    # SOFA: x to the front, y to the left, z up.
+    forward, left, up = (places[farthest] / distances[farthest, None]).T
+    azimuth = np.degrees(np.arctan2(forward, -left)) % 360
+    return _interpolated(path.name, azimuth, np.degrees(np.arcsin(np.clip(up, -1, 1))), responses, delays)
+
+
+def _cartesian(positions: Array, kind: str) -> Array:
+    """[n x 3] in SOFA's axes; spherical ones are degrees and metres."""
+    positions = np.atleast_2d(np.asarray(positions, float))
+    if kind != "spherical":
+        return positions
+    azimuth, elevation, radius = np.radians(positions[:, 0]), np.radians(positions[:, 1]), positions[:, 2:]
+    across = np.cos(elevation)
+    return radius * np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.sin(elevation)], -1)
+
+
+_KNOWN = {"kemar": kemar, "sphere": sphere, "omni": omni}
+
+
+# ---- minimum phase and delay ---------------------------------------------------------------------
+
+
+def _decomposed(irs: Array) -> tuple[Array, Array]:
+    """Measured responses [n x 2 x any] → (minimum phase [n x 2 x TAPS], delays [n x 2]).
+
+    The delay of an ear is where its response is most like its own minimum-phase form, below 3 kHz,
+    where it is what listeners hear (Nam, Abel and Smith, "A method for estimating interaural time
+    difference for binaural synthesis", AES 125, 2008); the pair is centred on zero.
+    """
+    size, finer = fft.next_fast_len(2 * max(irs.shape[-1], 256), real=True), 8
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    low = frequencies < 3000
+    lowest = int(np.searchsorted(frequencies, 150.0))  # below, a head is no obstacle and loudspeakers measure badly
+    responses, delays = np.empty((*irs.shape[:2], TAPS)), np.empty(irs.shape[:2])
+    for start in range(0, len(irs), 256):  # bounded memory: large sets hold 10,000 directions
+        part = slice(start, start + 256)
+        spectra = np.fft.rfft(irs[part], size)
+        magnitudes = np.abs(spectra)
+        magnitudes[..., :lowest] = magnitudes[..., lowest, None]
+        minimum = _minimum_phase(magnitudes, size)
+        responses[part] = minimum[..., :TAPS]
+        likeness = np.fft.irfft(spectra * np.fft.rfft(minimum).conj() * low, size * finer)
+        delays[part] = likeness[..., : size * finer // 2].argmax(-1) / finer
+    return responses, delays - delays.mean(-1, keepdims=True)
+
+
+def _minimum_phase(magnitude: Array, size: int) -> Array:
+    """Spectra [… x size/2+1] → responses [… x size] (the cepstrum folded on to its causal half)."""
+    floor = magnitude.max(-1, keepdims=True) * 1e-4
+    cepstrum = np.fft.irfft(np.log(np.maximum(magnitude, floor)), size)
+    cepstrum[..., 1 : (size + 1) // 2] *= 2
+    cepstrum[..., size // 2 + 1 :] = 0
+    return np.fft.irfft(np.exp(np.fft.rfft(cepstrum)), size)
 
 
 # ---- from measured directions to the grid --------------------------------------------------------
@@ -204,17 +318,36 @@ def _interpolated(name: str, azimuth: Array, elevation: Array, irs: Array, delay
         chosen /= chosen.sum(-1, keepdims=True)
         responses[row] = np.einsum("gc,gcet->get", chosen, irs[triangles[inside]])
         grid_delays[row] = np.einsum("gc,gce->ge", chosen, delays[triangles[inside]])
-    return _scaled(name, responses, grid_delays)
+    return _equalised(name, responses, grid_delays)
 
 
-def _scaled(name: str, responses: Array, delays: Array) -> Hrtf:
-    front = responses[np.searchsorted(ELEVATIONS, 0), np.searchsorted(AZIMUTHS, 90)]
-    return Hrtf(name, responses * (LEVEL_AT_1M / np.abs(front).max()), delays)
+def _equalised(name: str, responses: Array, delays: Array) -> Hrtf:
+    """The diffuse-field level of `responses` brought to LEVEL_AT_1M at all frequencies up to 14 kHz."""
+    size = 512
+    powers = (np.abs(np.fft.rfft(responses, size)) ** 2).mean(2)
+    common = np.sqrt(np.einsum("gaf,g->f", powers, _solid_angles()))
+    top = int(14_000 * size / SAMPLE_RATE)
+    common[top:] = common[top]
+    inverse = _minimum_phase(LEVEL_AT_1M / common, size)[:TAPS]
+    return Hrtf(name, signal.oaconvolve(responses, inverse[None, None, None], axes=-1)[..., :TAPS], delays)
+
+
+def _solid_angles() -> Array:
+    """The share of the sphere that each direction of an elevation stands for: [37], 72 of each make 1."""
+    weights = np.cos(np.radians(ELEVATIONS))
+    return weights / (weights.sum() * len(AZIMUTHS))
 
 
 # ---- the rigid sphere ----------------------------------------------------------------------------
 
+_EARS_FROM_FRONT = 100.0  # degrees: ears sit a little behind the middle (Brown and Duda 1998)
 _ORDERS = 60  # enough for ka = 26 (16 kHz) at any distance from two radii
+
+
+def _angles_to_ears(directions: Array) -> Array:
+    """Unit vectors [… x 3] → degrees to the left and the right ear [… x 2]."""
+    ears = unit_vectors(90.0 + _EARS_FROM_FRONT * np.array([1.0, -1.0]), np.zeros(2))
+    return np.degrees(np.arccos(np.clip(directions @ ears.T, -1, 1)))
 
 
 def near_field(angles: Array, distance: float, size: int) -> NDArray[np.complexfloating]:
@@ -260,3 +393,30 @@ def _hankel(x: Array) -> NDArray[np.complexfloating]:
     for order in range(2, _ORDERS):
         values[order] = (2 * order - 1) / x * values[order - 1] - values[order - 2]
     return values
+
+
+def _pinna(directions: Array, size: int) -> NDArray[np.complexfloating]:
+    """Five echoes off the outer ear, whose delays move with the elevation: [n x size/2+1].
+
+    Brown and Duda (1998), table I, in samples at 44.1 kHz. The elevation runs around the axis
+    through the ears, from −90° below over 0° front, 90° above and 180° behind.
+    """
+    lateral = np.arcsin(np.clip(directions[:, 0], -1, 1))
+    around = np.arctan2(directions[:, 1], -directions[:, 2])
+    around = np.where(around < -np.pi / 2, around + 2 * np.pi, around)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    total = np.ones((len(directions), len(frequencies)), complex)
+    echoes = zip((0.5, -1, 0.5, -0.25, 0.25), (1, 5, 5, 5, 5), (2, 4, 7, 11, 13), (1, 0.5, 0.5, 0.5, 0.5), strict=True)
+    for strength, swing, middle, speed in echoes:
+        samples = swing * np.cos(lateral / 2) * np.sin(speed * (np.pi / 2 - around)) + middle
+        total += strength * np.exp(-2j * np.pi * np.outer(samples / 44_100, frequencies))
+    return total
+
+
+def _torso(directions: Array, size: int) -> NDArray[np.complexfloating]:
+    """An echo off shoulders 17 cm below the ears, or the shadow of the body: [n x size/2+1]."""
+    above, below = np.clip(directions[:, 1:2], 0, 1), np.clip(-directions[:, 1:2], 0, 1)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    echo = 1 + 0.4 * above * np.exp(-2j * np.pi * frequencies * 2 * 0.17 * above / SPEED_OF_SOUND)
+    corner = 1j * frequencies / 1500.0
+    return echo * (1 + corner * (1 - 0.8 * below)) / (1 + corner)

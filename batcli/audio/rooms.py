@@ -129,9 +129,9 @@ def room_with_rt60(size: Vector, materials: Array, rt60: float) -> Room:
     return Room(size, materials * math.exp(optimize.brentq(excess, -12.0, 12.0, xtol=1e-4)))
 
 
-def rt60_limits(size: Vector) -> tuple[float, float]:
-    """Seconds with walls that all absorb 90 % and with walls that all absorb 1 %."""
-    low, high = (Room(size, np.full((6, 7), -math.log(1 - share))).rt60 for share in (0.9, 0.01))
+def rt60_limits(size: Vector, most: float = 0.9, least: float = 0.01) -> tuple[float, float]:
+    """Seconds with walls that all absorb `most` and with walls that all absorb `least` of the energy."""
+    low, high = (Room(size, np.full((6, 7), -math.log(1 - share))).rt60 for share in (most, least))
     return low, high
 
 
@@ -325,6 +325,7 @@ _WALLS = {
     "bookshelves": (0.25, 0.30, 0.32, 0.32, 0.34, 0.35, 0.36),
     "curtains": (0.10, 0.22, 0.38, 0.48, 0.50, 0.50, 0.50),
 }
+_FURNITURE = 0.06  # what furniture and people take, spread over all surfaces and bands
 _FLOORS = {
     "linoleum": (0.03, 0.03, 0.04, 0.04, 0.05, 0.05, 0.05),
     "parquet": (0.12, 0.09, 0.07, 0.06, 0.06, 0.07, 0.07),
@@ -346,16 +347,17 @@ SMALLEST = 2.0  # m, of any side of a room: a listener and a source must fit
 
 
 def draw_room(rng: np.random.Generator, size: Vector, rt60: tuple[float, float] = (0.15, 0.9)) -> Room:
-    """Walls for a room of `size`: materials by chance, RT60 log-uniform in the range that it can have.
+    """Walls for a room of `size`: materials by chance, RT60 log-uniform in the range `rt60`.
 
-    Raises InputError when the room can have none of the range.
+    The range is cut to what walls that absorb 1 to 50 % make of the size, as far as they reach it.
+    Raises InputError when no walls do.
     """
-    low, high = rt60_limits(size)
-    low, high = max(low, rt60[0]), min(high, rt60[1])
-    wanted = math.exp(rng.uniform(math.log(low), math.log(high))) if low <= high else rt60[0]
+    low, high = rt60_limits(size, most=0.5)
+    low, high = (min(max(limit, rt60[0]), rt60[1]) for limit in (low, high))
+    wanted = math.exp(rng.uniform(math.log(low), math.log(high)))
 
     def pick(table: dict[str, tuple[float, ...]]) -> Array:
-        return -np.log(1 - np.array(list(table.values())[rng.integers(len(table))]))
+        return -np.log(1 - np.array(list(table.values())[rng.integers(len(table))]) - _FURNITURE)
 
     left, right, floor, ceiling, front, back = map(pick, (_WALLS, _WALLS, _FLOORS, _CEILINGS, _WALLS, _WALLS))
     return room_with_rt60(size, np.stack([left, right, floor, ceiling, front, back]), wanted)
@@ -374,8 +376,9 @@ def draw_scene(
     it. Distances in a room are as if its sources were strewn evenly over a floor of that reach
     (density in proportion to distance − 0.5 m). Over many rooms this makes the distance uniform
     from 0.5 m to max_distance, while small rooms stay as common as large ones.
-    Directions. Azimuth uniform in the octant's quadrant, height uniform from floor to ear or from
-    ear to ceiling; the listener's yaw uniform, so that the room's walls favour no azimuth.
+    Directions. Azimuth uniform in the octant's quadrant; height between the ear and floor or
+    ceiling, with a density in proportion to the height from the ear, since far sources would all
+    be near the horizon otherwise; the listener's yaw uniform, so that walls favour no azimuth.
     Rooms. Length 1.05 to 1.6 times the farthest distance plus 1 m, at least 2.6 m; width 0.55 to
     1 of it; height 2.3 to 3 m, more in large rooms. Where the sources do not fit after several
     places of the listener, the room grows; if `size` is given, the sources come nearer instead.
@@ -423,7 +426,7 @@ def _draw_source(
 ) -> Vector | None:
     """A place in the octant at that distance, or None if none was found in the room."""
     room = size[1] - listener.position[1] if octant.height == "above" else listener.position[1]
-    height = rng.random(tries) * min(distance, room - _SOURCE_FROM_WALL)
+    height = np.sqrt(rng.random(tries)) * min(distance, room - _SOURCE_FROM_WALL)
     across = np.sqrt(distance**2 - height**2)
     azimuth = rng.random(tries) * np.pi / 2  # from the right towards the front: mirrored where needed
     offsets = np.stack([across * np.cos(azimuth), height, -across * np.sin(azimuth)], -1)
