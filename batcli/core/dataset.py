@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -128,6 +129,14 @@ class Dataset:
                 "splits": {name: asdict(split) for name, split in self.splits.items()},
             },
         )
+
+
+def require_split_name(name: str) -> str:
+    """A split's name is a file's too."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        hint = "letters, digits, dots, dashes and underscores, a letter or digit first"
+        raise InputError(f"not a name: {name!r:.110}", "--split", hint)
+    return name
 
 
 def extend_dataset(

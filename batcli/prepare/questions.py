@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from batcli.core.catalogue import Clip, read_clips, read_reverbs
-from batcli.core.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset
+from batcli.core.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError
 from batcli.core.files import inside, require_writable
 from batcli.core.options import QuestionsOptions, require
@@ -16,7 +15,6 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.questions.generate import counts_by_type, generate, question_types
 from batcli.questions.tally import Report, Tally
 
-SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 SHOWN = 24  # answers per line of detail
 
 
@@ -28,8 +26,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
     Raises InputError.
     """
     require(options, "clips", "labels", "audio_root", "reverb_root")
-    if not SPLIT_NAME.fullmatch(options.split):
-        raise InputError(f"not a name: {options.split!r:.80}", "--split", "letters, digits, dots and dashes")
+    require_split_name(options.split)
     types = question_types(options.types)
     dataset = extend_dataset(
         options.data, options.audio_root, options.reverb_root, options.labels, options.seconds, options.seed
