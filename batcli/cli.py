@@ -283,6 +283,23 @@ def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     write_text(options.output, FORMATS[options.format](score(options, terminal)))
 
 
+@command(
+    prepare,
+    "model",
+    opts.ModelOptions,
+    """
+    bat prepare model bat7b --encoder finetuned.pth --checkpoint model.pt --llm Llama-2-7b-hf
+    bat prepare model start --encoder finetuned.pth --llm Meta-Llama-3-8B
+    bat prepare model bat7b --export model.pt --export-encoder finetuned.pth
+    """,
+)
+def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
+    """Make a run directory of the published checkpoints, or the published checkpoints of a run directory."""
+    from batcli.prepare.model import model
+
+    model(options, terminal)
+
+
 def main() -> None:
     """The entry point `bat`."""
     app()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import peft
 import torch
 import torch.nn.functional as F
+import transformers
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from torch import Tensor, nn
 from transformers import (
@@ -18,6 +20,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -127,7 +130,9 @@ def peft_options(config: LoraConfig) -> peft.LoraConfig:
 def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
     """Raises InputError when no module has a name in `config.targets`."""
     try:
-        return peft.get_peft_model(llm, peft_options(config))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name it is about to change
+            return peft.get_peft_model(llm, peft_options(config))
     except ValueError as error:
         raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
 
@@ -155,13 +160,22 @@ def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCa
     )
 
 
-def llm_type(folder: Path) -> str:
-    """The family of a language model directory: `model_type` of its config.json."""
+def llm_config(folder: Path) -> PretrainedConfig:
+    """The config.json of a language model directory."""
     require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"not a language model's config.json: {error}", folder) from None
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever transformers finds wrong with it
+        raise InputError(f"not a language model's config.json: {error!s:.200}", folder) from None
+
+
+def empty_llm(folder: Path) -> PreTrainedModel:
+    """The directory's model without its weights; on the meta device it takes no memory."""
+    config = llm_config(folder)
+    try:
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"not a causal language model: {error!s:.200}", folder) from None
 
 
 def load_llm(
@@ -177,7 +191,8 @@ def load_llm(
     `attention`: sdpa, eager or flash_attention_2.
     Raises InputError unless the directory's weights are exactly the model's.
     """
-    llm_type(folder)
+    llm_config(folder)
+    transformers.utils.logging.disable_progress_bar()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -196,7 +211,7 @@ def load_llm(
     except ImportError as error:
         raise InputError(str(error), folder, "pip install 'batcli[quantize]'" if quantize else None) from None
     except Exception as error:  # whatever transformers, safetensors or pickle find wrong with the files
-        raise InputError(f"cannot be loaded: {type(error).__name__}: {error}", folder) from None
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
     surplus = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]  # old Llamas' buffers
     for what, keys in (("missing", info["missing_keys"]), ("surplus", surplus), ("shape of", info["mismatched_keys"])):
         if keys:
@@ -209,7 +224,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error}", folder) from None
+        raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end token", folder)
     return tokenizer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,15 +51,23 @@ def write_config(run: Path, config: ModelConfig, tables: Mapping[str, Mapping[st
 
 def save_run(run: Path, model: BAT, tokenizer: PreTrainedTokenizerBase | None, llm: Path | None) -> None:
     """All weights that are the run's own, and the tokenizer. `llm`: the directory of a model from elsewhere."""
-    state = model.state_dict()
-    save_encoder(run, state)
-    write_tensors(run / PROJECTOR, select(state, PROJECTOR_PARTS))
-    if model.config.lora is not None:
-        save_adapter(run, state, model.config, llm)
+    save_weights(run, model.state_dict(), model.config, llm)
     if model.config.llm is not None:
         _save_directory(run / LLM, model.llm, tokenizer)
     elif tokenizer is not None:
-        _save_directory(run / TOKENIZER, tokenizer)
+        save_tokenizer(run, tokenizer)
+
+
+def save_weights(run: Path, state: Mapping[str, Tensor], config: ModelConfig, llm: Path | None) -> None:
+    """Encoder, projector and LoRA, from the tensors of a `BAT`."""
+    save_encoder(run, state)
+    write_tensors(run / PROJECTOR, select(state, PROJECTOR_PARTS))
+    if config.lora is not None:
+        save_adapter(run, state, config, llm)
+
+
+def save_tokenizer(run: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    _save_directory(run / TOKENIZER, tokenizer)
 
 
 def save_encoder(run: Path, state: Mapping[str, Tensor]) -> None:
@@ -85,14 +94,18 @@ def finish(run: Path, **facts: Any) -> None:
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Whole or not at all. Raises InputError rather than keep a tensor that is not finite."""
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise InputError(f"{name} is not finite; nothing was saved", path)
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        temporary.chmod(mode)  # as readable as any new file: safetensors lets only the owner read
 
 
 def _save_directory(folder: Path, *parts: Any) -> None:
     """`part.save_pretrained` of each, in a directory that takes its name when all are written."""
+    transformers.utils.logging.disable_progress_bar()
     temporary = folder.with_name(TEMPORARY + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
     for part in parts:
@@ -124,21 +137,33 @@ def load_run(
     folder = run / LLM if own else llm_folder(run, llm)
     tokens = run / LLM if own else run / TOKENIZER
     tokenizer = load_tokenizer(tokens) if tokens.is_dir() else None
-    model = BAT(config, load_llm(folder, dtype, device, quantize, attention))
+    loaded = load_llm(folder, dtype, device, quantize, attention)
+    with torch.device("meta"):  # all but the language model without memory: it comes from the files
+        model = BAT(config, loaded)
+    model.load_state_dict({**read_encoder(run, model), **read_bat(run, model)}, strict=False, assign=True)
+    return model.to(device).eval(), tokenizer, config
+
+
+def read_bat(run: Path, model: BAT) -> dict[str, Tensor]:
+    """The projector's and LoRA's tensors, as `model` names them."""
     expected = model.state_dict()
     state = read_tensors(run / PROJECTOR, select(expected, PROJECTOR_PARTS))
-    if config.lora is not None:
-        lora = {name: tensor for name, tensor in expected.items() if LORA in name}
-        found = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, {adapter_name(k): v for k, v in lora.items()})
+    lora = {name: tensor for name, tensor in expected.items() if LORA in name}
+    if lora:
+        wanted = {adapter_name(name): tensor for name, tensor in lora.items()}
+        found = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, wanted)
         state.update({name: found[adapter_name(name)] for name in lora})
-    model.load_state_dict(state, strict=False)  # what is not there is the language model's, loaded above
-    load_encoder(run, model)
-    return model.to(device).eval(), tokenizer, config
+    return state
+
+
+def read_encoder(run: Path, model: BAT) -> dict[str, Tensor]:
+    """The encoder's tensors, as `model` names them, of a run that need not be finished."""
+    return read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS))
 
 
 def load_encoder(run: Path, model: BAT) -> None:
     """Only the encoder, of a run that need not be finished."""
-    model.load_state_dict(read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS)), strict=False)
+    model.load_state_dict(read_encoder(run, model), strict=False)
 
 
 def require_finished(run: Path) -> Path:
@@ -213,8 +238,13 @@ def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_floating_point() != expected[name].is_floating_point():
             raise InputError(f"{name} is {tensor.layout} {tensor.dtype}, not {expected[name].dtype}", where)
-        if not torch.isfinite(tensor).all():
+        if tensor.device.type != "cpu" or not is_finite(tensor):
             raise InputError(f"{name} is not finite", where)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """No infinity, no NaN; `aminmax` passes NaN on, in one look at the data where `isfinite` takes four."""
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _some(names: Collection[str]) -> str:

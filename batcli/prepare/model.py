@@ -1,0 +1,115 @@
+"""`bat prepare model`: published checkpoints into a run directory, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from batcli.core.errors import InputError
+from batcli.core.files import TEMPORARY, require_directory, require_file, require_writable, sha256
+from batcli.core.options import ModelOptions
+from batcli.core.progress import SILENT, Reporter
+from batcli.model import checkpoint, published
+from batcli.model.bat import BAT, llm_config, load_tokenizer, lora_targets
+from batcli.model.presets import PRESETS, LoraConfig, ModelConfig
+
+WRITTEN = {checkpoint.CONFIG, checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.ADAPTER, checkpoint.TOKENIZER}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+def model(options: ModelOptions, reporter: Reporter = SILENT) -> None:
+    """Make the run directory of published checkpoints, or write the checkpoints of a run directory.
+
+    Every input is read and checked before the first file is written. Without `checkpoint`, the
+    projector and LoRA are as before any training.
+    Raises InputError for an input that is not exactly what it should be, or a RUN that holds other work.
+    """
+    if options.export or options.export_encoder:
+        _export(options, reporter)
+    else:
+        _convert(options, reporter)
+
+
+def _convert(options: ModelOptions, reporter: Reporter) -> None:
+    if options.encoder is None or options.llm is None:
+        missing = "--encoder" if options.encoder is None else "--llm"
+        raise InputError("missing", missing, "name finetuned.pth with --encoder, the language model with --llm")
+    inputs = _hashes([path for path in (options.encoder, options.checkpoint) if path], options.sha256)
+    _require_free(options.run)
+    empty = published.empty_model(_config(options, options.llm), options.llm)
+    tokenizer = load_tokenizer(options.llm) if any((options.llm / name).exists() for name in TOKENIZER_FILES) else None
+    if tokenizer is None:
+        reporter.warn(f"{options.llm}: no tokenizer, which decoding text needs")
+    state = _read(options, empty)
+    reporter.info(f"{len(state):,} tensors read, {sum(part.numel() for part in state.values()):,} numbers, all placed")
+    if options.dry_run:
+        return
+    require_writable(options.run)
+    tables = {"prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed}}
+    checkpoint.write_config(options.run, empty.config, tables, options.llm)
+    checkpoint.save_weights(options.run, state, empty.config, options.llm)
+    if tokenizer is not None:
+        checkpoint.save_tokenizer(options.run, tokenizer)
+    checkpoint.finish(options.run, inputs=inputs, seed=options.seed)
+
+
+def _config(options: ModelOptions, llm: Path) -> ModelConfig:
+    named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
+    targets = named or lora_targets(llm_config(llm).model_type)
+    return ModelConfig(PRESETS["llama2-7b"].encoder, PRESETS["llama2-7b"].qformer, LoraConfig(targets=targets))
+
+
+def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
+    assert options.encoder is not None
+    encoder = published.read_encoder(options.encoder, empty)
+    if options.checkpoint is None:
+        return {**encoder, **published.fresh_bat(empty, options.seed)}
+    return {**encoder, **published.read_bat(options.checkpoint, empty)}
+
+
+def _require_free(run: Path) -> None:
+    """`run` can be made or holds nothing but an unfinished conversion; nothing is written yet."""
+    if not run.is_dir():
+        require_writable(next(parent for parent in run.absolute().parents if parent.exists()))
+        if run.exists():
+            raise InputError("is a file, not a directory", run)
+        return
+    if (run / checkpoint.DONE).exists():
+        raise InputError("holds a finished run", run, "choose another directory")
+    other = [p.name for p in run.iterdir() if p.name not in WRITTEN and not p.name.startswith(TEMPORARY)]
+    if other:
+        raise InputError(f"holds other files: {', '.join(sorted(other)[:3])}", run, "choose another directory")
+    require_writable(run)
+
+
+def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
+    """Each file's SHA-256, compared with what `--sha256 FILE=HEX` says of it."""
+    found = {str(file): sha256(require_file(file)) for file in files}
+    for entry in wanted:
+        name, _, digest = entry.rpartition("=")
+        named = [file for file in found if name in (file, Path(file).name)]
+        if not named:
+            raise InputError(f"{entry!r:.120} names no input", "--sha256", f"FILE=HEX, FILE of {', '.join(found)}")
+        if found[named[0]] != digest.lower():
+            raise InputError(f"its SHA-256 is {found[named[0]]}", named[0], "not the file that --sha256 asks for")
+    return found
+
+
+def _export(options: ModelOptions, reporter: Reporter) -> None:
+    for name in ("encoder", "checkpoint", "llm", "lora_targets", "sha256"):
+        if getattr(options, name):
+            raise InputError("has no meaning with --export", f"--{name.replace('_', '-')}")
+    run = checkpoint.require_finished(require_directory(options.run))
+    config = checkpoint.read_config(run)
+    if config.sources is not None or config.lora is None:
+        raise InputError("not of the published architecture", run, "only runs of the preset llama2-7b can be exported")
+    empty = published.empty_model(config, checkpoint.llm_folder(run))
+    if options.dry_run:
+        return
+    if options.export_encoder:
+        published.write_encoder(options.export_encoder, checkpoint.read_encoder(run, empty))
+        reporter.info(f"wrote {options.export_encoder}")
+    if options.export:
+        published.write_bat(options.export, checkpoint.read_bat(run, empty))
+        reporter.info(f"wrote {options.export}")
