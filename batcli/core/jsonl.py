@@ -71,8 +71,11 @@ def read_questions(path: Path) -> Iterator[Question]:
         yield parse_question(record, where)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one per call
+
+
 def dump(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    return _encode(record) + "\n"
 
 
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> int:

@@ -44,11 +44,16 @@ class Report:
         ]
         for a in self.aspects:
             top = next(iter(a.answers))
+            top = top if len(top) <= 15 else top[:14] + "…"
             rows.append(
-                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<15.15} "
+                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<15} "
                 f"{100 * a.most_frequent:>4.1f}% {100 * a.ceiling:>4.1f}%"
             )
-        return [*rows, "ceil.: the best that a fixed answer per wording scores, without listening"]
+        return [
+            *rows,
+            "ceil.: what one fixed answer per wording scores at best, without listening; where",
+            "a wording has few questions, chance alone lifts it above the share.",
+        ]
 
 
 class Tally:
