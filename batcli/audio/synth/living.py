@@ -72,7 +72,9 @@ def speech(tape: Tape) -> Array:
             blows.append((start, hiss * burst(tape, consonant, 0.15 * consonant, 3 * consonant)))
         vowel = max(length - consonant, 0.05)
         where, u = span(tape, start + consonant, vowel)
-        loudness[where] = tape.between(0.5, 1.0) * arch(u, tape.between(0.15, 0.4), tape.between(0.3, 0.6))
+        held = 0.35 if length == following - start else 0.0  # within a phrase the voice does not stop
+        shape = arch(u, tape.between(0.15, 0.4), tape.between(0.3, 0.6))
+        loudness[where] = tape.between(0.5, 1.0) * np.maximum(shape, held * (u > 0.5))
         # The line falls within a phrase and starts anew after a pause.
         level = tape.between(0.05, 0.25) if i and length < following - start else level - tape.between(0.0, 0.05)
         melody[where] = level + tape.between(-1, 1) * liveliness * u
@@ -80,9 +82,8 @@ def speech(tape: Tape) -> Array:
         knots += [start + consonant + 0.3 * vowel, start + consonant + 0.8 * vowel]
         targets += [a, b if tape.chance(0.35) else a]  # some vowels are diphthongs
     curves = [np.interp(times, knots, tract * np.array(targets)[:, i]) for i in range(3)]
-    resonances = formants(
-        tape, [*curves, 3500 * tract, 4700 * tract], (70, 100, 150, 250, 400), (1, 0.6, 0.35, 0.2, 0.1)
-    )
+    centres: list[Array | float] = [*curves, 3500 * tract, 4700 * tract]
+    resonances = formants(tape, centres, (130, 170, 240, 450, 800), (1, 0.7, 0.45, 0.3, 0.2))
     f0 = pitch * np.exp(melody + 0.02 * wander(tape, 15))
     voiced = voice(tape, f0, loudness, tape.log_between(0.04, 0.2), tape.between(0.7, 1.1), resonances)
     return voiced + place(tape, blows) * tape.between(0.15, 0.35)
@@ -111,7 +112,7 @@ def laughter(tape: Tape) -> Array:
         breath[where] = np.where(u < 1 - voiced_share, 1.6, 0.15)  # the h before each a
         f0[where] = pitch * np.exp(-drop * (start - bout_start) + 0.25 * arch(u, 0.5, 0.5) + tape.between(-0.04, 0.04))
     vowel = VOWELS[tape.rng.choice([2, 3, 4, 8])] * tract
-    resonances = formants(tape, [*vowel, 3600 * tract], (120, 150, 200, 300), (1, 0.7, 0.4, 0.25))
+    resonances = formants(tape, [*vowel, 3600 * tract], (220, 260, 350, 600), (1, 0.7, 0.4, 0.25))
     laugh = voice(tape, f0 * np.exp(0.02 * wander(tape, 20)), loudness, breath, tape.between(0.6, 1.0), resonances)
     return laugh + place(tape, breaths) * tape.between(0.03, 0.1)
 
@@ -135,7 +136,7 @@ def baby_cry(tape: Tape) -> Array:
     resonances = formants(
         tape,
         [tract * (450 + 350 * opening), tract * 1250, tract * 2300, 5200],
-        (200, 250, 350, 700),
+        (400, 450, 600, 1400),
         (1, 0.8, 0.5, 0.2),
     )
     cry = voice(tape, f0, loudness, tape.between(0.08, 0.3), tape.between(0.2, 0.6), resonances)
@@ -184,14 +185,16 @@ def footsteps(tape: Tape) -> Array:
     boards = tape.log_between(70, 160) * np.array([1, 1.7, 2.6, 4.1])
     hardness, grit = tape.between(0.1, 0.9), tape.between(0.2, 1.2)
     heel_edge, sole_edge = tape.log_between(500, 2500), tape.log_between(900, 3000)
-    roll = tape.between(0.07, 0.14)
+    roll, sole, gravel = tape.between(0.07, 0.14), tape.between(0.05, 0.13), tape.between(0, 8)
     steps = []
     for i, time in enumerate(onsets(tape, 1 / pace, 0.05)):
         foot = 1.0 + 0.12 * (-1) ** i * hardness  # left and right shoes differ a little
         thud = modes(tape, 0.2, boards * foot * tape.between(0.95, 1.05), tape.between(0.08, 0.18), [1, 0.7, 0.5, 0.3])
         click = noise(tape, band(heel_edge, 3 * heel_edge, 2.0), 0.06) * burst(tape, 0.06, 0.001, 0.05) * hardness
-        scrape = noise(tape, band(sole_edge, 3 * sole_edge, 1.5), 0.16) * grit
-        crumbs = tape.rng.random(len(scrape)) ** 6 * arch(np.linspace(0, 1, len(scrape)), 0.3, 0.6)
+        scrape = noise(tape, band(sole_edge, 3 * sole_edge, 1.5), sole) * grit
+        # Gravel crunches grain by grain, a smooth floor hisses.
+        grains = np.repeat(tape.rng.random(len(scrape) // 40 + 1), 40)[: len(scrape)] ** gravel
+        crumbs = grains * arch(np.linspace(0, 1, len(scrape)), 0.3, 0.6)
         loud = tape.between(0.7, 1.0)
         steps += [(time, loud * thud), (time, loud * click), (time + roll, loud * scrape * crumbs)]
     return place(tape, steps)
@@ -214,7 +217,7 @@ def bark(tape: Tape) -> Array:
     resonances = formants(
         tape,
         [size * (500 + 500 * opening), size * (1250 + 400 * opening), size * 2700, size * 4300],
-        (200, 300, 450, 800),
+        (400, 600, 900, 1500),
         (1, 0.8, 0.4, 0.2),
     )
     return voice(tape, f0, loudness * growl, tape.between(0.25, 0.7), tape.between(0.4, 0.8), resonances)
@@ -230,13 +233,14 @@ def meow(tape: Tape) -> Array:
     for start, length in repeat_to_fill(tape, lambda: (tape.between(0.35, 0.85), gap * tape.between(0.7, 1.3))):
         where, u = span(tape, start, length)
         loudness[where] = tape.between(0.7, 1.0) * arch(u, 0.3, 0.6)
-        f0[where] = pitch * np.exp(rise * np.interp(u, [0, peak, 1], [-0.6, 1, -1.2]) + tape.between(-0.05, 0.05))
+        hill = np.where(u < peak, 1 - 1.6 * (1 - u / peak) ** 2, 1 - 2.2 * ((u - peak) / (1 - peak)) ** 2)
+        f0[where] = pitch * np.exp(rise * hill + tape.between(-0.05, 0.05))
         mouth[where] = u
     curves = [
         np.interp(mouth, [0, 0.2, 0.5, 1], np.array(f) * tape.between(0.9, 1.1))
         for f in ([450, 800, 1250, 600], [3000, 2700, 1900, 1000], [4200, 3900, 3500, 3200])
     ]
-    resonances = formants(tape, curves, (130, 180, 350), (1, 0.9, 0.25))
+    resonances = formants(tape, [*curves, 6000], (280, 350, 700, 3000), (1, 0.9, 0.3, 0.06))
     f0 = f0 * np.exp(0.008 * np.sin(2 * np.pi * tape.between(6, 12) * times) + 0.006 * wander(tape, 30))
     return voice(tape, f0, loudness, tape.between(0.03, 0.15), tape.between(0.5, 0.9), resonances)
 
@@ -302,6 +306,6 @@ def frog(tape: Tape) -> Array:
         loudness[where] = tape.between(0.7, 1.0) * arch(u, tape.between(0.2, 0.6), 0.25)
         f0[where] = rate * np.exp(bend * u)
     glide = 1 + 0.12 * bend * loudness
-    resonances = formants(tape, [low * glide, high * glide, 3600], (90, 160, 700), (1, 0.7, 0.08))
+    resonances = formants(tape, [low * glide, high * glide, 3600], (150, 260, 2500), (1, 0.7, 0.06))
     f0 = f0 * np.exp(0.03 * wander(tape, 30))
     return voice(tape, f0, loudness, tape.between(0.03, 0.15), 0.15, resonances)

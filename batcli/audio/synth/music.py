@@ -21,10 +21,12 @@ def acoustic_guitar(tape: Tape) -> Array:
     ring, brightness = tape.between(0.5, 1.6), tape.between(0.8, 1.5)
     strummed = tape.chance(0.6)
     body = noise(tape, band(90, 260, 2.0), 0.12) * burst(tape, 0.12, 0.001, 0.15)
-    k = np.arange(1, 31)
+    k = np.arange(1, 23)
     comb = np.abs(np.sin(np.pi * k * pluck)) / k**brightness
     events, transposed, chord = [], 0, CHORDS[0]
-    for i, time in enumerate(onsets(tape, 1 / (tape.between(2.2, 4.5) if strummed else tape.between(3.5, 8)), 0.08)):
+    period = 1 / (tape.between(2.2, 4.5) if strummed else tape.between(3.5, 8))
+    length = min(0.7 * ring, 1.4 * period) if strummed else 0.7 * ring  # the next strum stops the strings
+    for i, time in enumerate(onsets(tape, period, 0.08)):
         if i % 4 == 0:
             transposed, chord = int(tape.rng.choice([0, 2, 5, 7])), CHORDS[tape.rng.integers(len(CHORDS))]
         strings = chord if strummed else [chord[tape.rng.integers(len(chord))] + 12 * tape.chance(0.3)]
@@ -32,8 +34,7 @@ def acoustic_guitar(tape: Tape) -> Array:
         for j, step in enumerate(strings if tape.chance(0.6) else strings[::-1]):
             f0 = root * 2 ** ((step + transposed) / 12) * tape.between(0.998, 1.002)
             decays = ring / (1 + 0.06 * k + (f0 * k / 4000) ** 1.5)
-            length = min(0.7 * ring, tape.seconds)
-            note = modes(tape, length, f0 * k * np.sqrt(1 + 4e-5 * k**2), decays, comb)
+            note = modes(tape, min(length, tape.seconds - time), f0 * k * np.sqrt(1 + 4e-5 * k**2), decays, comb)
             pick = noise(tape, band(1500, 7000, 1.5), 0.02) * burst(tape, 0.02, 0.001, 0.02)
             loud = tape.between(0.6, 1.0)
             start = time + j * delay
@@ -45,7 +46,7 @@ def acoustic_guitar(tape: Tape) -> Array:
 def piano(tape: Tape) -> Array:
     """Hammered strings: stretched partials in beating pairs, a thump of the hammer, chords or runs."""
     events = []
-    k = np.arange(1, 17)
+    k = np.arange(1, 15)
     centre, softness, hold = tape.log_between(180, 700), tape.between(0.12, 0.35), tape.between(0.8, 2.2)
     thump = noise(tape, band(80, 600, 1.5), 0.08) * burst(tape, 0.08, 0.002, 0.09)
     voices = int(tape.rng.integers(1, 4))
@@ -59,12 +60,11 @@ def piano(tape: Tape) -> Array:
             partials = f0 * k * np.sqrt(1 + 2.5e-4 * (f0 / 262) * k**2)
             amplitudes = np.exp(-softness * (k - 1)) * np.abs(np.sin(np.pi * k / 8.3)) * np.exp(-partials / 9000)
             decays = hold * (262 / f0) ** 0.5 / (1 + 0.12 * k)
-            pair = np.concatenate([partials, partials * (1 + tape.between(2e-4, 1.2e-3))])
-            note = modes(
-                tape, min(hold, tape.seconds), pair, np.tile(decays, 2), np.concatenate([amplitudes, 0.6 * amplitudes])
-            )
+            second = slice(0, 4)  # a second string, hardly out of tune: heard in the lowest partials
+            partials = np.append(partials, partials[second] * (1 + tape.between(3e-4, 2e-3)))
+            amplitudes, decays = np.append(amplitudes, 0.6 * amplitudes[second]), np.append(decays, decays[second])
+            note = modes(tape, min(0.8 * hold, tape.seconds - time), partials, decays, amplitudes)
             loud = tape.between(0.4, 1.0)
-            note[:64] *= np.linspace(0, 1, 64)[: len(note)]
             events += [(time, loud * note), (time, 0.25 * loud * thump)]
     return place(tape, events)
 
@@ -73,7 +73,7 @@ def snare_drum(tape: Tape) -> Array:
     """Beats, flams and rolls: a head at 160 to 320 Hz and the rattle of the wires under it."""
     head = tape.log_between(160, 320) * np.array([1, 1.59, 2.14, 2.3])
     wires, rattle = tape.log_between(1200, 3000), tape.between(0.12, 0.32)
-    beat, balance = tape.between(0.11, 0.3), tape.between(0.35, 1.1)
+    beat, balance = tape.between(0.11, 0.3), tape.between(0.6, 1.4)
     roll = tape.chance(0.35)
     hits = []
     for i, time in enumerate(onsets(tape, tape.between(0.035, 0.06) if roll else beat, 0.06)):
@@ -98,7 +98,7 @@ def church_bell(tape: Tape) -> Array:
         for time in onsets(tape, tape.between(0.45, 1.1), 0.06):
             loud = tape.between(0.7, 1.0)
             hard = CHURCH_BELL ** tape.between(-0.4, 0.2)  # no two blows of the clapper are alike
-            bell = modes(tape, min(3.0, tape.seconds), pair, np.tile(decays, 2), np.tile(levels * hard, 2))
+            bell = modes(tape, min(3.0, tape.seconds - time), pair, np.tile(decays, 2), np.tile(levels * hard, 2))
             strikes += [(time, loud * bell), (time, loud * tape.between(0.3, 0.9) * clapper)]
     return place(tape, strikes)
 

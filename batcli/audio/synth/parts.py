@@ -162,7 +162,12 @@ def modes(tape: Tape, length: float, pitches: ArrayLike, decays: ArrayLike, ampl
     columns = np.exp(np.outer(poles, np.arange(block)))
     # Not `@`: a BLAS may add in another order with another number of threads.
     parts = np.concatenate([rows.imag, rows.real], axis=1), np.concatenate([columns.real, columns.imag])
-    return np.einsum("ik,kj->ij", *parts).ravel()[:n]
+    return np.einsum("ik,kj->ij", *(part.astype(np.float32) for part in parts)).ravel()[:n] * _release(n)
+
+
+def _release(n: int) -> Array:
+    # What still rings at the end of a sound is damped in 128 samples, not cut.
+    return np.minimum(np.arange(n, 0, -1) / min(n, 128), 1.0)
 
 
 def noise(tape: Tape, gain: Callable[[Array], Array], length: float | None = None) -> Array:
@@ -222,15 +227,15 @@ def filtered_over_time(tape: Tape, signal: Array, gains: Array) -> Array:
 def formants(tape: Tape, centres: Iterable[Array | float], widths: Iterable[float], levels: Iterable[float]) -> Array:
     """Gains for `filtered_over_time`: resonances whose centres (Hz) are numbers or control curves.
 
-    `widths` in Hz at half power, `levels` as linear amplitudes at the peaks.
+    `widths` in Hz at half amplitude, `levels` as linear amplitudes at the peaks.
     """
     bins = frequencies(tape, FRAME)
     still = np.ones(len(tape.control_times))
     gains = np.zeros((tape.n // (FRAME // 2) + 2, len(bins)))
     for centre, width, level in zip(centres, widths, levels, strict=True):
         offset = (bins - at_frames(tape, still * centre)) / (0.5 * width)
-        gains += level / np.sqrt(1 + offset**2) * np.minimum(1, bins / 100)
-    return gains
+        gains += level / (1 + offset**2)
+    return gains * np.minimum(1, bins / 100)
 
 
 def voice(tape: Tape, f0: Array, loudness: Array, breath: float | Array, tilt: float, resonances: Array) -> Array:

@@ -33,7 +33,7 @@ def wind(tape: Tape) -> Array:
     edge = at_frames(tape, base * np.exp(0.7 * gusts))
     bins = frequencies(tape, FRAME)
     roar = 1 / (1 + (bins / edge) ** 2) ** tape.between(0.5, 0.75)
-    howl = formants(tape, [whistle * np.exp(0.3 * gusts)], [tape.between(60, 250)], [tape.between(0.2, 1.2)])
+    howl = formants(tape, [whistle * np.exp(0.3 * gusts)], [tape.between(100, 450)], [tape.between(0.2, 1.2)])
     gains = (roar + howl) * np.exp(at_frames(tape, gusts)) * np.minimum(1, bins / 60)
     return filtered_over_time(tape, tape.rng.standard_normal(tape.n), gains)
 
@@ -105,7 +105,7 @@ def revving(tape: Tape) -> Array:
     pipe = formants(
         tape,
         [tape.between(120, 250), tape.between(400, 900), tape.between(1500, 3000)],
-        (150, 300, 1500),
+        (300, 600, 3000),
         (1, 0.6, 0.4),
     )
     return filtered_over_time(tape, (tone + roar) * samples(tape, 0.3 + 0.7 * np.clip(throttle, 0, 1)), pipe)
