@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, special
 from scipy.spatial import ConvexHull, QhullError
 
@@ -29,6 +29,7 @@ HEAD_RADIUS = 0.0875  # m: the classic average (Hartley and Fry 1921, Duda and M
 LEVEL_AT_1M = 0.6  # gain at 1 m without a head; KEMAR's frontal peak is then 0.46, as in the published BRIRs
 FAR = 1.4  # m: beyond it a head hears no more of the distance than 1/r
 
+HEADS = ("kemar", "sphere")  # that need no file
 STEP = 5  # degrees between grid directions
 AZIMUTHS = np.arange(0, 360, STEP)  # 72
 ELEVATIONS = np.arange(-90, 91, STEP)  # 37
@@ -125,11 +126,10 @@ def _delay(samples: Array, size: int) -> NDArray[np.complexfloating]:
     return fade * np.exp(-2j * np.pi * frequencies * np.asarray(samples)[..., None])
 
 
+@lru_cache(4)
 def load_hrtf(name: str) -> Hrtf:
-    """`kemar`, `sphere`, `omni` (one ear without a head) or the path of a SOFA file."""
-    if name in _KNOWN:
-        return _KNOWN[name]()
-    return sofa(Path(name))
+    """`kemar`, `sphere` or the path of a SOFA file."""
+    return {"kemar": kemar, "sphere": sphere}[name]() if name in HEADS else sofa(Path(name))
 
 
 # ---- heads ---------------------------------------------------------------------------------------
@@ -203,27 +203,30 @@ def sofa(path: Path) -> Hrtf:
         raise InputError("reading SOFA needs the extra 'sofa'", path, "pip install 'batcli[sofa]'") from None
     try:
         content = sofar.read_sofa(str(path), verify=False, verbose=False)
+        convention = content.GLOBAL_SOFAConventions
     except Exception as error:  # whatever netCDF, HDF5 or sofar raise for a file that is not SOFA
         raise InputError(f"not a SOFA file: {error}", path) from None
-    convention = getattr(content, "GLOBAL_SOFAConventions", None)
     if convention != "SimpleFreeFieldHRIR":
-        raise InputError(f"SOFA convention {convention!r:.60}", path, "only SimpleFreeFieldHRIR is a set of HRIRs")
-    irs = np.asarray(content.Data_IR, float)
-    places = _cartesian(content.SourcePosition, content.SourcePosition_Type)
-    ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
-    rate = float(np.squeeze(content.Data_SamplingRate))
+        raise InputError(f"its convention is {convention!r:.60}", path, "only SimpleFreeFieldHRIR is a set of HRIRs")
+    try:
+        irs = np.asarray(content.Data_IR, float)
+        given = np.atleast_2d(np.asarray(content.Data_Delay, float))
+        rate = float(np.squeeze(content.Data_SamplingRate))
+        places = _cartesian(content.SourcePosition, content.SourcePosition_Type)
+        ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"damaged: {error}", path) from None
     if irs.ndim != 3 or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
         raise InputError(f"impulse responses of shape {irs.shape} for {len(places)} directions", path, "two ears each")
     if not (np.isfinite(irs).all() and np.abs(irs).max(-1).min() > 0 and 16_000 <= rate <= 384_000):
         raise InputError("a response that is silent or not finite, or a rate outside 16-384 kHz", path)
     if ears[0, 1] < ears[1, 1]:  # SOFA's y points left: the right ear stands first
-        irs = irs[:, ::-1]
+        irs, given = irs[:, ::-1], given[:, ::-1]
     distances = np.linalg.norm(places, axis=-1)
     farthest = distances > 0.99 * distances.max()
     factor = Fraction(SAMPLE_RATE / rate).limit_denominator(1000)
     responses, delays = _decomposed(signal.resample_poly(irs[farthest], factor.numerator, factor.denominator, axis=-1))
-    given = np.atleast_2d(np.asarray(content.Data_Delay, float)) * SAMPLE_RATE / rate
-    given = np.broadcast_to(given, (len(places), 2))[farthest]
+    given = np.broadcast_to(given, (len(places), 2))[farthest] * SAMPLE_RATE / rate
     delays = delays + (given - given[:, ::-1]) / 2
     # SOFA: x to the front, y to the left, z up.
     forward, left, up = (places[farthest] / distances[farthest, None]).T
@@ -239,9 +242,6 @@ def _cartesian(positions: Array, kind: str) -> Array:
     azimuth, elevation, radius = np.radians(positions[:, 0]), np.radians(positions[:, 1]), positions[:, 2:]
     across = np.cos(elevation)
     return radius * np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.sin(elevation)], -1)
-
-
-_KNOWN = {"kemar": kemar, "sphere": sphere, "omni": omni}
 
 
 # ---- minimum phase and delay ---------------------------------------------------------------------
@@ -283,8 +283,8 @@ def _minimum_phase(magnitude: Array, size: int) -> Array:
 # ---- from measured directions to the grid --------------------------------------------------------
 
 
-def unit_vectors(azimuth: Array, elevation: Array) -> Array:
-    """[… x 3] in the listener's axes (x right, y up, −z front)."""
+def unit_vectors(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
+    """Degrees [… each] → [… x 3] in the listener's axes (x right, y up, −z front)."""
     a, e = np.radians(azimuth), np.radians(elevation)
     return np.stack([np.cos(e) * np.cos(a), np.sin(e), -np.cos(e) * np.sin(a)], -1)
 

@@ -10,7 +10,7 @@ turn by `yaw`. Sources are given relative to the listener, in the listener's axe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, signal
 
-from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, PHASES, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
+from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, HEAD_RADIUS, PHASES, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
 from batcli.core.errors import InputError
 from batcli.core.geometry import Direction, Vector
 
@@ -29,7 +29,8 @@ AIR = np.array([0.1, 0.3, 0.6, 1.0, 1.9, 5.8, 20.3]) * 1e-3  # 1/m of energy; 20
 DIRECT_SAMPLE = 32  # where the nearer ear hears the direct sound, as in the published BRIRs
 MIXING_TIME = 0.080  # s after the direct sound, at most; where the tail has taken over from the images
 MIXING_IMAGES = 1000  # a small room has so many earlier, and is mixed by then
-CROSSFADE = 0.020  # s before the mixing time, in which the images go and the tail comes
+CROSSFADE = 0.020  # s before the mixing time, in which the last of the images go
+SCATTERING = 0.15  # share of energy that leaves the mirror's path at each reflection, as off furniture
 HIGH_PASS = 30.0  # Hz; images are all positive and would add up to a constant
 
 
@@ -40,14 +41,24 @@ class Room:
     size: width, height, length in metres.
     absorption [6 x 7]: −ln(1 − α), α the share of energy that a wall takes per reflection, of the
     walls at x=0, x=width, floor, ceiling, z=0, z=length, in the octave bands BANDS.
+    scattering: share of the reflected energy that goes over from the image sources to the diffuse
+    field at each reflection. Without it a hall with a low ceiling falls silent after the first
+    echoes between floor and ceiling, until the far walls answer.
     """
 
     size: Vector
     absorption: Array
+    scattering: float = SCATTERING
 
     @property
     def volume(self) -> float:
         return math.prod(self.size)
+
+    @property
+    def mean_free_path(self) -> float:
+        """Metres between reflections, 4 V / S."""
+        width, height, length = self.size
+        return 2 * self.volume / (width * height + height * length + length * width)
 
     @property
     def mixing_time(self) -> float:
@@ -70,6 +81,10 @@ class Room:
 class Listener:
     position: Vector  # of the head's centre, in the room's axes
     yaw: float = 0.0  # degrees that the listener has turned to the left from facing the room's −z
+
+
+def _shape(size: Vector) -> str:
+    return " x ".join(f"{side:g}" for side in size)
 
 
 def to_room(offset: Array, listener: Listener) -> Array:
@@ -118,9 +133,8 @@ def room_with_rt60(size: Vector, materials: Array, rt60: float) -> Room:
     """
     low, high = rt60_limits(size)
     if not low <= rt60 <= high:
-        shape = " x ".join(f"{side:g}" for side in size)
         raise InputError(
-            f"a room of {shape} m cannot have an RT60 of {rt60:g} s", hint=f"from {low:.2f} to {high:.2f} s"
+            f"a room of {_shape(size)} m cannot have an RT60 of {rt60:g} s", hint=f"from {low:.2f} to {high:.2f} s"
         )
 
     def excess(log_scale: float) -> float:
@@ -181,17 +195,16 @@ def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, cent
     distance = float(np.linalg.norm(source))
     mixing = room.mixing_time
     offsets, hits = image_sources(
-        room, to_room(source, listener), distance + SPEED_OF_SOUND * mixing, listener.position
+        room, tuple(to_room(source, listener)), distance + SPEED_OF_SOUND * mixing, listener.position
     )
     paths = np.sqrt((offsets**2).sum(-1))
     orders = hits.sum(-1)
     keep = orders > 0
-    offsets, hits, paths, orders = offsets[keep], hits[keep], paths[keep], orders[keep]
+    offsets, hits, paths, orders = offsets[keep], hits[keep], paths[keep], orders[keep] - 1
 
     times = (paths - distance) / SPEED_OF_SOUND
-    fade = np.clip((mixing - times) / CROSSFADE, 0, 1)
     energies = np.exp(-(hits @ room.absorption + paths[:, None] * AIR))
-    gains = np.sin(np.pi / 2 * fade) / paths
+    gains = np.sqrt(_specular(room, orders + 1, times)) / paths
     # One filter per order, from the mean energies in it; an image's own walls set its level.
     weights = gains**2
     count = int(orders.max()) + 1
@@ -210,10 +223,17 @@ def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, cent
     taps *= gains[:, None, None].astype(np.float32)
     places = ((orders * hrtf.ears)[:, None] + np.arange(hrtf.ears)) * size + starts[:, None]
     heard = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
-    spectra = fft.rfft(heard.reshape(count, hrtf.ears, size)[1:].astype(np.float32))
-    levels = np.log(np.maximum(means[1:], 1e-12)).astype(np.float32) / 2
-    filters = np.exp(levels @ _band_basis(size)[1])
+    spectra = fft.rfft(heard.reshape(count, hrtf.ears, size).astype(np.float32))
+    levels = np.log(np.maximum(means, 1e-12)).astype(np.float32) / 2
+    # Not `@`: what BLAS adds up in which order may change with the number of threads.
+    filters = np.exp(np.einsum("kb,bf->kf", levels, _band_basis(size)[1]))
     return fft.irfft((spectra * filters[:, None]).sum(0), size)
+
+
+def _specular(room: Room, reflections: Array, times: Array) -> Array:
+    """Share of energy that is still in image sources, `times` in seconds after the direct sound."""
+    fade = np.clip((room.mixing_time - times) / CROSSFADE, 0, 1)
+    return (1 - room.scattering) ** reflections * np.sin(np.pi / 2 * fade) ** 2
 
 
 # ---- the tail ------------------------------------------------------------------------------------
@@ -226,25 +246,31 @@ _WINDOW = np.sin(np.pi * (np.arange(_FRAME) + 0.5) / _FRAME).astype(np.float32) 
 def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Generator) -> Array:
     """Noise that decays in each band as the room does, alike at both ears as a diffuse field is.
 
-    start: seconds after the sound left the source. Returns [ears x samples]. The level is that of
-    the images it goes on from: 4 π c t² dt / V … of them between t and t + dt, each 1 / (c t)².
+    It starts with the direct sound, `start` seconds after that left the source, and has the energy
+    that image sources have lost to it. In all there is that of 4 π c³ t² dt / V images between t
+    and t + dt, each of which comes with 1 / (c t)². Returns [ears x samples].
     """
     frames = samples // _HOP + 2
     power, coherence = hrtf.diffuse_field
     basis = _band_basis(_FRAME)[0]
     density = 4 * np.pi * SPEED_OF_SOUND / (room.volume * SAMPLE_RATE)
-    rates = (3 / room.rt60_by_band) @ basis  # decades of amplitude per second
+    rates = (3 * math.log(10) / room.rt60_by_band) @ basis  # of amplitude, per second
     times = start + (np.arange(frames) * _HOP - _HOP + _FRAME / 2) / SAMPLE_RATE
-    gains = 10.0 ** -(times[:, None] * rates) * np.sqrt(density * power * _FRAME / 2)
+    level = np.log(density * power * _FRAME / 2) / 2
+    gains = np.exp((level - times[:, None] * rates).astype(np.float32))
     noise = rng.standard_normal((hrtf.ears, frames, _FRAME // 2 + 1, 2), dtype=np.float32)
-    spectra = noise.view(np.complex64)[..., 0] * gains.astype(np.float32)
+    spectra = noise.view(np.complex64)[..., 0] * gains
     if hrtf.ears == 2:
         alike = coherence.astype(np.float32)
         spectra[1] = alike * spectra[0] + np.sqrt(1 - alike**2) * spectra[1]
     parts = fft.irfft(spectra, _FRAME) * _WINDOW
     # Every sample lies in two frames: the first half of one, the second half of the one before.
     heard = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
-    return heard.reshape(hrtf.ears, -1)[:, :samples]
+    heard = heard.reshape(hrtf.ears, -1)[:, :samples]
+    since = np.arange(min(math.ceil(room.mixing_time * SAMPLE_RATE), samples)) / SAMPLE_RATE
+    lost = 1 - _specular(room, SPEED_OF_SOUND * (start + since) / room.mean_free_path, since)
+    heard[:, : len(since)] *= np.sqrt(lost)
+    return heard
 
 
 # ---- the whole response --------------------------------------------------------------------------
@@ -254,7 +280,6 @@ def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Gen
 class Brir:
     samples: NDArray[np.float32]  # [ears x T] at 32 kHz
     drr: float  # energy of the direct sound over that of all else, dB, both ears together
-    mixing: int  # sample at which the tail has taken over from the image sources
 
 
 def simulate(
@@ -275,6 +300,8 @@ def simulate(
         place = to_room(np.array(offset), listener)
         if not all(0 < p < side for p, side in zip(place, room.size, strict=True)):
             raise InputError(f"{what} stands outside the room, at {np.round(place, 2).tolist()}")
+    if any(math.hypot(*source) <= HEAD_RADIUS for source in sources):
+        raise InputError(f"a source is in the listener's head, nearer than {HEAD_RADIUS} m")
     if seconds is None:
         seconds = float(room.rt60_by_band.max()) + DIRECT_SAMPLE / SAMPLE_RATE
     length = round(seconds * SAMPLE_RATE)
@@ -291,24 +318,20 @@ def _response(room: Room, listener: Listener, source: Array, hrtf: Hrtf, rng: np
     direct, centre = hrtf.direct(azimuth, elevation, distance)
     centre += DIRECT_SAMPLE - BANK_LEAD
     early = _reflections(room, listener, source, hrtf, centre)
-    size = max(length, early.shape[-1], DIRECT_SAMPLE + direct.shape[-1])
+    begin, size = round(centre), max(length, early.shape[-1])
     rest = np.zeros((hrtf.ears, size))
     rest[:, : early.shape[-1]] = early
-
-    mixing = round(centre + room.mixing_time * SAMPLE_RATE)
-    begin = max(mixing - round(CROSSFADE * SAMPLE_RATE), 0)
-    tail = _tail(room, hrtf, (begin - centre) / SAMPLE_RATE + distance / SPEED_OF_SOUND, size - begin, rng)
-    fade = np.arange(mixing - begin) / (mixing - begin)
-    tail[:, : mixing - begin] *= np.sin(np.pi / 2 * fade)
-    rest[:, begin:] += tail
-
-    straight = np.zeros_like(rest)
+    rest[:, begin:] += _tail(room, hrtf, distance / SPEED_OF_SOUND, size - begin, rng)
+    rest = signal.sosfilt(_SECTIONS, rest)
+    straight = np.zeros((hrtf.ears, 4096))  # the filter has died away by then
     straight[:, DIRECT_SAMPLE - BANK_LEAD :][:, : direct.shape[-1]] = direct
+    straight = signal.sosfilt(_SECTIONS, straight)[:, :size]
     drr = 10 * math.log10((straight**2).sum() / (rest**2).sum())
-    samples = signal.sosfilt(_SECTIONS, straight + rest)[:, :length]
+    rest[:, : straight.shape[-1]] += straight
+    samples = rest[:, :length].astype(np.float32)
     end = min(320, length)
     samples[:, length - end :] *= np.cos(np.pi / 2 * np.arange(end) / end)  # no click where it is cut
-    return Brir(samples.astype(np.float32), drr, mixing)
+    return Brir(samples, drr)
 
 
 # ---- drawing rooms -------------------------------------------------------------------------------
@@ -341,7 +364,7 @@ _CEILINGS = {
 
 NEAREST = 0.5  # m, from the listener to a source
 _FROM_WALL = 0.6  # m, the listener
-_SOURCE_FROM_WALL = 0.1  # m, and from floor and ceiling
+_SOURCE_FROM_WALL = 0.2  # m, and from floor and ceiling
 _EARS = (1.0, 1.8)  # m above the floor: sitting to standing
 SMALLEST = 2.0  # m, of any side of a room: a listener and a source must fit
 
@@ -356,7 +379,7 @@ def draw_room(rng: np.random.Generator, size: Vector, rt60: tuple[float, float] 
     low, high = (min(max(limit, rt60[0]), rt60[1]) for limit in (low, high))
     wanted = math.exp(rng.uniform(math.log(low), math.log(high)))
 
-    def pick(table: dict[str, tuple[float, ...]]) -> Array:
+    def pick(table: Mapping[str, Sequence[float]]) -> Array:
         return -np.log(1 - np.array(list(table.values())[rng.integers(len(table))]) - _FURNITURE)
 
     left, right, floor, ceiling, front, back = map(pick, (_WALLS, _WALLS, _FLOORS, _CEILINGS, _WALLS, _WALLS))
@@ -384,34 +407,40 @@ def draw_scene(
     places of the listener, the room grows; if `size` is given, the sources come nearer instead.
     Ear height 1 to 1.8 m. RT60 and materials as in `draw_room`.
     """
-    span = max_distance - NEAREST
+    if size is not None:
+        if min(size) < SMALLEST:
+            raise InputError(f"a room of {_shape(size)} m is too small", hint=f"at least {SMALLEST:g} m each way")
+        max_distance = min(max_distance, math.hypot(*size))
+    span = max(max_distance - NEAREST, 0.0)
     reach = span if rng.random() < 0.5 else span * rng.random()
     parts = (rng.permutation(len(octants)) + rng.random(len(octants))) / len(octants)
     distances = NEAREST + reach * np.sqrt(parts)
-    if size is not None and min(size) < SMALLEST:
-        shape = " x ".join(f"{side:g}" for side in size)
-        raise InputError(f"a room of {shape} m is too small for a listener", hint=f"at least {SMALLEST:g} m each way")
-    room_size = size or _draw_size(rng, float(distances.max()))
     while True:
-        for _ in range(8):
-            listener = _draw_listener(rng, room_size)
-            sources = [
-                _draw_source(rng, room_size, listener, octant, distance)
-                for octant, distance in zip(octants, distances, strict=True)
-            ]
-            if all(sources):
-                return draw_room(rng, room_size, rt60), listener, [s for s in sources if s]
-        if size is None:
-            room_size = (round(room_size[0] * 1.1, 2), room_size[1], round(room_size[2] * 1.1, 2))
-        else:
-            distances = NEAREST + (distances - NEAREST) * 0.85
+        for room_size in [size] * 8 if size else _draw_sizes(rng, float(distances.max()), rt60):
+            for _ in range(8):
+                listener = _draw_listener(rng, room_size)
+                sources = [
+                    _draw_source(rng, room_size, listener, octant, distance)
+                    for octant, distance in zip(octants, distances, strict=True)
+                ]
+                if all(sources):
+                    return draw_room(rng, room_size, rt60), listener, [place for place in sources if place]
+        distances = NEAREST + (distances - NEAREST) * 0.85
 
 
-def _draw_size(rng: np.random.Generator, farthest: float) -> Vector:
+def _draw_sizes(rng: np.random.Generator, farthest: float, rt60: tuple[float, float]) -> Iterator[Vector]:
+    """A size, and larger ones after it, as long as a room of it can have an RT60 in the range."""
     length = max(1 + farthest * rng.uniform(1.05, 1.6), 2.6)
     width = max(length * rng.uniform(0.55, 1.0), 2.6)
     height = rng.uniform(2.3, 3.0) + 0.12 * rng.random() * max(length - 4, 0)
-    return round(width, 2), round(height, 2), round(length, 2)
+    for growth in 1.1 ** np.arange(24):
+        size = (round(width * growth, 2), round(height, 2), round(length * growth, 2))
+        low, high = rt60_limits(size)
+        if low > rt60[1] and length > 2.6:
+            return  # too large to be so dry: the sources must come nearer, and the room with them
+        if high >= rt60[0]:
+            yield size
+    yield size
 
 
 def _draw_listener(rng: np.random.Generator, size: Vector) -> Listener:

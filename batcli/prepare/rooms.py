@@ -1,101 +1,191 @@
-"""`bat prepare rooms`: simulated rooms as BRIRs and their metadata, in the published layout."""
+"""`bat prepare rooms`: simulated rooms as BRIRs and their metadata, in the published layout.
+
+Each room has a folder, and in it, written last, a record: a room with a record is complete, and a
+run that was stopped goes on with those that have none. The metadata is put together from the
+records. A room is decided by the settings and its number alone, so nothing depends on how many
+processes share the work.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from batcli.audio import rooms as acoustics
-from batcli.audio.hrtf import Hrtf, load_hrtf
+from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
+from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import read_json, replacing, require_writable, write_json, writing
+from batcli.core.files import TEMPORARY, read_json, remove, replacing, require_writable, sha256, write_json, writing
 from batcli.core.geometry import Direction, Vector
 from batcli.core.options import RoomsOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.work import default_jobs, rank_and_world, run_jobs, share, wait_for
 
 SPLITS = ("train", "eval")
-RECORD = "room.json"  # in a room's folder, written last: with it the room is complete
+RECORD = "room.json"
+RECIPE = 1  # raised whenever the same settings give other rooms
+OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front", "behind") for h in ("above", "below"))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a room beside its number. Rooms of different settings are never mixed."""
+    """What decides a room, beside its number. Rooms of different settings are never mixed."""
 
+    recipe: int
     seed: int
     split: str
     sources: int
-    hrtf: str
     channels: str
-    rt60: tuple[float, float]
-    size: Vector | None
+    hrtf: str  # of a SOFA file its name and hash
+    rt60: tuple[float, float]  # seconds
+    size: Vector | None  # width, height, length in metres
     max_distance: float
 
 
 @dataclass(frozen=True)
-class Rooms:
+class Made:
+    """What is there now."""
+
     file: Path  # the metadata
     rooms: int
     brirs: int
 
 
-def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Rooms:
-    """Make `options.rooms` rooms of `options.sources` BRIRs each, or the ones that are not there yet."""
-    settings = _settings(options)
-    root = options.reverb / settings.channels
-    scenes = [scene_name(settings.split, number) for number in range(options.rooms)]
-    file = options.reverb / f"{settings.split}_reverberation.json"
-    done = Rooms(file, options.rooms, options.rooms * options.sources)
-    _hrtf(settings)  # a fault in it shows before any work
-    acoustics.draw_scene(*_draw_arguments(settings, 0))
-    missing = [n for n in range(options.rooms) if not _exists(root / scenes[n] / RECORD, settings)]
-    reporter.info(f"{options.rooms:,} rooms, {done.brirs:,} BRIRs; {options.rooms - len(missing):,} are there already")
+def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
+    """Make the rooms that are not there yet, then the metadata of all.
+
+    Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
+    """
+    hrtf = _head(options)
+    settings = _settings(options, hrtf)
+    root, file = options.reverb / settings.channels, options.reverb / f"{settings.split}_reverberation.json"
+    made = Made(file, options.rooms, options.rooms * options.sources)
+    _draw(settings, 0)  # settings that no room can meet show before any work
+    missing = _missing(root, settings, options.rooms)
+    if options.plot:
+        from batcli.audio import plot  # without matplotlib this fails: before the work, not after it
+
+        plot.require_format(options.plot)
+    header = {"rooms": options.rooms, "settings": _plain(settings)}
+    keep = _keep_metadata(file, header)
+    reporter.info(f"{made.rooms:,} rooms, {made.brirs:,} BRIRs, {options.rooms - len(missing):,} rooms there already")
     if options.dry_run:
-        return done
+        return made
+
     require_writable(root)
-    work = run_jobs(partial(make_room, settings, root), share(missing), options.jobs or default_jobs(), chunk=2)
-    for _ in reporter.track(work, "rooms", len(share(missing))):
+    mine = [number for number in share(range(options.rooms)) if number in missing]
+    work = run_jobs(partial(make_room, settings, root, options.hrtf), mine, options.jobs or default_jobs(), chunk=2)
+    for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
         pass
+    wait_for([root / scene_name(settings.split, number) / RECORD for number in sorted(missing)])
     if rank_and_world()[0] == 0:
-        wait_for([root / scene / RECORD for scene in scenes])
-        _write_metadata(file, settings, root, scenes)
+        if not keep:
+            _write_metadata(file, header, root)
+        if options.plot:
+            plot.plot_room(options.plot, root, read_json(root / scene_name(settings.split, 0) / RECORD)["data"])
     else:
-        wait_for([file])
-    return done
+        while not keep and _header(file) != header:
+            time.sleep(0.05)
+    return made
 
 
 def scene_name(split: str, number: int) -> str:
-    """A room's folder; the split is in the name, so that no scene is in two splits."""
+    """A room's folder: with the split in it, so that no scene is in two splits."""
     return f"{split}-{number:05d}"
 
 
-def make_room(settings: Settings, root: Path, number: int) -> int:
-    """Simulate one room and write its files, the record last. Returns its number."""
-    generator, *arguments = _draw_arguments(settings, number)
-    room, listener, sources = acoustics.draw_scene(generator, *arguments)
-    hrtf = _hrtf(settings)
-    brirs = acoustics.simulate(room, listener, sources, hrtf, generator)
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def _head(options: RoomsOptions) -> Hrtf:
+    return omni() if options.channels == "mono" else load_hrtf(options.hrtf)
+
+
+def _settings(options: RoomsOptions, hrtf: Hrtf) -> Settings:
+    from_file = options.channels == "binaural" and options.hrtf not in HEADS
+    return Settings(
+        RECIPE,
+        options.seed,
+        options.split,
+        options.sources,
+        options.channels,
+        f"{hrtf.name} {sha256(Path(options.hrtf))}" if from_file else hrtf.name,
+        _range(options.rt60),
+        _size(options.size) if options.size else None,
+        options.max_distance,
+    )
+
+
+def _range(text: str) -> tuple[float, float]:
+    """`0.4` or `0.2:0.8`, in seconds."""
+    try:
+        values = [float(part) for part in text.split(":")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not 0 < values[0] <= values[-1] < math.inf:
+        raise InputError(f"not a reverberation time: {text!r:.60}", "--rt60", "seconds, such as 0.4 or 0.2:0.8")
+    return values[0], values[-1]
+
+
+def _size(text: str) -> Vector:
+    """`WIDTHxLENGTHxHEIGHT` as people say it → width, height, length as the axes run."""
+    try:
+        width, length, height = (float(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        width = length = height = math.nan
+    if not all(0 < side <= 100 for side in (width, length, height)):
+        raise InputError(
+            f"not a room size: {text!r:.60}", "--size", "WIDTHxLENGTHxHEIGHT in metres up to 100, such as 5x4x2.5"
+        )
+    return width, height, length
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """As JSON gives it back: lists, not tuples."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+# ---- one room ------------------------------------------------------------------------------------
+
+
+def make_room(settings: Settings, root: Path, hrtf_name: str, number: int) -> None:
+    """Simulate one room and write its files, the record last."""
+    hrtf = omni() if settings.channels == "mono" else load_hrtf(hrtf_name)
+    rng, room, listener, sources = _draw(settings, number)
+    brirs = simulate(room, listener, sources, hrtf, rng)
     folder = root / scene_name(settings.split, number)
-    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
+        remove(leftover)
     entries = []
-    for index, (brir, source) in enumerate(zip(brirs, sources, strict=True)):
-        with replacing(folder / f"{index}.npy") as temporary, open(temporary, "wb") as out:
-            np.save(out, brir.samples)
-        entries.append(_entry(f"{folder.name}/{index}.npy", room, listener, source, hrtf, brir))
+    for index, (source, brir) in enumerate(zip(sources, brirs, strict=True)):
+        with replacing(folder / f"{index}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, brir.samples)
+        entries.append(_entry(f"{folder.name}/{index}.npy", room, listener, source, brir, settings.hrtf))
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
-    return number
 
 
-def _entry(
-    name: str, room: acoustics.Room, listener: acoustics.Listener, source: Vector, hrtf: Hrtf, brir: acoustics.Brir
-) -> dict[str, Any]:
+def _draw(settings: Settings, number: int) -> tuple[np.random.Generator, Room, Listener, list[Vector]]:
+    """Room `number`: all its chance is from (seed, split, number).
+
+    Octants are dealt out over the rooms: every eight sources in a row have all eight, in an order
+    by chance, so left and right, front and behind, above and below are even.
+    """
+    seed = [settings.seed, SPLITS.index(settings.split)]
+    rng = np.random.default_rng([*seed, number])
+    octants = []
+    for source in range(number * settings.sources, (number + 1) * settings.sources):
+        deal, place = divmod(source, len(OCTANTS))
+        octants.append(OCTANTS[np.random.default_rng([*seed, deal, 8]).permutation(len(OCTANTS))[place]])
+    return rng, *draw_scene(rng, octants, settings.rt60, settings.size, settings.max_distance)
+
+
+def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:
     """One entry of the metadata. The listener's axes have their origin on the floor below the head."""
     ear = listener.position[1]
     return {
@@ -106,100 +196,85 @@ def _entry(
         "listener_in_room": list(listener.position),
         "yaw": listener.yaw,
         "rt60": round(room.rt60, 3),
-        "rt60_by_band": {
-            str(band): round(float(t), 3) for band, t in zip(acoustics.BANDS, room.rt60_by_band, strict=True)
-        },
+        "rt60_by_band": {str(band): round(float(t), 3) for band, t in zip(BANDS, room.rt60_by_band, strict=True)},
+        "mixing_time": round(room.mixing_time, 4),
         "drr": round(brir.drr, 2),
-        "hrtf": hrtf.name,
+        "hrtf": hrtf,
     }
 
 
-def _draw_arguments(
-    settings: Settings, number: int
-) -> tuple[np.random.Generator, list[Direction], tuple[float, float], Vector | None, float]:
-    """What decides a room: chance from (seed, split, number), octants from its place in the sequence."""
-    generator = np.random.default_rng([settings.seed, SPLITS.index(settings.split), number])
-    first = number * settings.sources
-    octants = [_octant(settings, n) for n in range(first, first + settings.sources)]
-    return generator, octants, settings.rt60, settings.size, settings.max_distance
+# ---- what is there, and the metadata -------------------------------------------------------------
 
 
-_OCTANTS = [Direction(s, d, h) for s in ("right", "left") for d in ("front", "behind") for h in ("above", "below")]
+def _missing(root: Path, settings: Settings, count: int) -> set[int]:
+    """Numbers of the rooms to make. Raises InputError for rooms that do not belong to this run."""
+    missing = set()
+    for number in range(count):
+        record = root / scene_name(settings.split, number) / RECORD
+        if not record.exists():
+            missing.add(number)
+            continue
+        found = read_json(record).get("settings", {})
+        for key, value in _plain(settings).items():
+            if found.get(key) != value:
+                raise InputError(
+                    f"made with {key} {found.get(key)}, not {value}", record.parent, "choose another folder"
+                )
+    extra = [path.parent.name for path in root.glob(f"{settings.split}-*/{RECORD}")]
+    extra = sorted(set(extra) - {scene_name(settings.split, number) for number in range(count)})
+    if extra:
+        raise InputError(
+            f"holds {extra[-1]} beyond the {count} rooms asked for", root, "ask for more rooms or choose another folder"
+        )
+    return missing
 
 
-def _octant(settings: Settings, number: int) -> Direction:
-    """Of the split's source `number`: every eight in a row have all eight octants, in an order by chance."""
-    block, place = divmod(number, len(_OCTANTS))
-    order = np.random.default_rng([settings.seed, SPLITS.index(settings.split), block, 8]).permutation(len(_OCTANTS))
-    return _OCTANTS[order[place]]
+def _header(file: Path) -> dict[str, Any] | None:
+    """The first line of the metadata without its data; None if this command did not write it."""
+    if not file.exists():
+        return None
+    with open(file, encoding="utf-8") as lines:
+        try:
+            header = json.loads(lines.readline(1 << 16).rstrip(",\n") + "}")
+        except ValueError:
+            return None
+    return header if isinstance(header, dict) and isinstance(header.get("settings"), dict) else None
 
 
-def _settings(options: RoomsOptions) -> Settings:
-    return Settings(
-        options.seed,
-        options.split,
-        options.sources,
-        options.hrtf if options.channels == "binaural" else "omni",
-        options.channels,
-        _range(options.rt60),
-        _size(options.size) if options.size else None,
-        options.max_distance,
-    )
+def _keep_metadata(file: Path, header: dict[str, Any]) -> bool:
+    """Whether the metadata stays as it is: mono rooms made beside the same binaural ones share it.
 
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        values = [float(part) for part in text.split(":")]
-        low, high = values if len(values) == 2 else (values[0], values[0]) if len(values) == 1 else (1.0, 0.0)
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 < low <= high < math.inf:
-        raise InputError(f"not a reverberation time: {text!r:.60}", "--rt60", "seconds, such as 0.4 or 0.2:0.8")
-    return low, high
-
-
-def _size(text: str) -> Vector:
-    try:
-        width, length, height = (float(part) for part in text.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise InputError(f"not a room size: {text!r:.60}", "--size", "WIDTHxLENGTHxHEIGHT, such as 5x4x2.5") from None
-    if not all(0 < side <= 100 for side in (width, length, height)):
-        raise InputError(f"not a room size: {text!r:.60}", "--size", "each side above 0 and up to 100 m")
-    return width, height, length
-
-
-def _hrtf(settings: Settings) -> Hrtf:
-    return load_hrtf(settings.hrtf)
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    """As JSON gives it back: lists, not tuples."""
-    return json.loads(json.dumps(settings.__dict__))
-
-
-def _exists(record: Path, settings: Settings) -> bool:
-    """Whether a room is complete. Raises InputError when it is one of other settings."""
-    if not record.exists():
+    Raises InputError when it is another's, which must not be overwritten.
+    """
+    if not file.exists():
         return False
-    found = read_json(record).get("settings", {})
-    for key, value in _plain(settings).items():
-        if found.get(key) != value:
-            raise InputError(
-                f"this room was made with {key} {found.get(key)}, not {value}", record, "choose another folder"
-            )
-    return True
+    found = _header(file)
+    if found is None:
+        raise InputError("not written by this command", file, "choose another folder")
+    if found == header:
+        return False
+
+    def places(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key not in ("channels", "hrtf")}
+
+    if places(found["settings"]) != places(header["settings"]):
+        raise InputError("made with other settings", file, "choose another folder")
+    if found["settings"]["channels"] == "binaural" and header["settings"]["channels"] == "mono":
+        if found["rooms"] != header["rooms"]:
+            raise InputError(f"lists {found['rooms']} rooms", file, "make as many mono rooms as binaural ones")
+        return True
+    return False
 
 
-def _write_metadata(file: Path, settings: Settings, root: Path, scenes: list[str]) -> None:
+def _write_metadata(file: Path, header: dict[str, Any], root: Path) -> None:
     """One room at a time: memory does not grow with their number."""
-
-    def entries() -> Iterator[str]:
-        for scene in scenes:
-            for entry in read_json(root / scene / RECORD)["data"]:
-                yield json.dumps(entry)
-
+    for leftover in file.parent.glob(f"{TEMPORARY}*-{file.name}"):
+        remove(leftover)
     with writing(file) as out:
-        out.write(f'{{"settings": {json.dumps(_plain(settings))},\n"data": [\n')
-        for number, entry in enumerate(entries()):
-            out.write((",\n" if number else "") + entry)
+        out.write(json.dumps(header)[:-1] + ",\n")
+        separator = '"data": [\n'
+        for number in range(header["rooms"]):
+            for entry in read_json(root / scene_name(header["settings"]["split"], number) / RECORD)["data"]:
+                out.write(separator + json.dumps(entry))
+                separator = ",\n"
         out.write("\n]}\n")
