@@ -1,8 +1,60 @@
 """Fixtures that many tests share."""
 
+import csv
+import json
+import math
+import random
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+NAMES = (
+    "Speech", "Male speech, man speaking", "Dog", "Accelerating, revving, vroom", "Car", "Music", "Guitar",
+    "Bell", "Whack, thwack", "Cash register", "Rain", "Chirp, tweet", "Bark, growl (dog)", "Inside, small room",
+)  # fmt: skip
+
+
+class Material(NamedTuple):
+    """What questions are made of, as files; the clips and BRIRs themselves are empty."""
+
+    labels: Path
+    clips: Path
+    audio_root: Path
+    reverb_root: Path
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory) -> Material:
+    """300 clips with one to three of 14 labels, and 120 rooms of 5 sources placed without any care."""
+    folder = tmp_path_factory.mktemp("material")
+    rng = random.Random(20)
+    with open(folder / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [("index", "mid", "display_name"), *((i, f"/m/{i}", name) for i, name in enumerate(NAMES))]
+        )
+    (folder / "audio/some").mkdir(parents=True)
+    clips = []
+    for number in range(300):
+        mids = [f"/m/{i}" for i in rng.sample(range(len(NAMES)), rng.choice((1, 1, 2, 3)))]
+        clips.append({"folder": "some", "id": f"Y{number}.x", "label": mids})
+        (folder / f"audio/some/Y{number}.x.wav").touch()
+    (folder / "clips.json").write_text(json.dumps(clips))
+    reverbs = []
+    for room in range(120):
+        (folder / f"reverb/binaural/room{room}").mkdir(parents=True)
+        sensor = [rng.uniform(-20, 20) for _ in range(3)]
+        for number in range(5):
+            distance, azimuth = rng.uniform(0.3, 10), rng.uniform(0, 2 * math.pi)
+            up = max(-1.4, min(1.6, distance * rng.uniform(-1, 1)))
+            across = math.sqrt(distance**2 - up**2)
+            source = [sensor[0] + across * math.cos(azimuth), sensor[1] + up, sensor[2] + across * math.sin(azimuth)]
+            name = f"room{room}/{number}.npy"
+            (folder / "reverb/binaural" / name).touch()
+            positions = (",".join(f"{value:.4f}" for value in place) for place in (sensor, source))
+            reverbs.append({"fname": name, **dict(zip(("sensor_position", "source_position"), positions, strict=True))})
+    (folder / "reverb/train_reverberation.json").write_text(json.dumps({"data": reverbs}))
+    return Material(folder / "labels.csv", folder / "clips.json", folder / "audio", folder / "reverb")
 
 
 @pytest.fixture(scope="session")

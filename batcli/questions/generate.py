@@ -139,7 +139,7 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
         kinds = [kind for kind in groups[0 if one else 1] if kind in left]
         scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
         before = number
-        for kind, asked in _ask(scene, kinds, left, counts, balance):
+        for kind, asked in _ask(scene, list(kinds), left, counts, balance):
             yield Question.of(tuple(placed.source for placed in scene), number, kind, asked.question, asked.answer)
             tally.add(kind, asked.wording, asked.aspects)
             number += 1

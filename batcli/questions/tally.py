@@ -38,16 +38,16 @@ class Report:
         """A table of at most 80 columns."""
         total, scenes = sum(self.counts.values()), sum(self.scenes.values())
         rows = [
-            f"{total:,} questions about {scenes:,} scenes "
-            f"({self.scenes.get(1, 0):,} with one source, {self.scenes.get(2, 0):,} with two)",
-            f"{'type':<27}{'n':>9} {'about':<8} {'kinds':>6} {'most frequent':<15} {'share':>5} {'ceil.':>5}",
+            f"{total:,} questions, {scenes:,} scenes: "
+            f"{self.scenes.get(1, 0):,} of one source, {self.scenes.get(2, 0):,} of two",
+            f"{'type':<27}{'n':>9} {'about':<8} {'kinds':>6} {'most frequent':<14}{'share':>6} {'ceil.':>6}",
         ]
         for a in self.aspects:
             top = next(iter(a.answers))
-            top = top if len(top) <= 15 else top[:14] + "…"
+            top = top if len(top) <= 13 else top[:12] + "…"
             rows.append(
-                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<15} "
-                f"{100 * a.most_frequent:>4.1f}% {100 * a.ceiling:>4.1f}%"
+                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<14}"
+                f"{100 * a.most_frequent:>5.1f}% {100 * a.ceiling:>5.1f}%"
             )
         return [
             *rows,

@@ -179,7 +179,7 @@ DIRECTION_BESIDE = (
 
 DISTANCE_BOTH = (
     "Is the sound of {x} {relation} the sound of {y}?",
-    "As far as you can hear, is the sound of {x} {relation} the sound of {y}?",
+    "As far as you can tell, is the sound of {x} {relation} the sound of {y}?",
     "Is the source of the sound of {x} {relation} that of the sound of {y}?",
     "Would you say that the sound of {x} is {relation} the sound of {y}?",
     "Does the sound of {x} come from a place that is {relation} the sound of {y}?",
@@ -189,7 +189,7 @@ DISTANCE_BOTH = (
     "Does the sound of {x} have its origin {relation} the sound of {y}?",
     "Is whatever makes the sound of {x} {relation} whatever makes the sound of {y}?",
     "Do you hear the sound of {x} from a point {relation} the sound of {y}?",
-    "Can you tell whether the sound of {x} is {relation} the sound of {y}?",
+    "Would you agree that the sound of {x} is {relation} the sound of {y}?",
     "Is the place of the sound of {x} {relation} the place of the sound of {y}?",
     "Whichever way you face, is the sound of {x} {relation} the sound of {y}?",
     "Measured in a straight line, is the sound of {x} {relation} the sound of {y}?",
@@ -221,7 +221,7 @@ NONBINARY_DIRECTION = (
     "Choose left or right: the sound of {x} is on which side of the sound of {y}?",
     "Say whether the sound of {x} is left or right of the sound of {y}.",
     "Say whether the sound of {x} is right or left of the sound of {y}.",
-    "Tell me if the sound of {x} is on the left or on the right of the sound of {y}.",
+    "Tell me whether the sound of {x} is on the left or on the right of the sound of {y}.",
     "Going from the sound of {y} to the sound of {x}, do you move to the left or to the right?",
     "As the listener hears it, is the sound of {x} to the left or to the right of the sound of {y}?",
 )
@@ -238,7 +238,7 @@ NONBINARY_DISTANCE = (
     "What distance separates the sound of {x} from the sound of {y}?",
     "Give the distance between the sources of the sound of {x} and of the sound of {y}.",
     "Tell me how far the sound of {x} is from the sound of {y}.",
-    "If you walked from the sound of {x} to the sound of {y}, how far would you go?",
+    "If you went straight from the sound of {x} to the sound of {y}, how far would you go?",
     "How much space is there between the sound of {x} and the sound of {y}?",
     "How widely are the sound of {x} and the sound of {y} spaced, in meters?",
     "Measured in meters, how far is it from the sound of {x} to the sound of {y}?",

@@ -1,0 +1,95 @@
+"""The wordings: enough of them, grammatical with names that hold commas, and giving nothing away."""
+
+import itertools
+import re
+
+import pytest
+
+from batcli.core.schema import QUESTION_TYPES
+from batcli.questions import templates
+
+NAMES = ("accelerating, revving, vroom", "whack, thwack", "speech", "bark, growl (dog)")
+SLOTS = {
+    "CLASSIFICATION": set(),
+    "DOA": set(),
+    "MIXUP_SINGLE_CLASSIFICATION": {"distance"},
+    "MIXUP_SINGLE_DOA": {"x"},
+    "MIXUP_DIRECTION": {"x", "y", "relation"},
+    "MIXUP_DISTANCE_BOTH": {"x", "y", "relation"},
+    "MIXUP_NONBINARY_DIRECTION": {"x", "y"},
+    "MIXUP_NONBINARY_DISTANCE": {"x", "y"},
+    "MIXUP_NONBINARY_SOURCE": {"x", "y", "relation"},
+}
+EVERY = [(kind, wording) for kind in QUESTION_TYPES for wording in templates.WORDINGS[kind]]
+
+
+def phrases(wording: str) -> list[str]:
+    """The phrases that may stand for {relation} in a wording."""
+    if wording in templates.DIRECTION_BOTH:
+        return list(templates.PLACES.values())
+    if wording in templates.NONBINARY_SOURCE:
+        return list(templates.EXTREMES.values())
+    return list(templates.BESIDE.values())
+
+
+def spoken(wording: str) -> list[str]:
+    """The wording with everything that can fill it."""
+    words = list(itertools.product(("left", "right"), ("front", "behind"), ("above", "below")))
+    return [
+        wording.format(
+            x=x, y=y, relation=phrase, direction=", ".join(w), place=templates.place(w), distance=templates.meters(d)
+        )
+        for x, y in itertools.permutations(NAMES, 2)
+        for phrase in phrases(wording)
+        for w, d in zip(words, itertools.cycle((0.5, 1.0, 3.5)), strict=False)
+    ]
+
+
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
+def test_twenty_wordings_each(kind):
+    assert len(set(templates.WORDINGS[kind])) == len(templates.WORDINGS[kind]) >= 20
+
+
+@pytest.mark.parametrize(("kind", "wording"), EVERY)
+def test_slots(kind, wording):
+    slots = set(re.findall(r"{(\w+)}", wording))
+    if kind == "MIXUP_SINGLE_CLASSIFICATION":
+        assert slots - {"distance"} in ({"direction"}, {"place"})
+    else:
+        assert slots == SLOTS[kind]
+    assert all(wording.count(f"{{{slot}}}") == 1 for slot in slots)
+
+
+@pytest.mark.parametrize(("kind", "wording"), EVERY)
+def test_grammar(kind, wording):
+    # A name with commas is one thing only if something holds it together: "the sound of …".
+    assert len(re.findall(r"\b[Tt]he sound of \{[xy]}", wording)) == len(re.findall(r"\{[xy]}", wording))
+    for text in spoken(wording):
+        assert re.fullmatch(r"[A-Z].*[?.]", text), text
+        assert not re.search(r"[{}]|  | [,;:?.]|\b(\w+) \1\b|\b1 meters|,,", text, re.IGNORECASE), text
+        assert not re.search(r"\b(from|to|at|in|of|than) (to|from|in|of|than)\b(?! front)", text), text
+
+
+@pytest.mark.parametrize(("kind", "wording"), EVERY)
+def test_no_wording_favours_an_answer(kind, wording):
+    words = re.findall(r"[a-z]+", wording.lower())
+    for one, other in (("left", "right"), ("front", "behind"), ("above", "below"), ("yes", "no")):
+        assert words.count(one) == words.count(other)
+    assert not re.search(r"\d", wording)
+
+
+def test_both_orders_of_left_and_right_are_heard():
+    first = [
+        re.search("left|right", wording, re.IGNORECASE).group().lower() for wording in templates.NONBINARY_DIRECTION
+    ]
+    assert 0 < first.count("right") < len(first)
+
+
+def test_phrases_differ():
+    for table in (templates.PLACES, templates.BESIDE, templates.EXTREMES):
+        assert len(set(table.values())) == len(table)
+
+
+def test_place_and_meters():
+    assert templates.place(("right", "front", "above")) == "to your right, in front of you and above you"
+    assert [templates.meters(d) for d in (0.5, 1.0, 10.0)] == ["0.5 meters", "1 meter", "10 meters"]
