@@ -40,13 +40,13 @@ class Report:
         rows = [
             f"{total:,} questions, {scenes:,} scenes: "
             f"{self.scenes.get(1, 0):,} of one source, {self.scenes.get(2, 0):,} of two",
-            f"{'type':<27}{'n':>9} {'about':<8} {'kinds':>6} {'most frequent':<14}{'share':>6} {'ceil.':>6}",
+            f"{'type':<27}{'n':>9} {'about':<8} {'kinds':>6} {'most frequent':<13}{'share':>6} {'ceil.':>6}",
         ]
         for a in self.aspects:
             top = next(iter(a.answers))
             top = top if len(top) <= 13 else top[:12] + "…"
             rows.append(
-                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<14}"
+                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<13}"
                 f"{100 * a.most_frequent:>5.1f}% {100 * a.ceiling:>5.1f}%"
             )
         return [
