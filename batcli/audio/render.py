@@ -24,7 +24,7 @@ class Settings:
     seconds: float = 10.0
     sample_rate: int = 32_000
     rms_dbfs: float = RMS_DBFS
-    resampler: str = "soxr"  # or "poly": what the published data was made with
+    resampler: str = "soxr"  # or "poly": what the published data was made with, and as exactly convolved
 
     @property
     def length(self) -> int:
@@ -38,8 +38,8 @@ def _clip(path: Path, sample_rate: int, resampler: str) -> np.ndarray:
 
 
 @lru_cache(FILTERS_KEPT)
-def _filter(path: Path, sample_rate: int, length: int) -> Filter:
-    return prepare(resample(read_brir(path), BRIR_RATE, sample_rate), length)
+def _filter(path: Path, sample_rate: int, length: int, resampler: str) -> Filter:
+    return prepare(resample(read_brir(path), BRIR_RATE, sample_rate), length, exact=resampler == "poly")
 
 
 def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.ndarray:
@@ -50,7 +50,7 @@ def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.n
     sources = [
         (
             _clip(clip, settings.sample_rate, settings.resampler),
-            _filter(brir, settings.sample_rate, settings.length),
+            _filter(brir, settings.sample_rate, settings.length, settings.resampler),
         )
         for clip, brir in files
     ]
