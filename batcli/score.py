@@ -1,119 +1,47 @@
-"""Score answers: read them, measure them, say how sure the numbers are."""
+"""`bat score`: read answers, measure them, say how sure the numbers are, hold them against gates."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from batcli.core.catalogue import read_labels as read_label_file
+from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO
-from batcli.core.jsonl import read_records
+from batcli.core.files import STDIO, require_writable, write_text
+from batcli.core.jsonl import write_records
 from batcli.core.options import ScoreOptions
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import FAMILIES, QUESTION_TYPES, Question, parse_question
-from batcli.metrics import detection, localization, reasoning
-from batcli.metrics.embed import Embedder, Lexical
-from batcli.metrics.report import Scores, System, TypeScores, paper_names
-from batcli.metrics.stats import Ratios, Score, Statistic, bootstrap, interval
+from batcli.core.schema import FAMILIES, FIELDS, QUESTION_TYPES
+from batcli.metrics import detection, embed, localization, reasoning
+from batcli.metrics.report import Comparison, Difference, Scores, System, TypeScores, Verdict, paper_columns, to_junit
+from batcli.metrics.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
+from batcli.questions import baselines
 from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_labels, read_yes_no, split_labels
+from batcli.questions.predictions import (
+    LABEL_TYPES,
+    NOT_SAID,
+    PLACE_TYPES,
+    Answered,
+    File,
+    Layout,
+    Predictions,
+    matched,
+    of_test_set,
+    opened,
+    read_answers,
+    read_predictions,
+    vocabulary_of,
+)
 
-NOT_READ = -1
-LABEL_TYPES = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_SOURCE")
-PLACE_TYPES = ("DOA", "MIXUP_SINGLE_DOA")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A file of predictions as columns: 36 bytes a question, and each distinct text once."""
-
-    name: str
-    kinds: np.ndarray  # (n,) int8: place in QUESTION_TYPES
-    clusters: np.ndarray  # (n,) uint64: hash of what is drawn together, such as the scene
-    questions: np.ndarray  # (n,) uint64: hash of scene, type and wording
-    wordings: np.ndarray  # (n,) int32: place in `texts` of the question
-    truths: np.ndarray  # (n,) int32: place in `texts` of the true answer
-    said: np.ndarray  # (n,) int32: place in `texts` of the prediction, or NOT_READ for none
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def rows(self, kind: str) -> np.ndarray:
-        return np.flatnonzero(self.kinds == QUESTION_TYPES.index(kind))
-
-
-def _hash(*parts: str | None) -> int:
-    """64 bits, the same in every process."""
-    text = "\0".join("" if part is None else part for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def read_predictions(path: Path, options: ScoreOptions, reporter: Reporter) -> Predictions:
-    """Raises InputError at the first line that is no prediction, and when there is none."""
-    texts: dict[str, int] = {}
-    columns = {name: array(code) for name, code in zip(_COLUMNS, _CODES, strict=True)}
-    failed = 0
-    checked: set[tuple[str, str]] = set()
-    for where, record in reporter.track(read_records(path), f"reading {path}"):
-        question = parse_question(record, where, extra=("prediction", "error"))
-        if (question.question_type, question.answer) not in checked:
-            _check_truth(question, where)
-            checked.add((question.question_type, question.answer))
-        said = _prediction(record, where)
-        failed += said is None
-        scene = _hash(*(part for source in question.scene for part in source))
-        columns["kinds"].append(QUESTION_TYPES.index(question.question_type))
-        columns["clusters"].append(scene)
-        columns["questions"].append(_hash(str(scene), question.question_type, question.question))
-        columns["wordings"].append(texts.setdefault(question.question, len(texts)))
-        columns["truths"].append(texts.setdefault(question.answer, len(texts)))
-        columns["said"].append(NOT_READ if said is None else texts.setdefault(said, len(texts)))
-    name = "stdin" if path == STDIO else path.stem
-    found = Predictions(name, **{n: np.array(c) for n, c in columns.items()}, texts=list(texts))
-    if not len(found):
-        raise InputError("no predictions", "stdin" if path == STDIO else path, "is this the output of `bat decode`?")
-    if failed:
-        reporter.warn(f"{name}: {failed:,} of {len(found):,} questions have no answer (null); they count as wrong")
-    if repeated := len(found) - len(np.unique(found.questions)):
-        reporter.warn(f"{name}: {repeated:,} questions repeat another (scene, type and wording); each one counts")
-    return found
-
-
-_COLUMNS = ("kinds", "clusters", "questions", "wordings", "truths", "said")
-_CODES = ("b", "Q", "Q", "i", "i", "i")
-
-
-def _prediction(record: dict[str, Any], where: str) -> str | None:
-    if "prediction" not in record:
-        raise InputError("no field 'prediction'", where, "score the output of `bat decode`, not the questions")
-    said = record["prediction"]
-    if said is not None and not isinstance(said, str):
-        raise InputError(f"'prediction' is neither text nor null: {said!r:.80}", where)
-    return said
-
-
-def _check_truth(question: Question, where: str) -> None:
-    kind, answer = question.question_type, question.answer
-    if kind in LABEL_TYPES:
-        fine, expected = bool(split_labels(answer)), "labels"
-    elif kind in PLACE_TYPES:
-        fine, expected = None not in read_doa(answer), "a direction and a distance"
-    elif kind == "MIXUP_NONBINARY_DIRECTION":
-        fine, expected = read_doa(answer)[:3] != (None, None, None), "a direction"
-    elif kind == "MIXUP_NONBINARY_DISTANCE":
-        fine, expected = read_distance(answer) is not None, "a distance"
-    else:
-        fine, expected = read_yes_no(answer) is not None, "Yes or No"
-    if not fine:
-        raise InputError(f"the true answer of a {kind} is not {expected}: {answer!r:.80}", where)
+Samples = dict[tuple[str, str], tuple[float, np.ndarray]]
+"""(type, metric) → its value, and its values on the resamples."""
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -121,102 +49,79 @@ def _check_truth(question: Question, where: str) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """The questions of one type: what the metrics are made of."""
+    """The questions of one type, measured."""
 
     kind: str
-    n: int
+    rows: np.ndarray  # (n,) which questions of the file
     statistics: list[Statistic]
-    parts: dict[str, detection.Parts]  # the metrics in `Ratios`, per question
+    parts: dict[str, detection.Parts]  # per question: what the ratios among the metrics are made of
     details: dict[str, Any]
+    unread: dict[str, np.ndarray]  # part of an answer → (n,) bool: asked for, and not read
 
 
-def vocabulary_of(files: Iterable[Predictions], labels: Path | None) -> Vocabulary:
-    """The label names: those of `--labels`, or all that stand in the true answers."""
-    names: dict[str, None] = {}
-    for file in files:
-        for kind in LABEL_TYPES:
-            for text in np.unique(file.truths[file.rows(kind)]):
-                names.update(dict.fromkeys(split_labels(file.texts[text])))
-    if labels is None:
-        return Vocabulary.of(sorted(names))
-    known = [label.name.lower() for label in read_label_file(labels)]
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{unknown[0]!r} is a true answer, but no label", labels, "give the labels of this data")
-    return Vocabulary.of(known)
-
-
-def measure(file: Predictions, kind: str, clusters: np.ndarray, vocabulary: Vocabulary, embedder: Embedder) -> Measured:
-    """All metrics of one type. clusters (n,) int: the cluster of each of the file's questions."""
+def measure(
+    file: Predictions, kind: str, clusters: np.ndarray, width: int, vocabulary: Vocabulary, embedder: embed.Embedder
+) -> Measured:
+    """All metrics of one type. clusters (n,): number of each question's cluster, of `width`."""
     rows = file.rows(kind)
     said, truth, clusters = file.said[rows], file.truths[rows], clusters[rows]
-    statistics: list[Statistic] = []
-    details: dict[str, Any] = {}
-    parts: dict[str, detection.Parts] = {}
     every = np.ones(len(rows))
+    statistics: list[Statistic] = []
+    parts: dict[str, detection.Parts] = {}
+    details: dict[str, Any] = {}
+    unread: dict[str, np.ndarray] = {}
 
-    def count(name: str, right: np.ndarray) -> None:
-        parts[name] = right.astype(float), every
+    def share(name: str, of: np.ndarray) -> None:
+        parts[name] = of.astype(float), every
+
+    def distances(said_metres: np.ndarray, metres: np.ndarray) -> None:
+        unread["distance"] = np.isnan(said_metres)
+        share("der", localization.distance_wrong(said_metres, metres))
+        error = np.where(unread["distance"], 0.0, np.abs(said_metres - metres))
+        parts["distance_mae"] = error, (~unread["distance"]).astype(float)
+        details["calibration"] = localization.calibration(said_metres, metres)
 
     if kind in LABEL_TYPES:
-        said_labels, true_labels = _labels(file, said, vocabulary), _labels(file, truth, vocabulary, written=True)
+        said_labels = _labels(file, said, partial(read_labels, vocabulary=vocabulary))
+        labels = _labels(file, truth, partial(_written_labels, vocabulary=vocabulary))
+        unread["labels"] = np.array([not found for found in said_labels])
         if kind == "MIXUP_NONBINARY_SOURCE":
-            count("source_acc", reasoning.same_labels(said_labels, true_labels))
+            share("source_acc", reasoning.same_labels(said_labels, labels))
         else:
-            statistics.append(_mean_average_precision(file, said, true_labels, clusters, vocabulary, embedder))
-            parts["label_f1"] = detection.label_f1(said_labels, true_labels)
-        count("answered", np.array([bool(labels) for labels in said_labels]))
+            distinct, texts = np.unique(said, return_inverse=True)
+            if distinct[0] == NOT_SAID:  # no text, no score
+                distinct, texts = distinct[1:], texts - 1
+            columns = embedder.columns([file.texts[text] for text in distinct], vocabulary.names)
+            statistics.append(detection.mean_average_precision(columns, texts, labels, clusters, width))
+            parts["label_f1"] = detection.label_f1(said_labels, labels)
     elif kind in PLACE_TYPES:
         (said_codes, said_metres), (codes, metres) = _places(file, said), _places(file, truth)
         right = localization.axes_right(said_codes, codes)
-        count("doa_acc", right.all(axis=1))
+        share("doa_acc", np.all(right, axis=1))
         for axis, name in enumerate(localization.AXIS_METRICS):
-            count(name, right[:, axis])
-        _distance_parts(parts, said_metres, metres)
-        count("answered", (said_codes >= 0).all(axis=1) & ~np.isnan(said_metres))
+            share(name, right[:, axis])
+            unread["/".join(localization.WORDS[axis])] = said_codes[:, axis] < 0
         details["confusion"] = localization.confusion(said_codes, codes)
-        details["calibration"] = localization.calibration(said_metres, metres)
+        distances(said_metres, metres)
     elif kind == "MIXUP_NONBINARY_DIRECTION":
         said_codes, codes = _places(file, said)[0], _places(file, truth)[0]
-        count("choice_acc", reasoning.choices_right(said_codes, codes))
-        count("answered", reasoning.choices_read(said_codes, codes))
+        unread["direction"] = ~reasoning.choices_read(said_codes, codes)
+        share("choice_acc", reasoning.choices_right(said_codes, codes))
     elif kind == "MIXUP_NONBINARY_DISTANCE":
-        said_metres, metres = (_of_texts(file, ids, _metres, np.nan) for ids in (said, truth))
-        _distance_parts(parts, said_metres, metres)
-        count("answered", ~np.isnan(said_metres))
-        details["calibration"] = localization.calibration(said_metres, metres)
+        distances(_of_texts(file, said, _metres, math.nan), _of_texts(file, truth, _metres, math.nan))
     else:
-        said_codes, codes = (_of_texts(file, ids, _yes_no, NOT_READ) for ids in (said, truth))
-        count("binary_acc", reasoning.agreement(said_codes, codes))
-        count("answered", said_codes >= 0)
+        said_codes, codes = (_of_texts(file, ids, _yes_no, NOT_SAID) for ids in (said, truth))
+        unread["yes/no"] = said_codes < 0
+        share("binary_acc", reasoning.agreement(said_codes, codes))
+    share("answered", ~np.any(list(unread.values()), axis=0))
     statistics.append(Ratios.of(parts, clusters))
-    return Measured(kind, len(rows), statistics, parts, details)
+    return Measured(kind, rows, statistics, parts, details, unread)
 
 
-def _distance_parts(parts: dict[str, detection.Parts], said: np.ndarray, truth: np.ndarray) -> None:
-    given = ~np.isnan(said)
-    parts["der"] = localization.distance_wrong(said, truth).astype(float), np.ones(len(said))
-    parts["distance_mae"] = np.where(given, np.abs(said - truth), 0.0), given.astype(float)
-
-
-def _mean_average_precision(
-    file: Predictions,
-    said: np.ndarray,
-    truth: Sequence[frozenset[int]],
-    clusters: np.ndarray,
-    vocabulary: Vocabulary,
-    embedder: Embedder,
-) -> detection.MeanAveragePrecision:
-    distinct, texts = np.unique(said, return_inverse=True)
-    if distinct[0] == NOT_READ:  # no text: no score
-        distinct, texts = distinct[1:], texts - 1
-    columns = embedder.columns([file.texts[text] for text in distinct], vocabulary.names)
-    return detection.MeanAveragePrecision(detection.rankings(columns, texts, truth, clusters), clusters)
-
-
-def _of_texts(file: Predictions, ids: np.ndarray, read: Any, missing: Any) -> np.ndarray:
+def _of_texts(file: Predictions, ids: np.ndarray, read: Callable[[str], Any], missing: Any) -> np.ndarray:
     """`read` of every text, each distinct one once; `missing` for no text."""
     distinct, places = np.unique(ids, return_inverse=True)
-    return np.array([missing if text == NOT_READ else read(file.texts[text]) for text in distinct])[places]
+    return np.array([missing if text == NOT_SAID else read(file.texts[text]) for text in distinct])[places]
 
 
 def _metres(text: str) -> float:
@@ -226,113 +131,326 @@ def _metres(text: str) -> float:
 
 def _yes_no(text: str) -> int:
     said = read_yes_no(text)
-    return NOT_READ if said is None else int(said)
+    return NOT_SAID if said is None else int(said)
 
 
-def _place(text: str) -> tuple[float, ...]:
-    doa = read_doa(text)
-    codes = (
-        NOT_READ if word is None else words.index(word) for word, words in zip(doa, localization.WORDS, strict=False)
-    )
-    return *codes, math.nan if doa.distance is None else doa.distance
+def _place(text: str) -> tuple[float, float, float, float]:
+    side, depth, height, distance = read_doa(text)
+    words = zip((side, depth, height), localization.WORDS, strict=True)
+    first, second, third = (-1 if word is None else pair.index(word) for word, pair in words)
+    return first, second, third, math.nan if distance is None else distance
 
 
 def _places(file: Predictions, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Direction codes (n, 3) and metres (n,)."""
-    found = _of_texts(file, ids, _place, (NOT_READ, NOT_READ, NOT_READ, math.nan))
+    found = _of_texts(file, ids, _place, (-1, -1, -1, math.nan))
     return found[:, :3].astype(int), found[:, 3]
 
 
-def _labels(file: Predictions, ids: np.ndarray, vocabulary: Vocabulary, written: bool = False) -> list[frozenset[int]]:
-    """Of each text its labels; a `written` one has exactly those between its semicolons."""
-    found: dict[int, frozenset[int]] = {NOT_READ: frozenset()}
-    for text in np.unique(ids).tolist():
-        if text != NOT_READ:
-            parts = split_labels(file.texts[text]) if written else [file.texts[text]]
-            found[text] = frozenset().union(*(read_labels(part, vocabulary) for part in parts))
+def _labels(file: Predictions, ids: np.ndarray, read: Callable[[str], frozenset[int]]) -> list[frozenset[int]]:
+    found = {text: read(file.texts[text]) if text != NOT_SAID else frozenset() for text in np.unique(ids).tolist()}
     return [found[text] for text in ids.tolist()]
 
 
-# ---- the systems of a table ----------------------------------------------------------------------
+def _written_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
+    """Of a true answer: exactly the names between its semicolons."""
+    return frozenset().union(*(read_labels(name, vocabulary) for name in split_labels(text)))
 
 
-def score_system(
-    file: Predictions, vocabulary: Vocabulary, embedder: Embedder, options: ScoreOptions, reporter: Reporter
-) -> System:
-    """Every metric of one file, with its interval."""
-    names, clusters = np.unique(file.clusters, return_inverse=True)
-    measured = [measure(file, kind, clusters, vocabulary, embedder) for kind in QUESTION_TYPES if len(file.rows(kind))]
+def measure_all(
+    file: Predictions, clusters: np.ndarray, width: int, vocabulary: Vocabulary, embedder: embed.Embedder
+) -> list[Measured]:
+    kinds = [kind for kind in QUESTION_TYPES if len(file.rows(kind))]
+    return [measure(file, kind, clusters, width, vocabulary, embedder) for kind in kinds]
+
+
+def sample(measured: Sequence[Measured], width: int, options: ScoreOptions) -> Samples:
+    """Every metric's value and resamples. Equal clusters and seed give equal draws, whatever the system."""
     statistics = [statistic for found in measured for statistic in found.statistics]
-    owners = [found.kind for found in measured for _ in found.statistics]
-    drawn = bootstrap(statistics, len(names), options.replicates, options.seed)
-    samples = {
-        (kind, name): (float(value), values)
-        for kind, statistic, (value_of, samples_of) in zip(owners, statistics, drawn, strict=True)
-        for name, value, values in zip(statistic.names, value_of, samples_of, strict=True)
+    kinds = [found.kind for found in measured for _ in found.statistics]
+    drawn = bootstrap(statistics, width, options.replicates, options.seed)
+    return {
+        (kind, name): (float(value), samples)
+        for kind, statistic, (values, resamples) in zip(kinds, statistics, drawn, strict=True)
+        for name, value, samples in zip(statistic.names, values, resamples, strict=True)
     }
-    by_type = {
-        found.kind: TypeScores(
-            found.n,
-            {name: _score([samples[kind, name]]) for kind, name in samples if kind == found.kind},
-            found.details,
-        )
-        for found in measured
-    }
-    return System(
-        file.name,
-        len(file),
-        by_type,
-        _families(samples),
-        {
-            name: _score([samples.get(part, _NOTHING) for part in parts]) if parts else Score(math.nan)
-            for name, parts in paper_names().items()
-        },
-        {"name": embedder.name, "hash": embedder.hash(vocabulary.names)} if vocabulary.names else None,
-    )
+
+
+def mean_score(samples: Sequence[tuple[float, np.ndarray]]) -> Score:
+    """The plain mean of some metrics, with its interval."""
+    value = sum(value for value, _ in samples) / len(samples)
+    if math.isnan(value):
+        return Score(math.nan)
+    return Score(value, *interval(value, np.mean([drawn for _, drawn in samples], axis=0)))
 
 
 _NOTHING = (math.nan, np.empty(0))
 
 
-def _score(samples: Sequence[tuple[float, np.ndarray]]) -> Score:
-    """The mean of some metrics, with its interval."""
-    value = sum(value for value, _ in samples) / len(samples)
-    if math.isnan(value):
-        return Score(math.nan)
-    return Score(value, *interval(np.mean([drawn for _, drawn in samples], axis=0)))
+def _paper(samples: Samples) -> dict[str, Score]:
+    return {
+        name: mean_score([samples.get(part, _NOTHING) for part in parts]) for name, parts in paper_columns().items()
+    }
 
 
-def _families(samples: dict[tuple[str, str], tuple[float, np.ndarray]]) -> dict[str, dict[str, Score]]:
-    """family → metric → the plain mean over the family's types that have it, as the published average is."""
+def _families(samples: Samples) -> dict[str, dict[str, Score]]:
+    """Family → metric → the mean over the family's types that have it, as the published average is."""
     grouped: dict[str, dict[str, list[tuple[float, np.ndarray]]]] = {}
     for (kind, name), found in samples.items():
         grouped.setdefault(FAMILIES[kind], {}).setdefault(name, []).append(found)
-    return {family: {name: _score(found) for name, found in names.items()} for family, names in grouped.items()}
+    return {family: {name: mean_score(found) for name, found in names.items()} for family, names in grouped.items()}
 
 
-# ---- baselines -----------------------------------------------------------------------------------
+def system_of(file: Predictions, measured: Sequence[Measured], samples: Samples, embedder: dict[str, str]) -> System:
+    by_type = {
+        found.kind: TypeScores(
+            len(found.rows),
+            {name: mean_score([samples[kind, name]]) for kind, name in samples if kind == found.kind},
+            found.details,
+        )
+        for found in measured
+    }
+    has_map = any(name == "map" for _, name in samples)
+    return System(file.name, len(file), by_type, _families(samples), _paper(samples), embedder if has_map else None)
 
 
-def random_baseline(file: Predictions, seed: int) -> Predictions:
-    """Answers each question with the true answer of another one of its type, drawn at random."""
-    rng = np.random.default_rng(seed)
-    said = file.truths.copy()
-    for kind in QUESTION_TYPES:
-        rows = file.rows(kind)
-        said[rows] = file.truths[rng.choice(rows, len(rows))] if len(rows) else said[rows]
-    return replace(file, name="random", said=said)
+# ---- comparing -----------------------------------------------------------------------------------
+
+
+def compare(
+    first: Predictions, second: Predictions, vocabulary: Vocabulary, embedder: embed.Embedder, options: ScoreOptions
+) -> Comparison:
+    """`first` − `second` on the questions that both answered: bootstrap of the pairs, and McNemar's test."""
+    rows, others = matched(first, second)
+    if not len(rows):
+        raise InputError("no question in common", f"--against {second.name}", "both must answer the same questions")
+    names, clusters = np.unique(first.clusters[rows], return_inverse=True)
+    pair = [first.only(rows), second.only(others)]
+    measured = [measure_all(file, clusters, len(names), vocabulary, embedder) for file in pair]
+    here, there = (sample(found, len(names), options) for found in measured)
+    differences = {key: (here[key][0] - there[key][0], here[key][1] - there[key][1]) for key in here}
+    by_type: dict[str, dict[str, Difference]] = {}
+    for one, other in zip(*measured, strict=True):
+        by_type[one.kind] = {
+            name: _difference(name, mean_score([differences[kind, name]]), one, other)
+            for kind, name in differences
+            if kind == one.kind
+        }
+    return Comparison(
+        second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, _paper(differences)
+    )
+
+
+def _difference(name: str, score: Score, one: Measured, other: Measured) -> Difference:
+    if name in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
+        return Difference(score)
+    here, there = (found.parts[name][0] > 0 for found in (one, other))
+    if name == "der":
+        here, there = ~here, ~there
+    wins, losses = int(np.count_nonzero(here & ~there)), int(np.count_nonzero(there & ~here))
+    return Difference(score, wins, losses, mcnemar(wins, losses))
+
+
+# ---- gates ---------------------------------------------------------------------------------------
+
+
+def parse_gates(options: ScoreOptions) -> list[tuple[str, bool, float]]:
+    """(`TYPE.metric`, whether it is an upper limit, the limit). Raises InputError for what is none."""
+    gates = []
+    for over, texts in ((False, options.fail_under), (True, options.fail_over)):
+        for text in texts:
+            flag = "--fail-over" if over else "--fail-under"
+            name, _, value = text.partition("=")
+            try:
+                limit = float(value)
+            except ValueError:
+                limit = math.nan
+            if "." not in name or not math.isfinite(limit):
+                raise InputError(f"not a gate: {text!r:.80}", flag, "such as DOA.doa_acc=0.4 or E.binary_acc=0.6")
+            if abs(limit) > 1.0 and not name.endswith("distance_mae"):
+                raise InputError(f"{text}: scores are fractions", flag, f"did you mean {limit / 100:g}?")
+            gates.append((name.strip(), over, limit))
+    return gates
+
+
+def judge(systems: Sequence[System], gates: Sequence[tuple[str, bool, float]]) -> list[Verdict]:
+    """A gate holds for each system; a metric that is not there fails it."""
+    return [
+        Verdict(system.name, name, over, limit, (system.find(name) or Score(math.nan)).value)
+        for system in systems
+        for name, over, limit in gates
+    ]
 
 
 # ---- the verb ------------------------------------------------------------------------------------
 
 
 def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
-    """Score each file of predictions; raises InputError for what is no prediction."""
-    files = [read_predictions(path, options, reporter) for path in options.predictions]
-    vocabulary = vocabulary_of(files, options.labels)
-    if options.baseline:
-        files.append(random_baseline(files[0], options.seed))
-    embedder = Lexical()
-    systems = [score_system(file, vocabulary, embedder, options, reporter) for file in files]
-    settings = {"interval": 0.95, "replicates": options.replicates, "cluster": "scene", "seed": options.seed}
-    return Scores(systems, settings)
+    """Score every file of predictions, and write the files that the options ask for.
+
+    Raises InputError for what is no prediction and for wrong options. Gates that are missed are in
+    `verdicts`: what to do about them is the caller's business.
+    """
+    gates = parse_gates(options)
+    layout = _layout(options)
+    _check_options(options, gates)
+    dataset = open_dataset(options.data) if options.data else None
+    paths = [*options.predictions, *([options.against] if options.against else [])]
+    again = bool(options.unparsed or options.report or options.baseline)
+    with opened(paths, again) as files:
+        read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
+        origin, origin_layout = files[0], layout
+        if options.questions:
+            origin = File(options.questions, options.questions.stem, str(options.questions))
+            origin_layout = Layout({}, questions_only=True)
+            whole = read_predictions(origin, origin_layout, options.cluster, reporter)
+            read = [of_test_set(found, whole, reporter) for found in read]
+        vocabulary = vocabulary_of(read, *_label_names(options, dataset))
+        against = read.pop() if options.against else None
+        answered = [found for found in read if found.answered]
+        _warn_of_different_questions(answered, reporter)
+        answers = partial(read_answers, origin, origin_layout)
+        columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
+        if options.dry_run:
+            return _counts_only(columns, reporter)
+        embedder = _embedder(options, vocabulary)
+        facts = {"name": embedder.name, "hash": embedder.hash(vocabulary.names)}
+        systems: list[System] = []
+        first: list[Measured] = []
+        for file in reporter.track(columns, "scoring"):
+            names, clusters = np.unique(file.clusters, return_inverse=True)
+            measured = measure_all(file, clusters, len(names), vocabulary, embedder)
+            systems.append(system_of(file, measured, sample(measured, len(names), options), facts))
+            first = first or measured
+        result = Scores(
+            systems,
+            {
+                "interval": LEVEL,
+                "replicates": options.replicates,
+                "cluster": options.cluster,
+                "seed": options.seed,
+                "labels": len(vocabulary.names),
+            },
+            compare(columns[0], against, vocabulary, embedder, options) if against else None,
+            judge(systems[: len(answered)], gates),
+            _about_published(read[0]) if options.published else None,
+        )
+        if options.unparsed:
+            count = write_records(options.unparsed, _unparsed(answers(), columns[0], first))
+            reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
+    if options.junit:
+        write_text(options.junit, to_junit(result))
+    return result
+
+
+def _layout(options: ScoreOptions) -> Layout:
+    fields = {}
+    for text in options.field:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not theirs or ours not in (*FIELDS, "prediction"):
+            hint = "OURS=THEIRS, ours one of prediction, " + ", ".join(FIELDS)
+            raise InputError(f"not a field: {text!r:.80}", "--field", hint)
+        fields[ours] = theirs
+    if options.type and options.type not in QUESTION_TYPES:
+        raise InputError(f"unknown question type {options.type!r:.80}", "--type", "known: " + ", ".join(QUESTION_TYPES))
+    return Layout(fields, options.type, questions_only=bool(options.baseline))
+
+
+def _check_options(options: ScoreOptions, gates: Sequence[Any]) -> None:
+    for name in options.baseline:
+        if name not in baselines.NAMES:
+            raise InputError(f"unknown baseline {name!r:.80}", "--baseline", "known: " + ", ".join(baselines.NAMES))
+    if options.junit and not gates:
+        raise InputError("no gates to write", "--junit", "give --fail-under or --fail-over")
+    if options.prior and not options.baseline:
+        raise InputError("nothing to count for", "--prior", "give --baseline")
+    if not options.predictions:
+        raise InputError("no predictions given", hint="a JSONL file, or - for standard input")
+    for path in (options.output, options.junit, options.unparsed):
+        if path is not None and path != STDIO:
+            require_writable(path.parent)
+
+
+def _label_names(options: ScoreOptions, dataset: Dataset | None) -> tuple[list[str] | None, Path | None]:
+    """The names of `--labels`, else of `--data`, and their file."""
+    if options.labels:
+        return [label.name for label in read_label_file(options.labels)], options.labels
+    if dataset:
+        return [label.name for label in dataset.labels], dataset.path(dataset.labels_file)
+    return None, None
+
+
+def _embedder(options: ScoreOptions, vocabulary: Vocabulary) -> embed.Embedder:
+    kind, _, value = options.embedder.partition(":")
+    if kind == "lexical" and not value:
+        return embed.Lexical()
+    if kind == "labels" and value:
+        return embed.label_vectors(Path(value), vocabulary.names, partial(read_labels, vocabulary=vocabulary))
+    if kind == "sentence" and value:
+        return embed.sentence_model(value)
+    if kind == "openai" and value:
+        return embed.endpoint(value, options.embedder_cache or embed.default_cache())
+    if kind == "python" and value:
+        return embed.installed_function(value)
+    hint = "lexical, sentence:DIR, openai:MODEL, labels:FILE.npy or python:MODULE:FUNCTION"
+    raise InputError(f"unknown embedder {options.embedder!r:.80}", "--embedder", hint)
+
+
+def _baselines(
+    options: ScoreOptions, file: Predictions, answers: Callable[[], Iterator[Answered]], vocabulary: Vocabulary
+) -> Iterator[Predictions]:
+    if not options.baseline:
+        return
+    counted = answers
+    if options.prior:
+        prior_file = File(options.prior, options.prior.stem, str(options.prior))
+        counted = partial(read_answers, prior_file, Layout({}, questions_only=True))
+    prior = baselines.count_answers(counted(), vocabulary)
+    for name in dict.fromkeys(options.baseline):
+        yield baselines.answer_without_listening(name, file, answers(), prior, vocabulary, options.seed)
+
+
+def _warn_of_different_questions(files: Sequence[Predictions], reporter: Reporter) -> None:
+    for other in files[1:]:
+        common = len(matched(files[0], other)[0])
+        if common < max(len(files[0]), len(other)):
+            reporter.warn(
+                f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "
+                "their columns are about different questions"
+            )
+
+
+def _about_published(file: Predictions) -> str:
+    """What a reader must know before comparing with the published rows."""
+    if file.published_look == len(file):
+        return (
+            "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
+            "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
+        )
+    return (
+        f"The published rows are of another test set: {len(file) - file.published_look:,} of these {len(file):,} "
+        "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
+        "not compare."
+    )
+
+
+def _counts_only(files: Sequence[Predictions], reporter: Reporter) -> Scores:
+    for file in files:
+        counts = {kind: len(file.rows(kind)) for kind in QUESTION_TYPES}
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+        reporter.info(f"{file.name}: {len(file):,} questions ({listed})")
+    return Scores([], {})
+
+
+def _unparsed(answers: Iterator[Answered], file: Predictions, measured: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+    """The records whose answer could not be read in full, with what is missing of it."""
+    missing: dict[int, list[str]] = {}
+    for found in measured:
+        for part, unread in found.unread.items():
+            for row in found.rows[unread].tolist():
+                missing.setdefault(row, []).append(part)
+    for row, answer in enumerate(answers):
+        if row in missing:
+            said = int(file.said[row])
+            text = None if said == NOT_SAID else file.texts[said]
+            yield {**answer.record, "prediction": text, "not_read": missing[row]}

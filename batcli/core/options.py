@@ -178,12 +178,30 @@ class ScoreOptions(Options):
     predictions: list[Path] = argument("Prediction files, JSONL; - is standard input.", metavar="PREDS...")
     format: Literal["table", "json", "csv", "md"] = option("table", "Form of the scores.")
     output: Path = option(Path("-"), "Where the scores go; - is standard output.", "-o")
-    baseline: Literal["", "random"] = option("", "Add a column: what this answers without listening.")
-    fail_under: list[str] = option([], "Gate, such as DOA.doa_acc=0.4; repeatable.")
-    fail_over: list[str] = option([], "Gate, such as DOA.der=0.5; repeatable.")
     against: Path | None = option(None, "Compare with these predictions, question by question.")
+    baseline: list[str] = option([], "Add a column: random, majority or prior-by-wording; repeatable.")
+    prior: Path | None = option(None, "Questions that the baselines count [default: the scored ones].")
+    published: bool = option(False, "Add the published systems' rows.")
+    embedder: str = option(
+        "lexical",
+        "What mAP compares texts with: lexical, sentence:DIR, openai:MODEL, labels:FILE.npy, python:MOD:FUNC.",
+    )
+    embedder_cache: Path | None = option(
+        None, "SQLite file that keeps an endpoint's embeddings [default: in ~/.cache]."
+    )
     labels: Path | None = option(None, "CSV of all label names [default: those in the true answers].")
+    cluster: Literal["scene", "room", "question"] = option("scene", "What the intervals draw together.")
     replicates: int = option(1000, "Resamples for the 95 % intervals; 0: no intervals.", min=0, max=100_000)
+    fail_under: list[str] = option([], "Gate: exit 3 below it, such as DOA.doa_acc=0.4 or B.doa_acc=0.4; repeatable.")
+    fail_over: list[str] = option([], "Gate: exit 3 above it, such as DOA.der=0.5; repeatable.")
+    junit: Path | None = option(None, "Also write the gates as JUnit XML.")
+    unparsed: Path | None = option(None, "Also write the answers that could not be read, JSONL.")
+    report: Path | None = option(None, "Also write this folder with index.html, one page (needs batcli[plot]).")
+    data: Path | None = option(None, "Dataset directory: where its sources are, for --report, and its labels.")
+    scenes: Path | None = option(None, "Folder of `bat spatialize`, for --report to link to.")
+    questions: Path | None = option(None, "The whole test set: what was not answered counts as wrong.")
+    field: list[str] = option([], "Other systems' files: our field=theirs, such as prediction=response; repeatable.")
+    type: str = option("", "Question type of all records, where the file does not say.")
 
 
 def require(options: Any, *names: str) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 Parts = tuple[np.ndarray, np.ndarray]
 """Numerator and denominator of a metric per question, (n,) each: the metric is Σ / Σ."""
+
+Column = tuple[np.ndarray, np.ndarray]
+"""Of one class: the texts that have a score, (r,), and their scores, (r,). All others lie below."""
 
 
 def label_f1(said: Sequence[frozenset[int]], truth: Sequence[frozenset[int]]) -> Parts:
@@ -19,102 +23,107 @@ def label_f1(said: Sequence[frozenset[int]], truth: Sequence[frozenset[int]]) ->
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """One class: its questions from the highest score to the lowest, as far as average precision needs them."""
-
-    clusters: np.ndarray  # (r,) cluster of each ranked question; those below all others are left out
-    ends: np.ndarray  # (levels,) for each distinct score that a positive has: its last place in `clusters`
-    positives: np.ndarray  # (p,) clusters of the positives, in the order of their levels
-    starts: np.ndarray  # (levels,) where each level begins in `positives`
-    last: int  # how many of the positives were ranked
-
-    @classmethod
-    def of(cls, scores: np.ndarray, truth: np.ndarray, clusters: np.ndarray, unranked: np.ndarray) -> Ranking:
-        """scores (r,), truth (r,) bool, clusters (r,); `unranked`: clusters of positives without a score."""
-        order = np.argsort(-scores, kind="stable")
-        scores, truth, clusters = scores[order], truth[order], clusters[order]
-        level_ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.empty(0, int)
-        level = np.searchsorted(level_ends, np.flatnonzero(truth))  # of each positive
-        levels, starts = np.unique(level, return_index=True)
-        positives = np.concatenate([clusters[truth], unranked])
-        return cls(clusters, level_ends[levels], positives, starts, int(truth.sum()))
-
-
-@dataclass(frozen=True)
 class MeanAveragePrecision:
     """mAP over the classes that have a positive, as a function of the clusters' weights.
 
     Average precision is Σ (Rᵢ − Rᵢ₋₁)·Pᵢ over the distinct scores, as scikit-learn has it: questions
     with equal scores enter together. Questions without a score come last, together.
+
+    A level is a distinct score that a positive has. Levels stand class after class, from the highest
+    score to the lowest; the counts are of questions per cluster, so that a bootstrap is one product.
     """
 
-    classes: Sequence[Ranking]
+    ranked: csr_array  # (levels, clusters) questions from the level before, exclusive, to this one
+    hits: csr_array  # (levels, clusters) positives at this level
+    missed: csr_array  # (classes, clusters) positives without a score
+    starts: np.ndarray  # (classes,) first level of each class
+    sizes: np.ndarray  # (classes,) levels of each class
     clusters: np.ndarray  # (n,) of all questions
     names: Sequence[str] = ("map",)
 
     def values(self, weights: np.ndarray) -> np.ndarray:
-        everything = np.bincount(self.clusters, minlength=len(weights)) @ weights  # (replicates,)
-        total, count = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-        for ranking in self.classes:
-            value = average_precision(ranking, weights, everything)
-            has_positives = ~np.isnan(value)
-            total += np.where(has_positives, value, 0.0)
-            count += has_positives
-        with np.errstate(invalid="ignore"):
-            return (total / count)[np.newaxis]
+        """weights (clusters, replicates) → (1, replicates)."""
+        everything = np.bincount(self.clusters, minlength=len(weights)) @ weights
+        hits = self.hits @ weights
+        seen, found = self._within_class(self.ranked @ weights), self._within_class(hits)
+        precision = np.divide(found, seen, out=np.zeros(seen.shape), where=seen > 0)
+        area, ranked = self._per_class(hits * precision), self._per_class(hits)
+        missed = self.missed @ weights
+        positives = ranked + missed
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # Questions without a score are one last level, where precision is positives / all questions.
+            values = (area + missed * positives / everything) / positives
+            return np.nansum(values, axis=0, keepdims=True) / np.count_nonzero(positives, axis=0)
+
+    def _within_class(self, levels: np.ndarray) -> np.ndarray:
+        """Running totals that start anew with each class."""
+        totals = np.vstack([np.zeros((1, levels.shape[1])), levels.cumsum(axis=0, dtype=float)])
+        return totals[1:] - np.repeat(totals[self.starts], self.sizes, axis=0)
+
+    def _per_class(self, levels: np.ndarray) -> np.ndarray:
+        totals = np.vstack([np.zeros((1, levels.shape[1])), levels.cumsum(axis=0, dtype=float)])
+        return totals[self.starts + self.sizes] - totals[self.starts]
 
 
-def average_precision(ranking: Ranking, weights: np.ndarray, everything: np.ndarray) -> np.ndarray:
-    """weights (clusters, replicates), everything (replicates,) = weight of all questions → (replicates,).
-
-    NaN where no positive is drawn.
-    """
-    positives = weights[ranking.positives]
-    all_positives = positives.sum(axis=0)
-    unranked = positives[ranking.last :].sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # The questions without a score make one last level: its precision is all positives / all questions.
-        value = unranked * all_positives / everything
-        if len(ranking.ends):
-            hits = np.add.reduceat(positives[: ranking.last], ranking.starts, axis=0)  # per level
-            ranked = weights[ranking.clusters[: ranking.ends[-1] + 1]]
-            edges = np.concatenate([[0], ranking.ends[:-1] + 1])
-            seen = np.add.reduceat(ranked, edges, axis=0).cumsum(axis=0)  # down to the end of each level
-            precision = np.divide(hits.cumsum(axis=0), seen, out=np.zeros_like(seen), where=seen > 0)
-            value = value + (hits * precision).sum(axis=0)
-        return value / all_positives
-
-
-def rankings(
-    columns: Iterable[tuple[np.ndarray, np.ndarray]],
+def mean_average_precision(
+    columns: Iterable[Column],
     texts: np.ndarray,
     truth: Sequence[frozenset[int]],
     clusters: np.ndarray,
-) -> list[Ranking]:
-    """One `Ranking` per class that has a positive.
-
-    columns: per class (texts with a score, their scores); texts (n,): each question's predicted
-    text, −1 for none; truth: each question's classes; clusters (n,).
-    """
+    width: int,
+) -> MeanAveragePrecision:
+    """columns: per class, the scores of the distinct texts; texts (n,): each question's text, −1 for
+    none; truth (n,): each question's classes; clusters (n,): each question's cluster, of `width`."""
     order = np.argsort(texts, kind="stable")  # questions grouped by text
     firsts = np.searchsorted(texts[order], np.arange(texts.max(initial=-1) + 2))
     having: dict[int, list[int]] = {}
     for question, classes in enumerate(truth):
         for number in classes:
             having.setdefault(number, []).append(question)
-    found = []
+    ranked, hits, missed = _Counts(clusters), _Counts(clusters), _Counts(clusters)
+    sizes = []
     positive = np.zeros(len(texts), dtype=bool)
     for number, (scored, scores) in enumerate(columns):
         if number not in having:
             continue
-        sizes = firsts[scored + 1] - firsts[scored]
-        # Questions of all scored texts: the ranges [first, first + size) laid end to end.
-        shifts = np.repeat(firsts[scored] - sizes.cumsum() + sizes, sizes)
-        questions = order[np.arange(sizes.sum()) + shifts]
-        having_it = np.array(having[number])
-        positive[having_it] = True
-        truth_here = positive[questions]
-        unranked = np.setdiff1d(having_it, questions[truth_here])
-        found.append(Ranking.of(np.repeat(scores, sizes), truth_here, clusters[questions], clusters[unranked]))
-        positive[having_it] = False
-    return found
+        mine = np.array(having[number])
+        positive[mine] = True
+        best_first = np.argsort(-scores, kind="stable")
+        scored, scores = scored[best_first], scores[best_first]
+        counts = firsts[scored + 1] - firsts[scored]
+        # Questions of the texts in this order: the ranges [first, first + count) laid end to end.
+        questions = order[np.arange(counts.sum()) + np.repeat(firsts[scored] - counts.cumsum() + counts, counts)]
+        scores = np.repeat(scores, counts)
+        are_hits = positive[questions]
+        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.empty(0, int)
+        level, level_sizes = np.unique(np.searchsorted(ends, np.flatnonzero(are_hits)), return_counts=True)
+        ranked.add(questions[: ends[level[-1]] + 1] if len(level) else questions[:0], np.diff(ends[level], prepend=-1))
+        hits.add(questions[are_hits], level_sizes)
+        positive[questions] = False
+        unranked = mine[positive[mine]]
+        missed.add(unranked, [len(unranked)])
+        positive[mine] = False
+        sizes.append(len(level))
+    size = np.array(sizes, dtype=int)
+    return MeanAveragePrecision(
+        ranked.matrix(width), hits.matrix(width), missed.matrix(width), size.cumsum() - size, size, clusters
+    )
+
+
+class _Counts:
+    """Builds a (rows, clusters) matrix of how many questions of each cluster a row has."""
+
+    def __init__(self, clusters: np.ndarray) -> None:
+        self.clusters = clusters.astype(np.int32)
+        self.columns: list[np.ndarray] = []
+        self.lengths: list[np.ndarray] = []
+
+    def add(self, questions: np.ndarray, lengths: Sequence[int] | np.ndarray) -> None:
+        """Rows of the given lengths, from `questions` end to end."""
+        self.columns.append(self.clusters[questions])
+        self.lengths.append(np.asarray(lengths, dtype=int))
+
+    def matrix(self, width: int) -> csr_array:
+        columns = np.concatenate([np.empty(0, np.int32), *self.columns])
+        edges = np.concatenate([[0], *self.lengths]).cumsum()
+        return csr_array((np.ones(len(columns), np.float32), columns, edges), shape=(len(edges) - 1, width))

@@ -14,12 +14,12 @@ def agreement(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def choices_right(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(n, 3) direction codes → (n,) bool: right on every axis that the true answer names; others do not matter."""
-    return (np.equal(said, truth) | (truth < 0)).all(axis=1)
+    return np.all(np.equal(said, truth) | (truth < 0), axis=1)
 
 
 def choices_read(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(n, 3) direction codes → (n,) bool: a word was said on every axis that the true answer names."""
-    return ((said >= 0) | (truth < 0)).all(axis=1)
+    return np.all((said >= 0) | (truth < 0), axis=1)
 
 
 def same_labels(said: Sequence[frozenset[int]], truth: Sequence[frozenset[int]]) -> np.ndarray:

@@ -39,7 +39,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -302,8 +302,9 @@ _WITHOUT = frozenset({"no", "not", "without", "isn't", "nor", "neither", "never"
 _ARTICLES = frozenset({"a", "an", "the", "any", "of"})
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(_WORDS_OF.findall(text))
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text, lower case, without punctuation."""
+    return tuple(_WORDS_OF.findall(_plain(text)))
 
 
 def _singular(word: str) -> str:
@@ -323,7 +324,7 @@ class Vocabulary:
         """Names in the given order; one that only repeats another's words is dropped."""
         kept: dict[tuple[str, ...], str] = {}
         for name in names:
-            words = _words(_plain(name))
+            words = words_of(name)
             if words:
                 kept.setdefault(words, name.strip().lower())
         by_words = {words: number for number, words in enumerate(kept)}
@@ -340,31 +341,34 @@ def split_labels(text: str) -> list[str]:
     return [name for part in text.split(";") if (name := part.strip().lower())]
 
 
+def find_labels(words: Sequence[str], vocabulary: Vocabulary) -> Iterator[tuple[int, int, int]]:
+    """(first word, word after the last, number) of each name among `words`: the longest first, none overlapping."""
+    start = 0
+    while start < len(words):
+        for stop in range(min(len(words), start + vocabulary.longest.get(_singular(words[start]), 0)), start, -1):
+            exact = tuple(words[start:stop])
+            number = vocabulary.by_words.get(exact)
+            if number is None:
+                number = vocabulary.by_words.get(tuple(map(_singular, exact)))
+            if number is not None:
+                yield start, stop, number
+                start = stop - 1
+                break
+        start += 1
+
+
 def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
     """Which of the vocabulary's names (their numbers) a text says; empty where it says none.
 
     >>> names = Vocabulary.of(["Speech", "Male speech, man speaking", "Music"])
-    >>> sorted(read_labels("I hear a male speech (man speaking) and some music.", names))
+    >>> sorted(read_labels("I hear a male speech (man speaking) and some music, but no speech.", names))
     [1, 2]
     """
     found = set()
     for part in _PART.split(text[:MAX_CHARACTERS]):
-        words = _words(_plain(part))
-        start = 0
-        while start < len(words):
-            length = vocabulary.longest.get(_singular(words[start]), 0)
-            number = None
-            while length and number is None:
-                exact = words[start : start + length]
-                number = vocabulary.by_words.get(exact)
-                if number is None:
-                    number = vocabulary.by_words.get(tuple(map(_singular, exact)))
-                length -= number is None
-            if number is None:
-                start += 1
-                continue
+        words = words_of(part)
+        for start, _, number in find_labels(words, vocabulary):
             before = [word for word in words[max(0, start - 3) : start] if word not in _ARTICLES]
             if not before or before[-1] not in _WITHOUT:
                 found.add(number)
-            start += length
     return frozenset(found)
