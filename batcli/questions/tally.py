@@ -51,8 +51,8 @@ class Report:
             )
         return [
             *rows,
-            "ceil.: what one fixed answer per wording scores at best, without listening; where",
-            "a wording has few questions, chance alone lifts it above the share.",
+            "ceil.: what one fixed answer per wording scores at best, without listening;",
+            "where a wording has few questions, chance alone lifts it above the share",
         ]
 
 
