@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, special
-from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial import ConvexHull, cKDTree
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_file
@@ -33,6 +33,7 @@ HEADS = ("kemar", "sphere")  # that need no file
 STEP = 5  # degrees between grid directions
 AZIMUTHS = np.arange(0, 360, STEP)  # 72
 ELEVATIONS = np.arange(-90, 91, STEP)  # 37
+WIDEST_GAP = 30.0  # degrees from any direction above −45° to the nearest measured one
 TAPS = 96  # of a minimum-phase response
 BANK_TAPS = 128  # of a response with its delays: ±16 samples around 96 taps
 BANK_LEAD = 16  # sample of a bank response at which sound reaches the head's centre
@@ -194,9 +195,11 @@ def sofa(path: Path) -> Hrtf:
     """A head measured by others, from a SOFA file (AES69) of the convention SimpleFreeFieldHRIR.
 
     The name of the result is the file's. Needs the extra `sofa`. Raises InputError for a file that
-    is none, that follows another convention, or whose directions do not surround the head.
+    is none, that follows another convention, or that leaves a gap between its directions.
     """
-    require_file(path, "or kemar, or sphere")
+    require_file(path, f"a head is {', '.join(HEADS)} or a SOFA file")
+    if path.suffix.lower() != ".sofa":  # sofar reads no others
+        raise InputError("not a SOFA file: its name does not end in .sofa", path)
     try:
         import sofar
     except ModuleNotFoundError:
@@ -210,23 +213,28 @@ def sofa(path: Path) -> Hrtf:
         raise InputError(f"its convention is {convention!r:.60}", path, "only SimpleFreeFieldHRIR is a set of HRIRs")
     try:
         irs = np.asarray(content.Data_IR, float)
-        given = np.atleast_2d(np.asarray(content.Data_Delay, float))
+        given = np.broadcast_to(np.asarray(content.Data_Delay, float), (len(irs), 2))  # samples, beside the responses
         rate = float(np.squeeze(content.Data_SamplingRate))
         places = _cartesian(content.SourcePosition, content.SourcePosition_Type)
+        view = _cartesian(content.ListenerView, content.ListenerView_Type)
         ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"damaged: {error}", path) from None
     if irs.ndim != 3 or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
         raise InputError(f"impulse responses of shape {irs.shape} for {len(places)} directions", path, "two ears each")
-    if not (np.isfinite(irs).all() and np.abs(irs).max(-1).min() > 0 and 16_000 <= rate <= 384_000):
-        raise InputError("a response that is silent or not finite, or a rate outside 16-384 kHz", path)
+    distances = np.linalg.norm(places, axis=-1)
+    if not (np.isfinite(irs).all() and np.abs(irs).max(-1).min() > 0 and distances.min() > 0):
+        raise InputError("a response that is silent or not finite, or a source in the head", path)
+    if not 16_000 <= rate <= 384_000:
+        raise InputError(f"sampling rate {rate:g} Hz", path, "from 16 to 384 kHz")
+    if np.abs(view[:, 1:]).max() > 0.01 * view[:, 0].min():
+        raise InputError("the listener does not face along +x", path, "turn the source positions")
     if ears[0, 1] < ears[1, 1]:  # SOFA's y points left: the right ear stands first
         irs, given = irs[:, ::-1], given[:, ::-1]
-    distances = np.linalg.norm(places, axis=-1)
     farthest = distances > 0.99 * distances.max()
     factor = Fraction(SAMPLE_RATE / rate).limit_denominator(1000)
     responses, delays = _decomposed(signal.resample_poly(irs[farthest], factor.numerator, factor.denominator, axis=-1))
-    given = np.broadcast_to(given, (len(places), 2))[farthest] * SAMPLE_RATE / rate
+    given = given[farthest] * SAMPLE_RATE / rate
     delays = delays + (given - given[:, ::-1]) / 2
     # SOFA: x to the front, y to the left, z up.
     forward, left, up = (places[farthest] / distances[farthest, None]).T
@@ -295,6 +303,11 @@ def _interpolated(name: str, azimuth: Array, elevation: Array, irs: Array, delay
     Each grid direction lies in a triangle of the measured directions' convex hull, and its
     response and delay are those of the corners, weighted by where it lies in it.
     """
+    grid = unit_vectors(*np.meshgrid(AZIMUTHS, ELEVATIONS[ELEVATIONS >= -45])).reshape(-1, 3)
+    chords = cKDTree(unit_vectors(azimuth, elevation)).query(grid)[0]
+    gap = np.degrees(2 * np.arcsin(chords.max() / 2))
+    if gap > WIDEST_GAP:
+        raise InputError(f"nothing was measured for {gap:.0f}° around some direction", name, "use a denser set")
     for sign in (-1, 1):
         lowest = (sign * elevation).max()
         if lowest < 90 - 15:  # nothing near this pole: see `kemar`
@@ -302,12 +315,11 @@ def _interpolated(name: str, azimuth: Array, elevation: Array, irs: Array, delay
             irs = np.concatenate([irs, np.broadcast_to(irs[ring].mean((0, 1)), (1, *irs.shape[1:]))])
             delays = np.concatenate([delays, np.zeros((1, 2))])
             azimuth, elevation = np.append(azimuth, 0.0), np.append(elevation, sign * 90.0)
-    measured = unit_vectors(azimuth, elevation)
-    try:
-        triangles = ConvexHull(measured).simplices
-        corners = np.linalg.inv(measured[triangles].transpose(0, 2, 1))
-    except (QhullError, np.linalg.LinAlgError):
-        raise InputError("the measured directions do not surround the head", name) from None
+    # Sets hold a pole many times over, once per azimuth: no triangle may have two such corners.
+    _, once = np.unique(unit_vectors(azimuth, elevation).round(5), axis=0, return_index=True)
+    measured, irs, delays = unit_vectors(azimuth[once], elevation[once]), irs[once], delays[once]
+    triangles = ConvexHull(measured).simplices
+    corners = np.linalg.inv(measured[triangles].transpose(0, 2, 1))
     responses = np.empty((len(ELEVATIONS), len(AZIMUTHS), 2, TAPS))
     grid_delays = np.empty((len(ELEVATIONS), len(AZIMUTHS), 2))
     for row, grid_elevation in enumerate(ELEVATIONS):

@@ -84,7 +84,8 @@ class Listener:
 
 
 def _shape(size: Vector) -> str:
-    return " x ".join(f"{side:g}" for side in size)
+    width, height, length = size
+    return f"{width:g} x {length:g} x {height:g}"
 
 
 def to_room(offset: Array, listener: Listener) -> Array:
