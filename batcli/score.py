@@ -176,36 +176,34 @@ def sample(measured: Sequence[Measured], width: int, options: ScoreOptions) -> S
     }
 
 
-def mean_score(samples: Sequence[tuple[float, np.ndarray]]) -> Score:
-    """The plain mean of some metrics, with its interval."""
-    value = sum(value for value, _ in samples) / len(samples)
-    if math.isnan(value):
+def mean_score(samples: Samples, keys: Sequence[tuple[str, str]]) -> Score:
+    """The plain mean of some metrics, with its interval; NaN where one of them is missing."""
+    if not all(key in samples for key in keys):
         return Score(math.nan)
-    return Score(value, *interval(value, np.mean([drawn for _, drawn in samples], axis=0)))
-
-
-_NOTHING = (math.nan, np.empty(0))
+    value = sum(samples[key][0] for key in keys) / len(keys)
+    drawn = np.mean([samples[key][1] for key in keys], axis=0)
+    return Score(value, *interval(value, drawn, reflected=keys[0][1] == "map"))
 
 
 def _paper(samples: Samples) -> dict[str, Score]:
-    return {
-        name: mean_score([samples.get(part, _NOTHING) for part in parts]) for name, parts in paper_columns().items()
-    }
+    return {name: mean_score(samples, parts) for name, parts in paper_columns().items()}
 
 
 def _families(samples: Samples) -> dict[str, dict[str, Score]]:
     """Family → metric → the mean over the family's types that have it, as the published average is."""
-    grouped: dict[str, dict[str, list[tuple[float, np.ndarray]]]] = {}
-    for (kind, name), found in samples.items():
-        grouped.setdefault(FAMILIES[kind], {}).setdefault(name, []).append(found)
-    return {family: {name: mean_score(found) for name, found in names.items()} for family, names in grouped.items()}
+    grouped: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    for kind, name in samples:
+        grouped.setdefault(FAMILIES[kind], {}).setdefault(name, []).append((kind, name))
+    return {
+        family: {name: mean_score(samples, keys) for name, keys in names.items()} for family, names in grouped.items()
+    }
 
 
 def system_of(file: Predictions, measured: Sequence[Measured], samples: Samples, embedder: dict[str, str]) -> System:
     by_type = {
         found.kind: TypeScores(
             len(found.rows),
-            {name: mean_score([samples[kind, name]]) for kind, name in samples if kind == found.kind},
+            {name: mean_score(samples, [(kind, name)]) for kind, name in samples if kind == found.kind},
             found.details,
         )
         for found in measured
@@ -232,7 +230,7 @@ def compare(
     by_type: dict[str, dict[str, Difference]] = {}
     for one, other in zip(*measured, strict=True):
         by_type[one.kind] = {
-            name: _difference(name, mean_score([differences[kind, name]]), one, other)
+            name: _difference(name, mean_score(differences, [(kind, name)]), one, other)
             for kind, name in differences
             if kind == one.kind
         }
