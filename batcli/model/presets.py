@@ -26,6 +26,12 @@ def _require(condition: bool, what: str) -> None:
         raise InputError(what, "model configuration")
 
 
+def _require_sizes(config: Any, *may_be_zero: str) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, int) and name not in may_be_zero:
+            _require(value > 0, f"{name} must be positive")
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Spatial-AST. The defaults are the published ones."""
@@ -43,6 +49,7 @@ class EncoderConfig:
     band_mask: int = 48  # most adjacent mel bands that training blanks after the stem
 
     def __post_init__(self) -> None:
+        _require_sizes(self, "frame_mask", "band_mask")
         _require(self.seconds > 0, "seconds must be positive")
         _require(self.n_mels % PATCH == 0, f"n_mels must be a multiple of {PATCH}")
         _require(self.dim % self.heads == 0 and self.dim % 4 == 0, "dim must be a multiple of 4 and of heads")
@@ -73,6 +80,9 @@ class SourcesConfig:
     hidden: int = 192
     event_dim: int = 64
 
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+
 
 @dataclass(frozen=True)
 class QFormerConfig:
@@ -86,6 +96,10 @@ class QFormerConfig:
     cross_attention_frequency: int = 2  # every second layer looks at the encoder
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(self.dim % self.heads == 0, "dim must be a multiple of heads")
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -95,6 +109,10 @@ class LoraConfig:
     alpha: int = 32
     dropout: float = 0.05
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(len(self.targets) > 0, "targets must name a module")
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,10 @@ class LlmConfig:
     heads: int = 4
     positions: int = 512
     vocabulary: int = 4096  # most tokens that its tokenizer may have
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(self.dim % (2 * self.heads) == 0, "dim must be an even multiple of heads")
 
 
 @dataclass(frozen=True)

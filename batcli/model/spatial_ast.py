@@ -173,10 +173,10 @@ def drop_patches(x: Tensor, grid: tuple[int, int], share: float) -> Tensor:
 def blank(x: Tensor, axis: int, longest: int) -> Tensor:
     """Set a stretch of 0 … `longest` places along `axis` of (B, 1, T, M) to zero (SpecAugment, Park et al. 2019)."""
     size = x.shape[axis]
-    width = torch.rand(len(x), 1, device=x.device) * min(longest, size)
-    start = torch.rand(len(x), 1, device=x.device) * (size - width)
+    width = (torch.rand(len(x), 1, device=x.device) * (min(longest, size) + 1)).floor()
+    start = (torch.rand(len(x), 1, device=x.device) * (size - width + 1)).floor()
     place = torch.arange(size, device=x.device)
-    hidden = (place >= start.floor()) & (place < (start + width).floor())
+    hidden = (place >= start) & (place < start + width)
     shape = [len(x), 1, 1, 1]
     shape[axis] = size
     return x.masked_fill(hidden.view(shape), 0.0)

@@ -1,0 +1,41 @@
+import torch
+
+from batcli.model.presets import QFormerConfig
+from batcli.model.qformer import Projector
+
+CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)
+
+
+def test_queries_look_at_a_set_of_tokens():
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24).eval()
+    tokens = torch.randn(3, 40, 12)
+    out = projector(tokens)
+    assert out.shape == (3, 5, 24)
+    torch.testing.assert_close(projector(tokens[:, torch.randperm(40)]), out)  # they carry their own positions
+    torch.testing.assert_close(projector(tokens[1:2]), out[1:2])
+    assert not torch.allclose(projector(tokens + torch.randn(3, 40, 12)), out, atol=1e-3)
+
+
+def test_the_norm_is_the_last_word():
+    out = Projector(CONFIG, 12, 24).eval()(torch.randn(2, 40, 12))
+    torch.testing.assert_close(out.mean(-1), torch.zeros(2, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.var(-1, correction=0), torch.ones(2, 5), atol=1e-3, rtol=0)
+
+
+def test_source_tokens_stand_behind_the_queries_and_do_not_change_them():
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24, source_dim=7).eval()
+    tokens, sources = torch.randn(2, 40, 12), torch.randn(2, 3, 7)
+    out = projector(tokens, sources)
+    assert out.shape == (2, 5 + 3, 24)
+    torch.testing.assert_close(out[:, :5], projector(tokens))
+    changed = sources.clone()
+    changed[:, 1] += 1
+    differs = (projector(tokens, changed) != out).any(-1).any(0)
+    assert differs.tolist() == [False] * 5 + [False, True, False]
+
+
+def test_half_precision_tokens_are_read_in_the_projectors_own():
+    projector = Projector(CONFIG, 12, 24).eval()
+    assert projector(torch.randn(2, 9, 12).half()).dtype == torch.float32
