@@ -112,7 +112,7 @@ def laughter(tape: Tape) -> Array:
         breath[where] = np.where(u < 1 - voiced_share, 1.6, 0.15)  # the h before each a
         f0[where] = pitch * np.exp(-drop * (start - bout_start) + 0.25 * arch(u, 0.5, 0.5) + tape.between(-0.04, 0.04))
     vowel = VOWELS[tape.rng.choice([2, 3, 4, 8])] * tract
-    resonances = formants(tape, [*vowel, 3600 * tract], (220, 260, 350, 600), (1, 0.7, 0.4, 0.25))
+    resonances = formants(tape, [*vowel, 3600 * tract, 6500], (220, 260, 350, 600, 4000), (1, 0.7, 0.4, 0.25, 0.12))
     laugh = voice(tape, f0 * np.exp(0.02 * wander(tape, 20)), loudness, breath, tape.between(0.6, 1.0), resonances)
     return laugh + place(tape, breaths) * tape.between(0.03, 0.1)
 
@@ -216,9 +216,9 @@ def bark(tape: Tape) -> Array:
     growl = 1 + 0.5 * tape.between(0, 1) * wander(tape, 120)
     resonances = formants(
         tape,
-        [size * (500 + 500 * opening), size * (1250 + 400 * opening), size * 2700, size * 4300],
-        (400, 600, 900, 1500),
-        (1, 0.8, 0.4, 0.2),
+        [size * (500 + 500 * opening), size * (1250 + 400 * opening), size * 2700, size * 4300, 7500],
+        (400, 600, 900, 1500, 5000),
+        (1, 0.8, 0.4, 0.2, tape.between(0.06, 0.2)),
     )
     return voice(tape, f0, loudness * growl, tape.between(0.25, 0.7), tape.between(0.4, 0.8), resonances)
 
@@ -269,7 +269,7 @@ def chirp(tape: Tape) -> Array:
         f0 = samples(tape, f0 * np.exp(0.004 * wander(tape, 100)))
         tone = harmonics(tape, f0, [1, tape.between(0.05, 0.3), tape.between(0.01, 0.1)])
         # The breath behind the note is what makes it a bird and no synthesiser.
-        tone += noise(tape, band(1800, 9000, 2.0)) * tape.log_between(0.03, 0.12)
+        tone += noise(tape, band(1000, 9000, 1.0)) * tape.log_between(0.06, 0.2)
         singers.append(tape.between(0.4, 1.0) * tone * samples(tape, loudness))
     return np.sum(singers, axis=0)
 
@@ -289,7 +289,7 @@ def cricket(tape: Tape) -> Array:
     centre = tape.log_between(3300, 6200)
     pitch = centre * (1 + 0.02 * closing + samples(tape, 0.004 * wander(tape, 40)))
     tone = harmonics(tape, pitch, [1, tape.between(0.03, 0.2), tape.between(0.01, 0.08)])
-    rasp = noise(tape, band(0.7 * centre, 1.6 * centre, 3.0)) * tape.between(0.15, 0.5)
+    rasp = noise(tape, band(0.6 * centre, 1.6 * centre, 2.0)) * tape.between(0.15, 0.5)
     return (tone + rasp) * closing**1.5 * chirp_shape
 
 
@@ -306,6 +306,6 @@ def frog(tape: Tape) -> Array:
         loudness[where] = tape.between(0.7, 1.0) * arch(u, tape.between(0.2, 0.6), 0.25)
         f0[where] = rate * np.exp(bend * u)
     glide = 1 + 0.12 * bend * loudness
-    resonances = formants(tape, [low * glide, high * glide, 3600], (150, 260, 2500), (1, 0.7, 0.06))
+    resonances = formants(tape, [low * glide, high * glide, 5000], (150, 260, 5000), (1, 0.7, 0.1))
     f0 = f0 * np.exp(0.03 * wander(tape, 30))
     return voice(tape, f0, loudness, tape.between(0.03, 0.15), 0.15, resonances)

@@ -47,8 +47,8 @@ def piano(tape: Tape) -> Array:
     """Hammered strings: stretched partials in beating pairs, a thump of the hammer, chords or runs."""
     events = []
     k = np.arange(1, 15)
-    centre, softness, hold = tape.log_between(180, 700), tape.between(0.12, 0.35), tape.between(0.8, 2.2)
-    thump = noise(tape, band(80, 600, 1.5), 0.08) * burst(tape, 0.08, 0.002, 0.09)
+    centre, softness, hold = tape.log_between(180, 700), tape.between(0.08, 0.3), tape.between(0.8, 2.2)
+    thump = noise(tape, band(80, tape.log_between(800, 3000), 1.0), 0.08) * burst(tape, 0.08, 0.002, 0.09)
     voices = int(tape.rng.integers(1, 4))
     degrees = np.array([0, 2, 4, 5, 7, 9, 11]) if tape.chance(0.6) else np.array([0, 2, 3, 5, 7, 8, 10])
     place_in_scale = 0

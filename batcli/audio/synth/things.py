@@ -32,7 +32,7 @@ def wind(tape: Tape) -> Array:
     base, whistle = tape.log_between(120, 350), tape.log_between(350, 900)
     edge = at_frames(tape, base * np.exp(0.7 * gusts))
     bins = frequencies(tape, FRAME)
-    roar = 1 / (1 + (bins / edge) ** 2) ** tape.between(0.5, 0.75)
+    roar = 1 / (1 + (bins / edge) ** 2) ** tape.between(0.4, 0.7)
     howl = formants(tape, [whistle * np.exp(0.3 * gusts)], [tape.between(100, 450)], [tape.between(0.2, 1.2)])
     gains = (roar + howl) * np.exp(at_frames(tape, gusts)) * np.minimum(1, bins / 60)
     return filtered_over_time(tape, tape.rng.standard_normal(tape.n), gains)
@@ -104,9 +104,9 @@ def revving(tape: Tape) -> Array:
     roar = noise(tape, band(200, tape.log_between(1500, 5000), 1.0)) * pulse * tape.between(0.3, 0.8)
     pipe = formants(
         tape,
-        [tape.between(120, 250), tape.between(400, 900), tape.between(1500, 3000)],
-        (300, 600, 3000),
-        (1, 0.6, 0.4),
+        [tape.between(120, 250), tape.between(400, 900), tape.between(1500, 3000), 6000],
+        (300, 600, 3000, 6000),
+        (1, 0.6, 0.4, tape.between(0.1, 0.3)),
     )
     return filtered_over_time(tape, (tone + roar) * samples(tape, 0.3 + 0.7 * np.clip(throttle, 0, 1)), pipe)
 
@@ -120,7 +120,7 @@ def knock(tape: Tape) -> Array:
     for time in onsets(tape, 1 / tape.between(3.2, 6.5), 0.08, group=(3, 6), rest=tape.between(0.15, 0.5)):
         loud = tape.between(0.6, 1.0)
         door = modes(tape, 0.25, panel * tape.between(0.98, 1.02), decays, levels * tape.rng.uniform(0.6, 1.0, 5))
-        knuckle = noise(tape, band(0.5 * tap, 1.5 * tap, 2.0), 0.03) * burst(tape, 0.03, 0.001, 0.03) * hardness
+        knuckle = noise(tape, band(0.5 * tap, 2.5 * tap, 1.2), 0.03) * burst(tape, 0.03, 0.001, 0.03) * hardness
         blows += [(time, loud * door), (time, loud * knuckle)]
     return place(tape, blows)
 
