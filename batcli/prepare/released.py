@@ -26,8 +26,8 @@ from batcli.core.schema import QUESTION_TYPES, Question, parse_question
 CHUNK = 1 << 20  # characters
 LIST_OPENS = re.compile(r'\s*(?:\[|\{.{0,100000}?"data"\s*:\s*\[)', re.DOTALL)
 """What stands before the first record of a JSON file: `[`, or `{"data": [`, perhaps after other keys."""
-NEXT_RECORD = re.compile(r"\}\s*,\s*(?=\{)")
-"""Where reading goes on after a record that is not JSON."""
+NEXT_RECORD = re.compile(r'\}\s*,\s*(?=\{\s*")')
+"""Where reading goes on after a record that is not JSON. No text of a record holds a bare quote, so none matches."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,9 @@ def _list_items(file: IO[str], name: str, text: str, at: int) -> Iterator[tuple[
     def read_more() -> bool:
         nonlocal text, at, line, counted
         more = file.read(CHUNK)
-        line += text.count("\n", counted, at)
-        text, at, counted = text[at:] + more, 0, 0
+        if more:
+            line += text.count("\n", counted, at)
+            text, at, counted = text[at:] + more, 0, 0
         return bool(more)
 
     while True:
@@ -193,8 +194,6 @@ def _list_items(file: IO[str], name: str, text: str, at: int) -> Iterator[tuple[
             if found is None:
                 return
             at = found.end()
-            continue
-        if end == len(text) and read_more():  # a number may go on
             continue
         yield where, item
         at = end
