@@ -200,7 +200,8 @@ _TO_DIGITS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
 )
 _DISTANCE = re.compile(
     rf"(?<![\w.,/])(?<!\d )(?P<minus>-)?"
-    rf"(?:(?P<low>{_VALUE})(?: ?(?P<low_unit>{_UNIT}))?(?: ?- ?| to | or | and ))?"
+    rf"(?:(?P<low>{_VALUE})(?: ?(?P<low_unit>{_UNIT}))?(?: ?- ?| to | or )"
+    rf"|(?<=between )(?P<between>{_VALUE})(?: ?(?P<between_unit>{_UNIT}))? and )?"
     rf"(?P<value>{_VALUE})[ -]?(?P<unit>{_UNIT})"
     rf"(?:,? (?:and )?(?P<more>{_VALUE})[ -]?(?P<small>centimet(?:er|re)s?|cms?|inch(?:es)?|in)(?![a-z0-9]))?"
 )
@@ -226,8 +227,9 @@ def _metres(match: re.Match[str]) -> float:
     metres = _value(found["value"]) * scale
     if found.get("more"):
         metres += _value(found["more"]) * _scale(found["small"])
-    if found.get("low"):
-        low = _value(found["low"]) * (_scale(found["low_unit"]) if found["low_unit"] else scale)
+    if start := found.get("low") or found.get("between"):
+        start_unit = found["low_unit"] or found["between_unit"]
+        low = _value(start) * (_scale(start_unit) if start_unit else scale)
         metres = (low + metres) / 2.0 if 0.0 <= metres - low <= WIDEST_RANGE + 1e-9 else math.nan
     return math.nan if found["minus"] else metres
 
@@ -289,7 +291,7 @@ def read_yes_no(text: str) -> bool | None:
     >>> read_yes_no("Yes, it is."), read_yes_no("They are not."), read_yes_no("Yes and no.")
     (True, False, None)
     """
-    plain = _NOT_FALSE.sub("yes", _NOT_TRUE.sub("nope", _plain(text)))
+    plain = _NOT_FALSE.sub(" yes", _NOT_TRUE.sub(" nope", _plain(text)))
     yes, no = bool(_YES.search(plain)), bool(_NO.search(plain))
     return None if yes == no else yes
 
