@@ -24,7 +24,6 @@ from typing import NamedTuple, TypeVar
 
 from batcli.core.catalogue import Clip, Label, Reverb
 from batcli.core.errors import InputError
-from batcli.core.geometry import round_distance
 from batcli.core.schema import FAMILIES, QUESTION_TYPES, Question
 from batcli.questions import templates
 from batcli.questions.answers import write_distance, write_labels, write_yes_no
@@ -57,6 +56,7 @@ class Balance:
         self.rng = rng
         self.used: Counter[Hashable] = Counter()
         self.decks: dict[Hashable, Deck[str]] = {}
+        self.owed: dict[Hashable, str] = {}  # wordings that come once more
 
     def rarest(self, keys: Sequence[T]) -> T:
         """The key that was counted least, ties broken at random."""
@@ -71,6 +71,13 @@ class Balance:
         if key not in self.decks:
             self.decks[key] = Deck(wordings, self.rng)
         return self.decks[key].deal()
+
+    def wording_twice(self, key: Hashable, wordings: Sequence[str]) -> str:
+        """The same wording twice running, for a key whose answers come in pairs: one each, so none leans to either."""
+        if key not in self.owed:
+            self.owed[key] = self.wording(key, wordings)
+            return self.owed[key]
+        return self.owed.pop(key)
 
     def name(self, placed: Placed) -> str:
         """One of the source's labels, which is enough: two sources share none."""
@@ -138,9 +145,9 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
         one = rest[0] > rest[1]
         kinds = [kind for kind in groups[0 if one else 1] if kind in left]
         scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
-        before = number
+        sources, before = tuple(placed.source for placed in scene), number
         for kind, asked in _ask(scene, list(kinds), left, counts, balance):
-            yield Question.of(tuple(placed.source for placed in scene), number, kind, asked.question, asked.answer)
+            yield Question.of(sources, number, kind, asked.question, asked.answer)
             tally.add(kind, asked.wording, asked.aspects)
             number += 1
         if number > before:
@@ -191,7 +198,7 @@ def _doa(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | N
     spot = scene[0].spot
     if "B" in topics or not all(spot.clear):
         return None
-    wording = balance.wording("B", templates.DOA)
+    wording = balance.wording(("B", spot.words), templates.DOA)  # under each octant, so that no wording leans to one
     return Asked("B", wording, spot.doa, wording, _doa_aspects(spot))
 
 
@@ -215,7 +222,7 @@ def _single_classification(scene: Placement, topics: set[Hashable], balance: Bal
     question = wording.format(
         direction=", ".join(spot.words),
         place=templates.place(spot.words),
-        distance=templates.meters(round_distance(spot.distance)),
+        distance=templates.meters(spot.step),
     )
     answer = write_labels(scene[target].names)
     return Asked(("C", target), question, answer, wording, {"labels": answer})
@@ -227,7 +234,7 @@ def _single_doa(scene: Placement, topics: set[Hashable], balance: Balance) -> As
         return None
     target = _rarer_octant("D", scene, fit, balance)
     spot = scene[target].spot
-    wording = balance.wording("D", templates.SINGLE_DOA)
+    wording = balance.wording(("D", spot.words), templates.SINGLE_DOA)
     question = wording.format(x=balance.name(scene[target]))
     return Asked(("D", target), question, spot.doa, wording, _doa_aspects(spot))
 
@@ -302,7 +309,7 @@ def _yes_or_no(
     wordings: Sequence[str],
     balance: Balance,
 ) -> Asked:
-    wording = balance.wording((relation, answer), wordings)
+    wording = balance.wording_twice(relation, wordings)
     text = write_yes_no(answer)
     return _about(topic, pair, wording, phrase, text, {"answer": text}, balance)
 
@@ -327,7 +334,7 @@ def _nonbinary_direction(scene: Placement, topics: set[Hashable], balance: Balan
         return None
     word = balance.rarest(AXES[0])
     balance.count(word)
-    wording = balance.wording(word, templates.NONBINARY_DIRECTION)
+    wording = balance.wording_twice("side", templates.NONBINARY_DIRECTION)
     pair = scene if (further > 0) == (word == "right") else scene[::-1]
     return _about("side", pair, wording, "", word, {"answer": word}, balance)
 
@@ -353,7 +360,7 @@ def _nonbinary_source(scene: Placement, topics: set[Hashable], balance: Balance)
     word = balance.rarest([("which", word) for word in answers])[1]
     named = balance.rarest([(word, "first"), (word, "second")])
     balance.count(("which", word), named)
-    wording = balance.wording(named, templates.NONBINARY_SOURCE)
+    wording = balance.wording_twice(("which", word), templates.NONBINARY_SOURCE)
     right, wrong = (balance.name(scene[i]) for i in (answers[word], 1 - answers[word]))
     x, y = (right, wrong) if named[1] == "first" else (wrong, right)
     phrase = templates.EXTREMES[word]

@@ -1,7 +1,8 @@
 """Scenes to ask about: which clips sound where, so that answers are even and sources can be told apart.
 
 - Octants come evenly, and distances in 0.5 m steps within each octant, as far as the BRIRs allow:
-  none is drawn more than `MAX_REUSE` times as often as on average.
+  none is drawn more than `MAX_REUSE` times as often as on average. The second source of a scene is
+  the rarest of some in the room: by its octant, its distance, and its distance from the first.
 - Clips are dealt like cards: each is heard once before any is heard again.
 - Two sources of a scene are in one room, at least `MIN_ANGLE` apart, and share no label; nor do two
   labels meet of which one tends to bring the other along (`IMPLIES`), such as "guitar" and "music",
@@ -10,10 +11,12 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from batcli.core.catalogue import Clip, Label, Reverb
@@ -53,6 +56,7 @@ class Spot(NamedTuple):
     place: Vector  # relative to the listener, metres
     direction: Vector  # the same as a unit vector
     distance: float  # metres
+    step: float  # the same to the nearest 0.5 m
     words: tuple[str, str, str]
     clear: tuple[bool, bool, bool]  # whether each word is beyond doubt
     along: tuple[float, float, float]  # metres to the right, to the front, up
@@ -116,7 +120,7 @@ class SpotDealer:
     def __init__(self, spots: Sequence[Spot], rng: random.Random) -> None:
         cells: dict[tuple[str, ...], dict[float, list[Spot]]] = defaultdict(lambda: defaultdict(list))
         for spot in spots:
-            cells[spot.words][round_distance(spot.distance)].append(spot)
+            cells[spot.words][spot.step].append(spot)
         cap = MAX_REUSE / len(spots)
         octants = even_shares({words: sum(map(len, steps.values())) for words, steps in cells.items()}, 1.0, cap)
         self.rng = rng
@@ -133,17 +137,20 @@ class SpotDealer:
 
 
 class Quota(Generic[T]):
-    """Deals keys in the proportion of their shares, not only on average but at every moment."""
+    """Deals keys in the proportion of their shares, not only on average but at every moment.
+
+    The n-th turn of a key with the share s comes at a random time between n/s and (n + 1)/s.
+    """
 
     def __init__(self, shares: Mapping[T, float], rng: random.Random) -> None:
-        self.shares, self.rng = [(key, 1.0 / share) for key, share in shares.items()], rng
-        self.dealt = dict.fromkeys(shares, 0)
+        self.keys, self.shares, self.rng = list(shares), list(shares.values()), rng
+        self.turns = [(rng.random() / share, key, 0) for key, share in enumerate(self.shares)]
+        heapq.heapify(self.turns)
 
     def deal(self) -> T:
-        dealt, rand = self.dealt, self.rng.random
-        key = min(self.shares, key=lambda entry: (dealt[entry[0]] + rand()) * entry[1])[0]
-        dealt[key] += 1
-        return key
+        _, key, turn = self.turns[0]
+        heapq.heapreplace(self.turns, ((turn + 1 + self.rng.random()) / self.shares[key], key, turn + 1))
+        return self.keys[key]
 
 
 def to_spot(reverb: Reverb) -> Spot:
@@ -155,6 +162,7 @@ def to_spot(reverb: Reverb) -> Spot:
         (x, y, z),
         (x / distance, y / distance, z / distance),
         distance,
+        round_distance(distance),
         tuple(octant(reverb.position)),  # type: ignore[arg-type]
         tuple(abs(angle) >= margin for angle, margin in zip(angles, MARGINS, strict=True)),  # type: ignore[arg-type]
         along,
@@ -232,7 +240,7 @@ class Stage:
             rooms[reverbs[spot.reverb_id].scene].append(spot)
         self.room_of = {spot.reverb_id: room for room in rooms.values() for spot in room}
         self.dealers: dict[Hashable, SpotDealer] = {}
-        self.distances_used: Counter[float] = Counter()
+        self.used: tuple[Counter[Hashable], ...] = (Counter(), Counter(), Counter())
 
     def _dealer(self, sources: int, clear: bool) -> SpotDealer:
         if (sources, clear) not in self.dealers:
@@ -270,18 +278,24 @@ class Stage:
         return tuple(placed)
 
     def _partner(self, first: Spot) -> Spot | None:
-        """Of some sources in the room of `first`, that whose distance from it is rarest so far."""
+        """Of some sources in the room of `first`, the rarest so far: by octant, distance, and distance from `first`."""
         room = self.room_of[first.reverb_id]
         some = room if len(room) <= CANDIDATES else self.rng.sample(room, CANDIDATES)
         x, y, z = first.direction
-        best, least = None, math.inf
+        octants, steps, gaps = self.used
+        found: list[tuple[float, Spot, float]] = []
         for spot in some:
             u, v, w = spot.direction
             if x * u + y * v + z * w > COS_MIN_ANGLE:
                 continue
-            used = self.distances_used[round_distance(math.dist(first.place, spot.place))] + self.rng.random()
-            if used < least:
-                best, least = spot, used
-        if best is not None:
-            self.distances_used[round_distance(math.dist(first.place, best.place))] += 1
-        return best
+            gap = round_distance(math.dist(first.place, spot.place))
+            # Each count relative to the average over its values, so that the three weigh alike.
+            rarity = octants[spot.words] * len(octants) + steps[spot.step] * len(steps) + gaps[gap] * len(gaps)
+            found.append((rarity + self.rng.random(), spot, gap))
+        if not found:
+            return None
+        _, spot, gap = min(found, key=itemgetter(0))
+        octants[spot.words] += 1
+        steps[spot.step] += 1
+        gaps[gap] += 1
+        return spot
