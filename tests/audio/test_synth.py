@@ -112,6 +112,16 @@ def test_a_clip_follows_from_its_seed_alone(name):
     assert np.array_equal(first, synthesise(name.upper(), np.random.default_rng([5, 1]), 0.7))
 
 
+def test_a_clip_does_not_depend_on_the_number_of_threads():
+    from threadpoolctl import threadpool_limits
+
+    def bytes_with(threads):
+        with threadpool_limits(threads):
+            return [make(name, 9).tobytes() for name in NAMES]
+
+    assert bytes_with(1) == bytes_with(4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_two_clips_are_alike(name):
     clips = [make(name, [6, seed], 1.0) for seed in range(4)]

@@ -113,4 +113,5 @@ def _record(tape: Tape, sound: Array) -> NDArray[np.float32]:
 
 
 def _norm(spectrum: NDArray[Any]) -> float:
-    return float(np.sqrt(np.vdot(spectrum, spectrum).real) + 1e-12)
+    # Not `vdot`: a BLAS may add in another order with another number of threads.
+    return float(np.sqrt(np.sum(spectrum.real**2 + spectrum.imag**2)) + 1e-12)

@@ -58,13 +58,13 @@ def water_tap(tape: Tape) -> Array:
     out += (
         noise(tape, band(basin, 1.5 * basin, 3.0)) * tape.between(0.3, 0.9) * samples(tape, 1 + 0.35 * wander(tape, 25))
     )
+    # Minnaert (1933): a bubble of radius r mm rings at about 3,260/r Hz, higher as it nears the surface.
     t = np.arange(int(0.03 * tape.rate)) / tape.rate
-    bubbles = []
-    # Minnaert (1933): a bubble of radius r mm rings at about 3,260/r Hz.
-    for time in onsets(tape, 1 / tape.between(60, 160), 0.95):
-        pitch, damping = tape.log_between(450, 3600), tape.between(80, 300)
-        phase = 2 * np.pi * pitch * (t + tape.between(0, 12) * t**2)
-        bubbles.append((time, tape.log_between(0.2, 1.0) * np.sin(phase) * np.exp(-damping * t)))
+    pitch = np.exp(tape.rng.uniform(np.log(450), np.log(3600), (48, 1)))
+    phase = 2 * np.pi * pitch * (t + tape.rng.uniform(0, 12, (48, 1)) * t**2)
+    kinds = np.sin(phase) * np.exp(-tape.rng.uniform(80, 300, (48, 1)) * t)
+    rate = tape.between(60, 160)
+    bubbles = [(time, tape.log_between(0.2, 1.0) * tape.rng.choice(kinds)) for time in onsets(tape, 1 / rate, 0.95)]
     return out + place(tape, bubbles) * tape.between(1.0, 3.0)
 
 
