@@ -160,6 +160,12 @@ def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCa
     )
 
 
+def quiet() -> None:
+    """No progress bars and reports of transformers beside ours."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
 def llm_config(folder: Path) -> PretrainedConfig:
     """The config.json of a language model directory."""
     require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
@@ -192,7 +198,7 @@ def load_llm(
     Raises InputError unless the directory's weights are exactly the model's.
     """
     llm_config(folder)
-    transformers.utils.logging.disable_progress_bar()
+    quiet()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -206,6 +212,7 @@ def load_llm(
             quantization_config=quantization if quantize else None,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # to name them below
             output_loading_info=True,
         )
     except ImportError as error:

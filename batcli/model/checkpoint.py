@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,7 +19,7 @@ from batcli.core.config import read_toml, to_toml
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
-from batcli.model.bat import BAT, load_llm, load_tokenizer, peft_options
+from batcli.model.bat import BAT, load_llm, load_tokenizer, peft_options, quiet
 from batcli.model.presets import ModelConfig
 
 CONFIG = "config.toml"
@@ -97,21 +97,28 @@ def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
         if not is_finite(tensor):
             raise InputError(f"{name} is not finite; nothing was saved", path)
     with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-        temporary.chmod(mode)  # as readable as any new file: safetensors lets only the owner read
+        _let_read(temporary)
 
 
 def _save_directory(folder: Path, *parts: Any) -> None:
     """`part.save_pretrained` of each, in a directory that takes its name when all are written."""
-    transformers.utils.logging.disable_progress_bar()
+    quiet()
     temporary = folder.with_name(TEMPORARY + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
     for part in parts:
         part.save_pretrained(temporary)
+    for path in temporary.glob("*.safetensors"):
+        _let_read(path)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _let_read(path: Path) -> None:
+    """As many may read it as may read any new file: safetensors lets only the owner."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 # ---- reading -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from batcli.model.bat import BAT, new_llm
+from batcli.model.bat import BAT, load_llm, new_llm
 from batcli.model.presets import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig
 from batcli.model.prompt import train_tokenizer
 
@@ -58,8 +58,6 @@ def save_llama(folder, **changes):
 @pytest.fixture(params=["from nothing", "with LoRA"])
 def bat(request, tokenizer, llm_folder):
     """A BAT in evaluation mode, with weights large enough that its answers depend on what it hears."""
-    from batcli.model.bat import load_llm
-
     torch.manual_seed(0)
     if request.param == "from nothing":
         config = ModelConfig(ENCODER, QFORMER, None, LlmConfig(24, 32, 2, 4))
