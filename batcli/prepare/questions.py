@@ -96,4 +96,4 @@ def _warn_of_sharing(dataset: Dataset, name: str, clips: Path, reverbs: Path, re
     for other, split in dataset.splits.items():
         for what, mine, theirs in (("clips", clips, split.clips), ("rooms", reverbs, split.reverbs)):
             if other != name and theirs is not None and dataset.path(theirs).resolve() == mine.resolve():
-                reporter.warn(f"split {other!r} has the same {what}: scores on it will not be about unheard {what}")
+                reporter.warn(f"split {other!r} has the same {what}: to a model of one split the other is not new")

@@ -92,7 +92,7 @@ def test_a_second_split_leaves_the_first(material, tmp_path):
     assert dataset.splits["eval"].counts == {"MIXUP_SINGLE_DOA": 60}
     assert (tmp_path / "questions/train.jsonl").read_bytes() == before
     # The rooms are a copy under another name, which is not seen; the clips are the same file.
-    assert heard.warnings == ["split 'train' has the same clips: scores on it will not be about unheard clips"]
+    assert heard.warnings == ["split 'train' has the same clips: to a model of one split the other is not new"]
 
 
 def test_a_dry_run_writes_nothing(material, tmp_path):
