@@ -364,6 +364,7 @@ _CEILINGS = {
 }
 
 NEAREST = 0.5  # m, from the listener to a source
+SMALLEST_REACH = 1.5  # metres to the farthest source of a room, at least
 _FROM_WALL = 0.6  # m, the listener
 _SOURCE_FROM_WALL = 0.2  # m, and from floor and ceiling
 _EARS = (1.0, 1.8)  # m above the floor: sitting to standing
@@ -396,13 +397,12 @@ def draw_scene(
 ) -> tuple[Room, Listener, list[Vector]]:
     """A room, a listener in it, and one source in each of `octants` (listener's axes, metres).
 
-    Distances. A room has a reach: the full max_distance with probability 1/2, else uniform below
-    it. Distances in a room are as if its sources were strewn evenly over a floor of that reach
-    (density in proportion to distance − 0.5 m). Over many rooms this makes the distance uniform
-    from 0.5 m to max_distance, while small rooms stay as common as large ones.
-    Directions. Azimuth uniform in the octant's quadrant; height between the ear and floor or
-    ceiling, with a density in proportion to the height from the ear, since far sources would all
-    be near the horizon otherwise; the listener's yaw uniform, so that walls favour no azimuth.
+    Distances. A room has a reach, log-uniform from 1.5 m to max_distance; its sources are spread
+    log-uniformly from 0.5 m to there, one in each of as many equal steps. So each dB of the level
+    cue is as common as any other, near sources are heard directly and far ones through the room.
+    Directions. Azimuth uniform in the octant's quadrant, whatever the room; height uniform between
+    the ear and floor or ceiling, which is uniform over the sphere where the room allows it. The
+    listener's yaw is uniform, and the farther sources are where the room has space in its heading.
     Rooms. Length 1.05 to 1.6 times the farthest distance plus 1 m, at least 2.6 m; width 0.55 to
     1 of it; height 2.3 to 3 m, more in large rooms. Where the sources do not fit after several
     places of the listener, the room grows; if `size` is given, the sources come nearer instead.
@@ -412,21 +412,44 @@ def draw_scene(
         if min(size) < SMALLEST:
             raise InputError(f"a room of {_shape(size)} m is too small", hint=f"at least {SMALLEST:g} m each way")
         max_distance = min(max_distance, math.hypot(*size))
-    span = max(max_distance - NEAREST, 0.0)
-    reach = span if rng.random() < 0.5 else span * rng.random()
-    parts = (rng.permutation(len(octants)) + rng.random(len(octants))) / len(octants)
-    distances = NEAREST + reach * np.sqrt(parts)
+    count = len(octants)
+    farthest = max(max_distance, NEAREST)
+    reach = max(farthest * (min(SMALLEST_REACH, farthest) / farthest) ** rng.random(), NEAREST)
+    distances = NEAREST * (reach / NEAREST) ** ((np.arange(count) + rng.random(count)) / count)
+    azimuth = rng.random(count) * np.pi / 2  # from the right towards the front: mirrored where needed
+    signs = np.array([(o.side == "right", o.height == "above", o.depth == "behind") for o in octants]) * 2.0 - 1
+    directions = np.stack([np.cos(azimuth), rng.random(count), np.sin(azimuth)], -1) * signs
     while True:
-        for room_size in [size] * 8 if size else _draw_sizes(rng, float(distances.max()), rt60):
-            for _ in range(8):
+        for room_size in [size] * 8 if size else _draw_sizes(rng, float(distances[-1]), rt60):
+            for _ in range(16):
                 listener = _draw_listener(rng, room_size)
-                sources = [
-                    _draw_source(rng, room_size, listener, octant, distance)
-                    for octant, distance in zip(octants, distances, strict=True)
-                ]
-                if all(sources):
-                    return draw_room(rng, room_size, rt60), listener, [place for place in sources if place]
+                sources = _placed(room_size, listener, directions, distances)
+                if sources is not None:
+                    return draw_room(rng, room_size, rt60), listener, sources
         distances = NEAREST + (distances - NEAREST) * 0.85
+
+
+def _placed(size: Vector, listener: Listener, directions: Array, distances: Array) -> list[Vector] | None:
+    """Sources at `distances` (ascending) in `directions`, or None if they do not fit.
+
+    directions [n x 3]: x and z of unit length, y the share of the height that there is. The
+    farther a wall is in a direction, the farther is the source there.
+    """
+    flat = directions * (1, 0, 1)
+    margin = np.array(size) / 2 - _SOURCE_FROM_WALL
+    centred = np.array(listener.position) - np.array(size) / 2
+    ahead = _turned(flat, listener.yaw)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        space = np.nanmin((margin - centred * np.sign(ahead)) / np.abs(ahead), -1, initial=np.inf, where=ahead != 0)
+    far = np.empty(len(distances))
+    far[np.argsort(space)] = distances
+    headroom = margin[1] - centred[1] * np.sign(directions[:, 1])
+    height = directions[:, 1] * np.minimum(far, headroom)
+    across = np.sqrt(far**2 - height**2)
+    if (across > space).any():
+        return None
+    offsets = flat * across[:, None] + height[:, None] * (0, 1, 0)
+    return [(float(x), float(y), float(z)) for x, y, z in offsets.round(4)]
 
 
 def _draw_sizes(rng: np.random.Generator, farthest: float, rt60: tuple[float, float]) -> Iterator[Vector]:
@@ -434,8 +457,8 @@ def _draw_sizes(rng: np.random.Generator, farthest: float, rt60: tuple[float, fl
     length = max(1 + farthest * rng.uniform(1.05, 1.6), 2.6)
     width = max(length * rng.uniform(0.55, 1.0), 2.6)
     height = rng.uniform(2.3, 3.0) + 0.12 * rng.random() * max(length - 4, 0)
-    for growth in 1.1 ** np.arange(24):
-        size = (round(width * growth, 2), round(height, 2), round(length * growth, 2))
+    for step in range(24):
+        size = (round(width * 1.1**step, 2), round(height, 2), round(length * 1.1**step, 2))
         low, high = rt60_limits(size)
         if low > rt60[1] and length > 2.6:
             return  # too large to be so dry: the sources must come nearer, and the room with them
@@ -449,21 +472,3 @@ def _draw_listener(rng: np.random.Generator, size: Vector) -> Listener:
     x, z = (rng.uniform(margins[i], size[i] - margins[i]) for i in (0, 2))
     ear = rng.uniform(min(_EARS[0], size[1] / 2), min(_EARS[1], size[1] - margins[1]))
     return Listener((round(x, 3), round(ear, 3), round(z, 3)), round(rng.uniform(0, 360), 1))
-
-
-def _draw_source(
-    rng: np.random.Generator, size: Vector, listener: Listener, octant: Direction, distance: float, tries: int = 32
-) -> Vector | None:
-    """A place in the octant at that distance, or None if none was found in the room."""
-    room = size[1] - listener.position[1] if octant.height == "above" else listener.position[1]
-    height = np.sqrt(rng.random(tries)) * min(distance, room - _SOURCE_FROM_WALL)
-    across = np.sqrt(distance**2 - height**2)
-    azimuth = rng.random(tries) * np.pi / 2  # from the right towards the front: mirrored where needed
-    offsets = np.stack([across * np.cos(azimuth), height, -across * np.sin(azimuth)], -1)
-    offsets *= (octant.side == "right") * 2 - 1, (octant.height == "above") * 2 - 1, (octant.depth == "front") * 2 - 1
-    places = to_room(offsets, listener)
-    fits = np.all((places >= _SOURCE_FROM_WALL) & (places <= np.array(size) - _SOURCE_FROM_WALL), -1)
-    if not fits.any():
-        return None
-    x, y, z = (round(float(value), 4) for value in offsets[fits.argmax()])
-    return x, y, z
