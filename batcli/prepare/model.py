@@ -39,9 +39,9 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     _require_free(options.run)
     empty = published.empty_model(_config(options, options.llm), options.llm)
     tokenizer = load_tokenizer(options.llm) if any((options.llm / name).exists() for name in TOKENIZER_FILES) else None
+    state = _read(options, empty)
     if tokenizer is None:
         reporter.warn(f"{options.llm}: no tokenizer, which decoding text needs")
-    state = _read(options, empty)
     reporter.info(f"{len(state):,} tensors read, {sum(part.numel() for part in state.values()):,} numbers, all placed")
     if options.dry_run:
         return
