@@ -22,7 +22,7 @@ import typer
 from batcli import __version__
 from batcli.core import config as configuration
 from batcli.core import options as opts
-from batcli.core.errors import BatError, ExitCode, InputError, Stopped
+from batcli.core.errors import BatError, ExitCode, GateMissed, InputError, Stopped
 from batcli.ui import Terminal
 
 CONTEXT = {"auto_envvar_prefix": "BAT", "help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -167,8 +167,7 @@ class _expected_errors:
         if error is None or isinstance(error, (typer.Exit, SystemExit)):
             return
         if isinstance(error, BrokenPipeError):
-            # The reader of our output has seen enough, as in `bat score … | head -1`.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             raise typer.Exit(ExitCode.DONE) from None
         if isinstance(error, KeyboardInterrupt):
             error = Stopped(ExitCode.INTERRUPTED)
@@ -181,6 +180,11 @@ class _expected_errors:
             raise typer.Exit(error.exit_code) from None
         print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
         raise typer.Exit(ExitCode.UNEXPECTED) from None
+
+
+def _discard_output() -> None:
+    """The reader of our output has seen enough, as in `bat score … | head -1`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _raise_terminated(number: int, frame: object) -> None:
@@ -270,8 +274,10 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
     opts.ScoreOptions,
     """
     bat score preds.jsonl
-    bat score preds.jsonl --baseline random --format json -o scores.json
-    bat decode run demo -o - | bat score - --format md
+    bat score preds.jsonl zeroed.jsonl --baseline random --published
+    bat score preds.jsonl --against before.jsonl --fail-under B.doa_acc=0.7 --fail-over DOA.der=0.2
+    bat decode run demo -o - | bat score - --format json | jq .paper_table
+    bat score theirs.jsonl --field prediction=response --field answer=target --type DOA
     """,
 )
 def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
@@ -280,7 +286,34 @@ def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     from batcli.metrics.report import FORMATS
     from batcli.score import score
 
-    write_text(options.output, FORMATS[options.format](score(options, terminal)))
+    scores = score(options, terminal)
+    missed = [str(verdict) for verdict in scores.verdicts if not verdict.passed]
+    for verdict in scores.verdicts:
+        if verdict.passed:
+            terminal.info(f"gate passed: {verdict}")
+    try:
+        if scores.systems:
+            write_text(options.output, FORMATS[options.format](scores))
+    except BrokenPipeError:
+        _discard_output()
+    if missed:
+        raise GateMissed(f"gate missed: {'; '.join(missed)}")
+
+
+@command(
+    prepare,
+    "demo",
+    opts.DemoOptions,
+    """
+    bat prepare demo demo
+    bat prepare demo small --clips 8 --rooms 40 --count 400 --eval-count 200
+    """,
+)
+def _demo(options: opts.DemoOptions, terminal: Terminal) -> None:
+    """Make a whole dataset from nothing: clips, rooms and questions; no download."""
+    from batcli.prepare.demo import demo
+
+    demo(options, terminal)
 
 
 @command(

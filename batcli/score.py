@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
+from batcli.core.catalogue import Reverb
 from batcli.core.catalogue import read_labels as read_label_file
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, require_writable, write_text
-from batcli.core.jsonl import write_records
+from batcli.core.files import STDIO, inside, require_writable, write_text
+from batcli.core.jsonl import read_records, write_records
 from batcli.core.options import ScoreOptions
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import FAMILIES, FIELDS, QUESTION_TYPES
+from batcli.core.schema import FAMILIES, FIELDS, QUESTION_TYPES, Source
 from batcli.metrics import detection, embed, localization, reasoning
 from batcli.metrics.report import Comparison, Difference, Scores, System, TypeScores, Verdict, paper_columns, to_junit
 from batcli.metrics.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
 from batcli.questions import baselines
-from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_labels, read_yes_no, split_labels
+from batcli.questions.answers import (
+    Vocabulary,
+    read_distance,
+    read_doa,
+    read_labels,
+    read_yes_no,
+    split_labels,
+    write_doa,
+)
 from batcli.questions.predictions import (
     LABEL_TYPES,
     NOT_SAID,
@@ -57,6 +68,22 @@ class Measured:
     parts: dict[str, detection.Parts]  # per question: what the ratios among the metrics are made of
     details: dict[str, Any]
     unread: dict[str, np.ndarray]  # part of an answer → (n,) bool: asked for, and not read
+    said_metres: np.ndarray | None = None  # (n,), where the answer has a distance
+
+    def badness(self) -> np.ndarray:
+        """(n,) how wrong each answer is: 0 is right. What could not be read is the least of what is wrong."""
+        parts = {name: above for name, (above, _) in self.parts.items()}
+        if self.kind in PLACE_TYPES:
+            wrong_words = 3.0 - sum(parts[name] for name in localization.AXIS_METRICS)
+            found = wrong_words + parts["der"] * np.minimum(parts["distance_mae"], 9.0) / 10.0
+        elif "label_f1" in parts:
+            both, sizes = self.parts["label_f1"]
+            found = 1.0 - both / sizes
+        elif "der" in parts:
+            found = parts["der"] * parts["distance_mae"]
+        else:
+            found = 1.0 - next(iter(parts.values()))
+        return np.where(parts["answered"] > 0, found, 1e-3)
 
 
 def measure(
@@ -70,11 +97,14 @@ def measure(
     parts: dict[str, detection.Parts] = {}
     details: dict[str, Any] = {}
     unread: dict[str, np.ndarray] = {}
+    metres_said: np.ndarray | None = None
 
     def share(name: str, of: np.ndarray) -> None:
         parts[name] = of.astype(float), every
 
     def distances(said_metres: np.ndarray, metres: np.ndarray) -> None:
+        nonlocal metres_said
+        metres_said = said_metres
         unread["distance"] = np.isnan(said_metres)
         share("der", localization.distance_wrong(said_metres, metres))
         error = np.where(unread["distance"], 0.0, np.abs(said_metres - metres))
@@ -115,7 +145,7 @@ def measure(
         share("binary_acc", reasoning.agreement(said_codes, codes))
     share("answered", ~np.any(list(unread.values()), axis=0))
     statistics.append(Ratios.of(parts, clusters))
-    return Measured(kind, rows, statistics, parts, details, unread)
+    return Measured(kind, rows, statistics, parts, details, unread, metres_said)
 
 
 def _of_texts(file: Predictions, ids: np.ndarray, read: Callable[[str], Any], missing: Any) -> np.ndarray:
@@ -336,6 +366,8 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
         if options.unparsed:
             count = write_records(options.unparsed, _unparsed(answers(), columns[0], first))
             reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
+        if options.report:
+            write_report(options, result, answers(), columns[0], first, dataset)
     if options.junit:
         write_text(options.junit, to_junit(result))
     return result
@@ -367,6 +399,12 @@ def _check_options(options: ScoreOptions, gates: Sequence[Any]) -> None:
     for path in (options.output, options.junit, options.unparsed):
         if path is not None and path != STDIO:
             require_writable(path.parent)
+    if options.report:
+        require_writable(options.report)
+        try:
+            import matplotlib  # noqa: F401  (before the work, not after it)
+        except ImportError:
+            raise InputError("needs matplotlib", "--report", "pip install 'batcli[plot]'") from None
 
 
 def _label_names(options: ScoreOptions, dataset: Dataset | None) -> tuple[list[str] | None, Path | None]:
@@ -452,3 +490,112 @@ def _unparsed(answers: Iterator[Answered], file: Predictions, measured: Sequence
             said = int(file.said[row])
             text = None if said == NOT_SAID else file.texts[said]
             yield {**answer.record, "prediction": text, "not_read": missing[row]}
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+WORST = 6
+"""Cases of each type on the page."""
+
+
+def write_report(
+    options: ScoreOptions,
+    result: Scores,
+    answers: Iterator[Answered],
+    file: Predictions,
+    measured: Sequence[Measured],
+    dataset: Dataset | None,
+) -> None:
+    """`index.html` in the report's folder, about the first system."""
+    import pandas
+
+    from batcli.metrics.page import AXES, Case, page
+
+    assert options.report is not None
+    reverbs = _all_reverbs(dataset) if dataset else {}
+    links = _scene_links(options.scenes, options.report) if options.scenes else {}
+    worst = {row: order for found in measured for order, row in enumerate(_worst(found))}
+    with_distance = {
+        int(row): (found, place)
+        for found in measured
+        if found.said_metres is not None
+        for place, row in enumerate(found.rows)
+    }
+    places, cases = [], []
+    for row, answer in enumerate(answers):
+        if row in with_distance:
+            places.append(_located(answer, *with_distance[row], reverbs))
+        if row in worst:
+            said = int(file.said[row])
+            text = "(no answer)" if said == NOT_SAID else file.texts[said]
+            files = links.get(answer.scene) or _source_links(answer.scene, dataset, options.report)
+            case = Case(answer.kind, answer.question, answer.truth, text, " + ".join(answer.scene), files)
+            cases.append((QUESTION_TYPES.index(answer.kind), worst[row], case))
+    frame = pandas.DataFrame(places, columns=["kind", "truth", "said", "near", "right", *AXES])
+    ordered = [case for _, _, case in sorted(cases, key=lambda entry: entry[:2])]
+    write_text(options.report / "index.html", page(result, frame, ordered))
+
+
+def _worst(found: Measured) -> list[int]:
+    """Rows of the worst answers, the worst first."""
+    badness = found.badness()
+    return [int(found.rows[place]) for place in np.argsort(-badness, kind="stable")[:WORST] if badness[place] > 0]
+
+
+def _located(answer: Answered, found: Measured, place: int, reverbs: Mapping[str, Reverb]) -> dict[str, Any]:
+    """One row of the page's pictures."""
+    assert found.said_metres is not None
+    row = {
+        "kind": answer.kind,
+        "truth": read_distance(answer.truth),
+        "said": found.said_metres[place],
+        "near": 1.0 - found.parts["der"][0][place],
+    }
+    row["distance"] = row["truth"]
+    if answer.kind not in PLACE_TYPES:
+        return row
+    row["right"] = found.parts["doa_acc"][0][place]
+    # Which of two sources was asked about, the true answer tells; if both fit, neither is taken.
+    fitting = [
+        reverb
+        for name in answer.scene[1::2]
+        if (reverb := reverbs.get(name)) and write_doa(reverb.position) == answer.truth
+    ]
+    if len(fitting) == 1:
+        position, extra = fitting[0].position, fitting[0].extra
+        row |= {"azimuth": position.azimuth, "elevation": position.elevation, "distance": position.distance}
+        row |= {name: extra[name] for name in ("rt60", "drr") if isinstance(extra.get(name), (int, float))}
+    return row
+
+
+def _all_reverbs(dataset: Dataset) -> dict[str, Reverb]:
+    found: dict[str, Reverb] = {}
+    for name, split in dataset.splits.items():
+        if split.reverbs is not None:
+            found |= dataset.reverbs(name)
+    return found
+
+
+def _address(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+
+def _scene_links(folder: Path, report: Path) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """Of the scenes that `bat spatialize` rendered: ids → link to the WAV."""
+    links = {}
+    for where, record in read_records(folder / "scenes.jsonl"):
+        try:
+            ids = tuple(part for source in record["sources"] for part in (source["audio_id"], source["reverb_id"]))
+            if record["file"] is not None:
+                links[ids] = [(record["file"], _address(inside(folder, record["file"], where), report))]
+        except (KeyError, TypeError):
+            raise InputError("not a scene of `bat spatialize`", where) from None
+    return links
+
+
+def _source_links(scene: Sequence[str], dataset: Dataset | None, report: Path) -> list[tuple[str, str]]:
+    """Clips and BRIRs of a scene, where the dataset is known."""
+    if dataset is None:
+        return []
+    files = [path for pair in zip(scene[::2], scene[1::2], strict=True) for path in dataset.files_of(Source(*pair))]
+    return [(path.name, _address(path, report)) for path in files if path.exists()]

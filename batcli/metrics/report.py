@@ -307,7 +307,7 @@ def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def _sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
+def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
     """(heading, rows, note) of each table."""
     settings = scores.settings
     interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
@@ -322,8 +322,7 @@ def _sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
 
 
 def to_table(scores: Scores) -> str:
-    sections = (f"{_aligned(rows)}{note and note + chr(10)}" for _, rows, note in _sections(scores))
-    return "\n".join(sections)
+    return "\n".join(f"{_aligned(rows)}{note and note + chr(10)}" for _, rows, note in sections(scores))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -346,7 +345,7 @@ def to_markdown(scores: Scores) -> str:
     gates = "".join(f"- {'✅' if v.passed else '❌'} {_escaped(str(v))}\n" for v in scores.verdicts)
     parts = [f"### Gates\n\n{gates}"] if gates else []
     parts += [
-        f"### {head}\n\n{_pipes(rows)}{note and chr(10) + note + chr(10)}" for head, rows, note in _sections(scores)
+        f"### {head}\n\n{_pipes(rows)}{note and chr(10) + note + chr(10)}" for head, rows, note in sections(scores)
     ]
     return "\n".join(parts)
 

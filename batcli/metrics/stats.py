@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -111,6 +112,15 @@ def interval(value: float, samples: np.ndarray, reflected: bool = False) -> tupl
         least = 0.0 if samples.min() >= 0.0 else -1.0  # of a score, and of a difference of two
         low, high = max(least, 2.0 * value - high), min(1.0, 2.0 * value - low)
     return float(low), float(high)
+
+
+def wilson(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % score interval (1927) of shares of independent trials: (low, high)."""
+    z = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0)
+    share, weight = hits / trials, z * z / trials
+    middle = (share + weight / 2.0) / (1.0 + weight)
+    reach = z * np.sqrt(share * (1.0 - share) / trials + weight / (4.0 * trials)) / (1.0 + weight)
+    return middle - reach, middle + reach
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -9,7 +9,8 @@ prior-by-wording
     numbers left out; the type's, where fewer than 20 have it.
 
 Direction and distance are chosen apart, and the distance so that most true ones are no more than
-0.5 m away. Frequencies come from other questions where given (a training split), and otherwise from
+0.5 m away. Where a question names the events to choose from, what counts is which of them it is: the
+first, or the second. Frequencies come from other questions where given (a training split), and otherwise from
 the scored questions themselves: then they flatter the baseline, the more the fewer questions there
 are, and are the most that anyone could know without listening.
 """
@@ -53,16 +54,38 @@ def wording_of(question: str, vocabulary: Vocabulary) -> str:
     return " ".join(filter(None, kept))
 
 
+def _named(question: str, vocabulary: Vocabulary) -> list[str]:
+    """The events that a question names, in its order."""
+    found = (vocabulary.names[number] for _, _, number in find_labels(words_of(question), vocabulary))
+    return list(dict.fromkeys(found))
+
+
+def _parts(answer: Answered, vocabulary: Vocabulary) -> list[str]:
+    """What is counted of a true answer; `#1` is the second event that the question names."""
+    if answer.kind in PLACE_TYPES:
+        return [part.strip() for part in answer.truth.split(";")]
+    named = _named(answer.question, vocabulary) if answer.kind == "MIXUP_NONBINARY_SOURCE" else []
+    return [f"#{named.index(answer.truth)}" if answer.truth in named else answer.truth]
+
+
+def _text(parts: str, question: str, vocabulary: Vocabulary) -> str:
+    """An answer to `question` from its parts, joined."""
+    if not parts.startswith("#"):
+        return parts
+    named = _named(question, vocabulary)
+    return named[min(int(parts[1:]), len(named) - 1)] if named else ""
+
+
 def count_answers(answers: Iterable[Answered], vocabulary: Vocabulary) -> Prior:
     prior = Prior({}, {})
     for answer in answers:
-        prior.whole.setdefault(answer.kind, Counter())[answer.truth] += 1
-        parts = answer.truth.split(";") if answer.kind in PLACE_TYPES else [answer.truth]
+        parts = _parts(answer, vocabulary)
+        prior.whole.setdefault(answer.kind, Counter())["; ".join(parts)] += 1
         for wording in ("", wording_of(answer.question, vocabulary)):
             counts = prior.parts.setdefault((answer.kind, wording), [])
             counts += [Counter() for _ in parts[len(counts) :]]
             for count, part in zip(counts, parts, strict=False):
-                count[part.strip()] += 1
+                count[part] += 1
     return prior
 
 
@@ -102,9 +125,9 @@ def answer_without_listening(
             raise InputError(f"no {answer.kind} among the questions of --prior", hint="give a split that has them")
         if name == "random":
             choices, ends = drawn[answer.kind]
-            text = choices[int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))]
+            parts = choices[int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))]
         else:
             key = answer.kind, wording_of(answer.question, vocabulary) if name == "prior-by-wording" else ""
-            text = chosen[key] = chosen.get(key) or commonest(prior, *key)
-        said[row] = texts.setdefault(text, len(texts))
+            parts = chosen[key] = chosen.get(key) or commonest(prior, *key)
+        said[row] = texts.setdefault(_text(parts, answer.question, vocabulary), len(texts))
     return replace(file, name=name, said=said, texts=list(texts), answered=True)
