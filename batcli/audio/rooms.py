@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -394,12 +395,16 @@ def draw_scene(
     rt60: tuple[float, float] = (0.15, 0.9),
     size: Vector | None = None,
     max_distance: float = 10.0,
+    spread: Literal["near", "even"] = "near",
 ) -> tuple[Room, Listener, list[Vector]]:
     """A room, a listener in it, and one source in each of `octants` (listener's axes, metres).
 
-    Distances. A room has a reach, log-uniform from 1.5 m to max_distance; its sources are spread
-    log-uniformly from 0.5 m to there, one in each of as many equal steps. So each dB of the level
-    cue is as common as any other, near sources are heard directly and far ones through the room.
+    Distances. `near`: a room has a reach, log-uniform from 1.5 m to max_distance, and its sources
+    are spread log-uniformly from 0.5 m to there, one in each of as many equal steps. Each dB of
+    the level cue is then about as common as any other, and most sources are heard directly.
+    `even`: the reach is max_distance with probability 1/2, else uniform below it, and sources are
+    spread as over a floor of that reach (density in proportion to distance − 0.5 m). Over many
+    rooms this makes the distance uniform from 0.5 m to max_distance; most rooms are then halls.
     Directions. Azimuth uniform in the octant's quadrant, whatever the room; height uniform between
     the ear and floor or ceiling, which is uniform over the sphere where the room allows it. The
     listener's yaw is uniform, and the farther sources are where the room has space in its heading.
@@ -413,9 +418,7 @@ def draw_scene(
             raise InputError(f"a room of {_shape(size)} m is too small", hint=f"at least {SMALLEST:g} m each way")
         max_distance = min(max_distance, math.hypot(*size))
     count = len(octants)
-    farthest = max(max_distance, NEAREST)
-    reach = max(farthest * (min(SMALLEST_REACH, farthest) / farthest) ** rng.random(), NEAREST)
-    distances = NEAREST * (reach / NEAREST) ** ((np.arange(count) + rng.random(count)) / count)
+    distances = _draw_distances(rng, count, max_distance, spread)
     azimuth = rng.random(count) * np.pi / 2  # from the right towards the front: mirrored where needed
     signs = np.array([(o.side == "right", o.height == "above", o.depth == "behind") for o in octants]) * 2.0 - 1
     directions = np.stack([np.cos(azimuth), rng.random(count), np.sin(azimuth)], -1) * signs
@@ -427,6 +430,17 @@ def draw_scene(
                 if sources is not None:
                     return draw_room(rng, room_size, rt60), listener, sources
         distances = NEAREST + (distances - NEAREST) * 0.85
+
+
+def _draw_distances(rng: np.random.Generator, count: int, farthest: float, spread: Literal["near", "even"]) -> Array:
+    """Metres [count], ascending: see `draw_scene`."""
+    farthest = max(farthest, NEAREST)
+    parts = (np.arange(count) + rng.random(count)) / count
+    if spread == "even":
+        reach = (farthest - NEAREST) * (1.0 if rng.random() < 0.5 else rng.random())
+        return NEAREST + reach * np.sqrt(parts)
+    reach = farthest * (min(SMALLEST_REACH, farthest) / farthest) ** rng.random()
+    return NEAREST * (reach / NEAREST) ** parts
 
 
 def _placed(size: Vector, listener: Listener, directions: Array, distances: Array) -> list[Vector] | None:

@@ -66,12 +66,15 @@ class RoomsOptions(Options):
     rooms: int = option(100, "How many rooms.", min=1)
     sources: int = option(4, "Sources, and so BRIRs, per room.", min=1)
     split: Literal["train", "eval"] = option("train", "Which split; no room is in both.")
-    hrtf: str = option("kemar", "kemar, sphere (analytic, needs no data) or a SOFA file.")
+    hrtf: str = option("kemar", "kemar, sphere (analytic, needs no data) or a SOFA file (needs batcli[sofa]).")
     channels: Literal["binaural", "mono"] = option("binaural", "Two ears, or one point without a head.")
     rt60: str = option("0.15:0.9", "Reverberation time in seconds: one value, or LOW:HIGH.")
     size: str = option("", "Room size WIDTHxLENGTHxHEIGHT in metres [default: drawn].")
     max_distance: float = option(10.0, "Farthest source, metres.", min=0.5, max=50)
-    plot: Path | None = option(None, "Also draw the first room to this PNG (needs batcli[plot]).")
+    spread: Literal["near", "even"] = option(
+        "near", "Distances: near, each dB of level as common as any; even, each metre, which takes halls."
+    )
+    plot: Path | None = option(None, "Also draw the first room to this PNG, PDF or SVG (needs batcli[plot]).")
     jobs: int = option(0, "Processes; 0: one per processor.", min=0)
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Settings:
     rt60: tuple[float, float]  # seconds
     size: Vector | None  # width, height, length in metres
     max_distance: float
+    spread: Literal["near", "even"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _settings(options: RoomsOptions, hrtf: Hrtf) -> Settings:
         _range(options.rt60),
         _size(options.size) if options.size else None,
         options.max_distance,
+        options.spread,
     )
 
 
@@ -182,7 +184,7 @@ def _draw(settings: Settings, number: int) -> tuple[np.random.Generator, Room, L
     for source in range(number * settings.sources, (number + 1) * settings.sources):
         deal, place = divmod(source, len(OCTANTS))
         octants.append(OCTANTS[np.random.default_rng([*seed, deal, 8]).permutation(len(OCTANTS))[place]])
-    return rng, *draw_scene(rng, octants, settings.rt60, settings.size, settings.max_distance)
+    return rng, *draw_scene(rng, octants, settings.rt60, settings.size, settings.max_distance, settings.spread)
 
 
 def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:

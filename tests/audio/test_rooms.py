@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import signal
+from scipy import signal, stats
 
 from batcli.audio import hrtf as heads
 from batcli.audio import rooms
@@ -405,6 +405,28 @@ def test_rooms_differ_in_size_and_reverberation():
     assert min(rt60) < 0.25
     assert max(rt60) > 0.75
     assert np.percentile(volumes, 90) > 4 * np.percentile(volumes, 10)
+
+
+@pytest.mark.parametrize("spread", ["near", "even"])
+def test_directions_are_even(spread):
+    scenes = [draw_scene(generator(seed), OCTANTS, spread=spread) for seed in range(200)]
+    positions = [locate((0.0, 0.0, 0.0), source) for _, _, sources in scenes for source in sources]
+    counts, _ = np.histogram([p.azimuth for p in positions], np.arange(0, 361, 15))
+    assert stats.chisquare(counts).pvalue > 0.001
+    up, down = ([p.elevation for p in positions if (p.elevation > 0) is above] for above in (True, False))
+    assert np.median(up) == pytest.approx(-np.median(down), abs=6)
+
+
+def test_distances_are_even_over_metres_or_over_decibels():
+    def distances(spread: str) -> np.ndarray:
+        drawn = [draw_scene(generator(seed), OCTANTS[:4], spread=spread)[2] for seed in range(500)]
+        return np.array([math.hypot(*source) for sources in drawn for source in sources])
+
+    even = np.histogram(distances("even"), np.linspace(0.5, 10, 20))[0]
+    assert (np.abs(even / even.mean() - 1) < 0.35).all(), even
+    near = np.histogram(np.log2(distances("near")), np.arange(-1, 3.1))[0]  # octaves of 6 dB from 0.5 m
+    assert (near > 0.05 * near.sum()).all(), near
+    assert near[0] > near[1] > near[2] > near[3]
 
 
 def test_materials_decide_the_colour_of_the_reverberation():
