@@ -431,4 +431,4 @@ def _torso(directions: Array, size: int) -> NDArray[np.complexfloating]:
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     echo = 1 + 0.4 * above * np.exp(-2j * np.pi * frequencies * 2 * 0.17 * above / SPEED_OF_SOUND)
     corner = 1j * frequencies / 1500.0
-    return echo * (1 + corner * (1 - 0.8 * below)) / (1 + corner)
+    return echo * (1 + corner * (1 - 0.8 * below**2)) / (1 + corner)
