@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,20 @@ class Encoding(NamedTuple):
 
     tokens: Tensor  # (B, T, encoder dim)
     sources: Tensor | None = None  # (B, K, source dim): one token per source, from encoders that make them
+
+    def to(self, device: str | torch.device) -> Encoding:
+        return Encoding(self.tokens.to(device), None if self.sources is None else self.sources.to(device))
+
+    def row(self, number: int) -> Encoding:
+        """One scene of the batch, as a batch of one that keeps nothing else in memory."""
+        only = slice(number, number + 1)
+        return Encoding(self.tokens[only].clone(), None if self.sources is None else self.sources[only].clone())
+
+
+def stack(encodings: Sequence[Encoding]) -> Encoding:
+    """Batches of scenes as one."""
+    sources = [encoding.sources for encoding in encodings if encoding.sources is not None]
+    return Encoding(torch.cat([encoding.tokens for encoding in encodings]), torch.cat(sources) if sources else None)
 
 
 class Answered(NamedTuple):
@@ -199,9 +214,6 @@ def load_llm(
     """
     llm_config(folder)
     quiet()
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
     loader: Any = AutoModelForCausalLM  # its type leaves out what output_loading_info returns
     try:
         llm, info = loader.from_pretrained(
@@ -209,7 +221,7 @@ def load_llm(
             dtype=dtype,
             device_map={"": device} if quantize else None,
             attn_implementation=attention,
-            quantization_config=quantization if quantize else None,
+            quantization_config=_four_bits(dtype) if quantize else None,
             local_files_only=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # to name them below
@@ -224,6 +236,12 @@ def load_llm(
         if keys:
             raise InputError(f"{what}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
     return llm
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 
@@ -170,6 +171,17 @@ def test_half_precision_language_model_and_full_precision_projector(llm_folder):
     loss, _ = bat(Encoding(torch.randn(2, 9, 16)), collate(PROMPTS[:2], ANSWERS[:2], PAD, END))
     assert loss.dtype == torch.float32
     assert loss.isfinite()
+
+
+def test_four_bits_work_or_say_what_is_not_installed(llm_folder):
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(InputError, match=r"bitsandbytes.*pip install 'batcli\[quantize\]'"):
+            load_llm(llm_folder, quantize=True)
+        return
+    bat = BAT(SMALL, load_llm(llm_folder, torch.bfloat16, quantize=True))
+    loss, _ = bat(Encoding(torch.randn(2, 9, 16)), collate(PROMPTS[:2], ANSWERS[:2], PAD, END))
+    loss.backward()
+    assert bat.projector.query.grad.isfinite().all()
 
 
 @pytest.fixture
