@@ -333,6 +333,42 @@ def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
     model(options, terminal)
 
 
+@command(
+    app,
+    "train",
+    opts.TrainOptions,
+    """
+    bat train demo -o run
+    bat train demo -o run --resume
+    accelerate launch -m batcli train DATA -o run --preset llama2-7b --llm Llama-2-7b-hf --precision bf16
+    """,
+)
+def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
+    """Train the encoder, then projector and language model, stage by stage; resumable."""
+    from batcli.train import train
+
+    train(options, terminal)
+
+
+@command(
+    app,
+    "decode",
+    opts.DecodeOptions,
+    """
+    bat decode run demo -o preds.jsonl
+    bat decode run demo -o - | bat score -
+    bat decode run --audio scene.wav --question "Where is the dog?"
+    """,
+)
+def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
+    """Answer the questions of a split, or one question about one recording."""
+    from batcli.decode import decode
+
+    answer = decode(options, terminal)
+    if answer is not None:
+        print(answer)
+
+
 def main() -> None:
     """The entry point `bat`."""
     app()

@@ -140,7 +140,6 @@ class TrainOptions(Options):
     resume: bool = option(False, "Go on where the run directory's last checkpoint stands.")
     overwrite: bool = option(False, "Throw away what the run directory holds.")
     split: str = option("train", "Split to learn from.")
-    valid_split: str = option("", "Split to validate on after each stage [default: none].")
     init: Path | None = option(None, "Run directory to start from: its encoder, projector and LoRA.")
     llm: Path | None = option(None, "Language model directory (llama2-7b).")
     batch_size: int = option(0, "Questions per step and process; 0: the preset's.", min=0)
@@ -152,8 +151,9 @@ class TrainOptions(Options):
     keep: int = option(2, "Checkpoints to keep.", min=1)
     log_every: int = option(10, "Updates between log lines.", min=1)
     workers: int = option(1, "Processes that render ahead.", min=0)
-    precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the language model's stages.")
-    device: str = option("auto", "auto, cpu, cuda, mps.")
+    cache_gb: float = option(100.0, "Most disk space for the scenes' encodings.", min=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic; bf16 is mixed precision.")
+    device: Literal["auto", "cpu"] = option("auto", "auto: the launcher's choice, a GPU where there is one.")
     max_bad: int = option(0, "Scenes that may fail before the exit code is 4.", min=0)
 
 
@@ -172,7 +172,7 @@ class DecodeOptions(Options):
     zero_audio: bool = option(False, "Control: the model hears nothing (its audio tokens are zero).")
     workers: int = option(1, "Processes that render ahead.", min=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the model.")
-    device: str = option("auto", "auto, cpu, cuda, mps.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the model runs.")
     max_bad: int = option(0, "Questions that may fail before the exit code is 4.", min=0)
 
 

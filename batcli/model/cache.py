@@ -19,20 +19,20 @@ MISSING, STORED, BAD = 0, 1, 2
 
 
 class EncodingCache:
-    """Room for `count` encodings: tokens (T, D) and, if there are any, sources (K, S), as float16."""
+    """Room for `count` encodings, each like the one of `sample` (B = 1), as float16."""
 
-    def __init__(
-        self, folder: Path, count: int, tokens: tuple[int, int], sources: tuple[int, int] | None, create: bool
-    ) -> None:
+    def __init__(self, folder: Path, count: int, sample: Encoding, create: bool) -> None:
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-        self.tokens = _map(folder / "tokens.f16", (count, *tokens), np.float16, create)
-        self.sources = _map(folder / "sources.f16", (count, *sources), np.float16, create) if sources else None
         self.state = _map(folder / "state.u8", (count,), np.uint8, create)
+        self.tokens = _map(folder / "tokens.f16", (count, *sample.tokens.shape[1:]), np.float16, create)
+        self.sources = None
+        if sample.sources is not None:
+            self.sources = _map(folder / "sources.f16", (count, *sample.sources.shape[1:]), np.float16, create)
 
     @staticmethod
-    def bytes_needed(count: int, tokens: tuple[int, int], sources: tuple[int, int] | None) -> int:
-        return count * (2 * int(np.prod(tokens)) + (2 * int(np.prod(sources)) if sources else 0) + 1)
+    def bytes_needed(count: int, sample: Encoding) -> int:
+        return count * (1 + 2 * sum(part.numel() for part in sample if part is not None))
 
     def missing(self) -> np.ndarray:
         """Positions that nobody has encoded yet."""

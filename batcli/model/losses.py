@@ -1,4 +1,4 @@
-"""What the encoder stage minimises: the published objective, and that of the source tokens."""
+"""What training minimises: the encoder's published objective, that of the source tokens, and the answers'."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from batcli.model.bat import BAT, Encoding
 from batcli.model.data import Heard
+from batcli.model.prompt import Tokens
 from batcli.model.sources import N_DISTANCES, SourceTokens
 from batcli.model.spatial_ast import SpatialAST
 
@@ -32,6 +34,22 @@ class EncoderObjective(nn.Module):
         if self.sources is not None:
             found |= of_sources(self.sources, heard)
         return found
+
+
+class AnswerObjective(nn.Module):
+    """`forward(encoding, tokens)` → the cross entropy of answers and their ends; the encoder stays as it is."""
+
+    def __init__(self, model: BAT) -> None:
+        super().__init__()
+        self.model = model
+
+    def train(self, mode: bool = True) -> AnswerObjective:
+        super().train(mode)
+        self.model.encoder.eval()
+        return self
+
+    def forward(self, encoding: Encoding, tokens: Tokens) -> dict[str, Tensor]:
+        return {"answers": self.model(encoding, tokens).loss}
 
 
 def published(encoder: SpatialAST, heard: Heard) -> dict[str, Tensor]:

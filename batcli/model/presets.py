@@ -180,8 +180,19 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 PRESETS = {
     "llama2-7b": ModelConfig(),
     "tiny": ModelConfig(
-        EncoderConfig(seconds=2.0, n_classes=20, dim=128, depth=2, heads=4, drop_path=0.0, frame_mask=32, band_mask=16),
-        QFormerConfig(layers=2, queries=8, dim=128, heads=4, dropout=0.0),
+        EncoderConfig(
+            seconds=2.0,
+            n_classes=20,
+            n_mels=64,
+            dim=96,
+            depth=2,
+            heads=4,
+            drop_path=0.0,
+            patch_mask=0.0,
+            frame_mask=32,
+            band_mask=8,
+        ),
+        QFormerConfig(layers=2, queries=4, dim=96, heads=4, dropout=0.0),
         lora=None,
         llm=LlmConfig(),
         sources=SourcesConfig(),

@@ -51,22 +51,23 @@ class SourceTokens(nn.Module):
         self.config = config
         c = config
         self.register_buffer("mel", torch.from_numpy(mel_filterbank(c.bands)), persistent=False)  # (F, bands)
+        # Levels span 100 dB, so everything is standardised before it is weighed: without it the same
+        # 13,000 scenes named 77 % instead of 98 % of single events.
+        self.standardise = nn.BatchNorm1d(3 * c.bands, affine=False)
         self.trunk = nn.Sequential(
-            nn.Conv1d(2 * c.bands, c.hidden, 3, padding=1),
-            nn.GELU(),
-            nn.Conv1d(c.hidden, c.hidden, 3, padding=1),
-            nn.GELU(),
-            nn.Conv1d(c.hidden, c.hidden, 3, padding=1),
-            nn.GELU(),
+            *_layer(3 * c.bands, c.hidden), *_layer(c.hidden, c.hidden), *_layer(c.hidden, c.hidden)
         )
         self.event_attention = nn.Conv1d(c.hidden, n_events, 1)
         self.event_logits = nn.Conv1d(c.hidden, n_events, 1)
         self.event_embedding = nn.Embedding(n_events, c.event_dim)
+        nn.init.normal_(self.event_embedding.weight, std=0.5)
         self.query = nn.Linear(c.event_dim, c.hidden)
-        self.cell_weights = nn.Sequential(nn.LayerNorm(c.hidden), nn.Linear(c.hidden, 2 * c.bands))
+        self.cell_weights = nn.Linear(c.hidden, 2 * c.bands)
+        self.standardise_pooled = nn.BatchNorm1d((CUES + 1) * c.bands, affine=False)
         self.read = nn.Sequential(
-            nn.Linear(CUES * c.bands + c.bands + c.event_dim, 2 * c.hidden),
+            nn.Linear((CUES + 2) * c.bands + c.event_dim, 2 * c.hidden),
             nn.GELU(),
+            nn.Dropout(0.1),
             nn.Linear(2 * c.hidden, c.hidden),
             nn.GELU(),
         )
@@ -98,8 +99,9 @@ class SourceTokens(nn.Module):
 
     def hear(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Cues → (states (B, blocks, hidden), event logits (B, n_events))."""
-        levels = cues[:, :2].transpose(2, 3).flatten(1, 2)  # (B, 2 · bands, blocks)
-        states = self.trunk(levels)
+        coherence = cues[:, 3:5].square().sum(1, keepdim=True)  # high where the direct sound prevails
+        shown = torch.cat([cues[:, :2], coherence], 1).transpose(2, 3).flatten(1, 2)  # (B, 3 · bands, blocks)
+        states = self.trunk(self.standardise(shown))
         weights = self.event_attention(states).softmax(-1)
         return states.transpose(1, 2), (weights * self.event_logits(states)).sum(-1)
 
@@ -111,8 +113,12 @@ class SourceTokens(nn.Module):
         loudness = 2 * (cues[:, 0] + cues[:, 1]).unsqueeze(1)  # the log of the geometric mean power
         weights = (logits + loudness).softmax(2)
         pooled = torch.einsum("bktf,bctf->bkcf", weights, cues)
+        level = pooled[:, :, :2].sum(2, keepdim=True)
+        shape = level - level.mean(-1, keepdim=True)  # the spectrum without its level: what the pinna changes
+        features = torch.cat([pooled, shape], 2)
+        features = self.standardise_pooled(features.flatten(0, 1).flatten(1)).view_as(features)
         use = (gate * weights).sum(2).sigmoid()  # (B, K, bands): is the event in this band at all?
-        features = torch.cat([(pooled * use.unsqueeze(2)).flatten(2), use, embedding], -1)
+        features = torch.cat([(features * use.unsqueeze(2)).flatten(2), use, embedding], -1)
         hidden = self.read(features)
         return Located(self.direction(hidden), self.words(hidden), self.distance(hidden), hidden)
 
@@ -132,3 +138,6 @@ class SourceTokens(nn.Module):
         ]
         return torch.cat(parts, -1), logits
 
+
+def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Conv1d(inputs, outputs, 3, padding=1), nn.BatchNorm1d(outputs), nn.GELU()

@@ -49,7 +49,8 @@ def save(
     weights, moments = get_state_dict(module, optimizer, options=SAVING)
     torch.save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
-        save_file({name: value.contiguous() for name, value in weights.items()}, temporary / "weights.safetensors")
+        tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, torch.Tensor)}
+        save_file(tensors, temporary / "weights.safetensors")
         torch.save(moments, temporary / "optimizer.pt")
         write_json(temporary / "state.json", asdict(place))
     accelerator.wait_for_everyone()
@@ -81,7 +82,7 @@ def newest(run: Path) -> tuple[Path, Place] | None:
 def load(folder: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a state back into a module and an optimizer that were built as they were when it was saved."""
     try:
-        weights = load_file(folder / "weights.safetensors")
+        weights: dict[str, Any] = dict(load_file(folder / "weights.safetensors"))
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         own = folder / f"random-{accelerator.process_index}.pt"
         random = torch.load(own, weights_only=True) if own.exists() else None

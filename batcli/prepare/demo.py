@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from batcli.prepare.rooms import rooms
 from batcli.questions.generate import generate
 
 SAMPLE_RATE = 32_000
+RT60 = "0.15:0.6"  # seconds: furnished rooms
 EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
 UNFINISHED = ".tmp-demo.json"
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
@@ -57,7 +57,8 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
                 reverb=root / dataset.reverb_root,
                 rooms=n_rooms[split],
                 sources=options.sources,
-                split=split,  # type: ignore[arg-type]
+                split=split,
+                rt60=RT60,
                 seed=options.seed,
                 jobs=jobs,
             ),
@@ -90,7 +91,7 @@ def _claim(root: Path, facts: dict) -> bool:
 
 
 def _labels_csv() -> str:
-    rows = [f'{number},{mid},"{name}"' for number, (mid, name) in enumerate(LABELS)]
+    rows = [f'{number},{label.mid},"{label.name}"' for number, label in enumerate(LABELS)]
     return "\n".join([",".join(LABEL_COLUMNS), *rows]) + "\n"
 
 
@@ -104,7 +105,7 @@ def _make_clips(dataset: Dataset, split: str, count: int, options: DemoOptions, 
     function = partial(_make_clip, folder=folder, split=split, seed=options.seed, seconds=options.seconds)
     ids = list(reporter.track(run_jobs(function, todo, jobs), f"{split} clips", len(todo)))
     entries = [
-        {"folder": split, "id": clip_id, "label": [LABELS[number][0]]}
+        {"folder": split, "id": clip_id, "label": [LABELS[number].mid]}
         for clip_id, (number, _) in zip(ids, todo, strict=True)
     ]
     write_json(_clips_file(dataset.root, split), entries)
@@ -113,7 +114,7 @@ def _make_clips(dataset: Dataset, split: str, count: int, options: DemoOptions, 
 def _make_clip(which: tuple[int, int], folder: Path, split: str, seed: int, seconds: float) -> str:
     """Write one clip, unless it is there, and return its id."""
     number, take = which
-    name = "".join(c if c.isalnum() else "-" for c in LABELS[number][1].lower()).replace("--", "-")
+    name = "".join(c if c.isalnum() else "-" for c in LABELS[number].name.lower()).replace("--", "-")
     clip_id = f"{name}-{take:04d}"
     path = folder / f"{clip_id}.wav"
     if not path.exists():

@@ -1,0 +1,257 @@
+"""`bat decode`: questions in, answers out: for a split as JSONL, for one recording as text.
+
+Each distinct scene is rendered and encoded once, whatever the number of its questions; questions
+are answered in batches of like length and written in their own order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from batcli.audio.io import read_binaural
+from batcli.audio.render import Settings
+from batcli.core.dataset import Dataset, open_dataset
+from batcli.core.errors import InputError, TooManyBad
+from batcli.core.files import STDIO, require_writable, sha256, write_json, writing
+from batcli.core.jsonl import dump
+from batcli.core.manifest import describe
+from batcli.core.options import DecodeOptions, require
+from batcli.core.parts import Parts, key_of
+from batcli.core.progress import SILENT, Reporter
+from batcli.core.schema import Question, Scene
+from batcli.core.work import rank_and_world, share
+from batcli.model import checkpoint
+from batcli.model.bat import BAT, Encoding, stack
+from batcli.model.data import GivenScenes, as_list, one_thread
+from batcli.model.presets import SAMPLE_RATE
+from batcli.model.prompt import collate_prompts, encode, padding_id
+from batcli.model.prompt import decode as to_text
+
+WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
+SCENES_KEPT = 2_048  # encodings in memory
+ENCODE_BATCH = 16
+
+
+@dataclass
+class Listener:
+    """A model that answers, with the encodings of the scenes that it heard last."""
+
+    options: DecodeOptions
+    model: BAT
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    heard: OrderedDict[Scene, Encoding | dict[str, str]] = field(default_factory=OrderedDict)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.model.config.encoder.seconds)
+
+
+def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
+    """Answer one question about one recording (returned), or all questions of a split (written).
+
+    Raises InputError before any work when an input or the output cannot be used, Stopped after a
+    signal (what is answered is kept), TooManyBad when more questions failed than `max_bad`.
+    """
+    if (options.data is None) == (options.audio is None):
+        raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
+    if options.data is None:
+        return _one(options, reporter)
+    _split(options, open_dataset(options.data), reporter)
+    return None
+
+
+def _listener(options: DecodeOptions) -> Listener:
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    model, tokenizer, _ = checkpoint.load_run(options.run, device, dtype)
+    if tokenizer is None:
+        raise InputError("holds no tokenizer", options.run, "the language model's directory had none")
+    return Listener(options, model, tokenizer, device)
+
+
+def _one(options: DecodeOptions, reporter: Reporter) -> str | None:
+    require(options, "question")
+    assert options.audio is not None
+    assert options.question is not None
+    audio = read_binaural(options.audio, SAMPLE_RATE)
+    checkpoint.require_finished(options.run)
+    if options.dry_run:
+        reporter.info(f"{options.audio}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
+        return None
+    listener = _listener(options)
+    length = listener.settings.length
+    if audio.shape[1] > length:
+        reporter.warn(f"{options.audio}: the model hears the first {listener.settings.seconds:g} s")
+    waveform = torch.zeros(2, length)
+    waveform[:, : audio.shape[1]] = torch.from_numpy(audio[:, :length])
+    with torch.inference_mode():
+        encoding = listener.model.encode(waveform[None].to(listener.device))
+        return _answer(listener, [options.question], encoding)[0]
+
+
+def _answer(listener: Listener, questions: Sequence[str], encoding: Encoding) -> list[str]:
+    options, tokenizer = listener.options, listener.tokenizer
+    pad, end = padding_id(tokenizer), tokenizer.eos_token_id
+    prompts = collate_prompts(encode(tokenizer, questions)[0], pad)
+    moved = type(prompts)(*(part.to(listener.device) for part in prompts))
+    ids = listener.model.generate(
+        encoding, moved, pad, end, options.num_beams, options.max_new_tokens, options.zero_audio
+    )
+    return to_text(tokenizer, ids)
+
+
+# ---- a split --------------------------------------------------------------------------------------
+
+
+def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None:
+    require(options, "output")
+    assert options.output is not None
+    file = dataset.questions_file(options.split)
+    questions = list(islice(dataset.questions(options.split), options.limit or None))
+    scenes = {question.scene for question in questions}
+    if not questions:
+        raise InputError("no questions", file)
+    checkpoint.require_finished(options.run)
+    if options.output != STDIO:
+        require_writable(options.output.parent)
+    reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes")
+    if options.dry_run:
+        return
+    facts = _facts(options, file)
+    if options.output == STDIO:
+        bad = _to_stdout(options, dataset, questions, reporter)
+    else:
+        bad = _to_file(options, dataset, questions, facts, reporter)
+    if bad > options.max_bad:
+        raise TooManyBad(
+            f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
+        )
+
+
+def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
+    """Everything that decides the answers."""
+    weights = [options.run / name for name in (checkpoint.ENCODER, checkpoint.PROJECTOR)]
+    folders = [options.run / name for name in (checkpoint.LLM, checkpoint.ADAPTER) if (options.run / name).is_dir()]
+    return {
+        "run": str(options.run),
+        "weights_sha256": [sha256(path) for path in (*weights, *folders)],
+        "questions_sha256": sha256(file),
+        "split": options.split,
+        "limit": options.limit,
+        "num_beams": options.num_beams,
+        "max_new_tokens": options.max_new_tokens,
+        "zero_audio": options.zero_audio,
+        "precision": options.precision,
+    }
+
+
+def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Question], reporter: Reporter) -> int:
+    bad = 0
+    with writing(STDIO) as out:
+        numbered = list(enumerate(questions))
+        for _, record in _answers(_listener(options), dataset, numbered, reporter):
+            bad += record["prediction"] is None
+            out.write(dump(record))
+            out.flush()
+    return bad
+
+
+def _to_file(
+    options: DecodeOptions,
+    dataset: Dataset,
+    questions: Sequence[Question],
+    facts: dict[str, Any],
+    reporter: Reporter,
+) -> int:
+    assert options.output is not None
+    manifest = options.output.with_name(options.output.name + ".manifest.json")
+    with Parts(options.output, key_of(**facts)) as parts:
+        done = parts.finished()
+        todo = [item for item in share(list(enumerate(questions))) if item[0] not in done]
+        if done:
+            reporter.info(f"{len(done):,} are answered already")
+        if todo:
+            for position, record in _answers(_listener(options), dataset, todo, reporter):
+                parts.append(position, record)
+        if rank_and_world()[0] != 0:
+            return 0
+        records = parts.gather(len(questions))
+    bad = sum(record["prediction"] is None for record in records)
+    manifest.unlink(missing_ok=True)
+    with writing(options.output) as out:
+        out.writelines(dump(record) for record in records)
+    write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))
+    parts.remove()
+    return bad
+
+
+def _answers(
+    listener: Listener, dataset: Dataset, questions: Sequence[tuple[int, Question]], reporter: Reporter
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(position, prediction record) in the order given."""
+    for number in reporter.track(range(-(-len(questions) // WINDOW)), "windows"):
+        window = questions[number * WINDOW : (number + 1) * WINDOW]
+        with torch.inference_mode():
+            _hear(listener, dataset, [question.scene for _, question in window], reporter)
+            yield from _answer_window(listener, window, reporter)
+
+
+def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporter: Reporter) -> None:
+    """Encode those scenes that are not in memory; forget the ones that were asked about longest ago."""
+    wanted = dict.fromkeys(scenes)
+    for scene in wanted:
+        if scene in listener.heard:
+            listener.heard.move_to_end(scene)
+    new = [scene for scene in wanted if scene not in listener.heard]
+    loader = DataLoader(
+        GivenScenes(dataset, new, listener.settings),
+        ENCODE_BATCH,
+        num_workers=min(listener.options.workers, len(new)),
+        worker_init_fn=one_thread,
+        collate_fn=as_list,
+    )
+    for batch in reporter.track(loader, "listening", len(loader)):
+        good = [(place, audio) for place, audio in batch if isinstance(audio, torch.Tensor)]
+        listener.heard.update((new[place], error) for place, error in batch if not isinstance(error, torch.Tensor))
+        if not good:
+            continue
+        encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))
+        for row, (place, _) in enumerate(good):
+            listener.heard[new[place]] = encoding.row(row)
+    while len(listener.heard) > max(SCENES_KEPT, len(wanted)):
+        listener.heard.popitem(last=False)
+
+
+def _answer_window(
+    listener: Listener, window: Sequence[tuple[int, Question]], reporter: Reporter
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    found: dict[int, dict[str, Any]] = {}
+    audible = []
+    for position, question in window:
+        heard = listener.heard[question.scene]
+        if isinstance(heard, Encoding):
+            audible.append((position, question, heard))
+        else:
+            found[position] = {**question.to_dict(), "prediction": None, "error": heard}
+    audible.sort(key=lambda item: len(item[1].question))
+    size = listener.options.batch_size
+    for start in reporter.track(range(0, len(audible), size), "answering"):
+        batch = audible[start : start + size]
+        texts = _answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
+        for (position, question, _), text in zip(batch, texts, strict=True):
+            found[position] = {**question.to_dict(), "prediction": text}
+    for position, _ in window:
+        yield position, found[position]

@@ -1,0 +1,409 @@
+"""`bat train`: from a dataset to a run directory, stage by stage.
+
+`encoder` trains the encoder on scenes drawn afresh; stages 1, 2 and 3 train the projector and the
+language model on the questions of ever more families, while the frozen encoder has heard each
+distinct scene once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader, Subset, default_collate
+from transformers import PreTrainedTokenizerBase
+
+from batcli.audio.render import Settings
+from batcli.core.dataset import Dataset, open_dataset
+from batcli.core.errors import InputError, TooManyBad
+from batcli.core.files import require_writable, sha256
+from batcli.core.jsonl import dump
+from batcli.core.options import TrainOptions, require
+from batcli.core.parts import key_of
+from batcli.core.progress import SILENT, Reporter
+from batcli.core.schema import Question
+from batcli.model import checkpoint, state
+from batcli.model.bat import BAT, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.cache import EncodingCache
+from batcli.model.data import DrawnScenes, GivenScenes, Heard, as_list, one_thread
+from batcli.model.fit import Batch, Log, Schedule, fit
+from batcli.model.losses import AnswerObjective, EncoderObjective
+from batcli.model.presets import PRESETS
+from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer
+from batcli.model.recipes import RECIPES, STAGES, Recipe
+
+ENCODER = "encoder"
+LOG = "log.jsonl"
+CACHE = "cache"
+BAD = "bad.jsonl"
+ENCODE_BATCH = 16
+
+
+@dataclass
+class Run:
+    """What all stages share."""
+
+    options: TrainOptions
+    recipe: Recipe
+    dataset: Dataset
+    stages: list[str]
+    settings: Settings
+    accelerator: Accelerator
+    model: BAT
+    tokenizer: PreTrainedTokenizerBase
+    reporter: Reporter
+    log: Log | None  # the first process's
+    resumed: tuple[Path, state.Place] | None
+    step: int = 0  # updates of the stages that are done
+    bad: int = 0  # scenes that could not be rendered
+
+    def load(self, items, **how) -> DataLoader:
+        """A loader whose workers render ahead; it draws from no random state that training uses."""
+        workers = self.options.workers
+        return DataLoader(
+            items, num_workers=workers, worker_init_fn=one_thread, generator=torch.Generator().manual_seed(0), **how
+        )
+
+
+def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
+    """Train what `options.stages` names and write the run directory, `DONE` last.
+
+    Raises InputError before any work when an input or the output cannot be used, Stopped after a
+    signal (the state is saved), TooManyBad when more scenes failed than `max_bad`.
+    """
+    require(options, "output")
+    stages, recipe = _stages(options.stages), _recipe(options)
+    dataset = open_dataset(options.data)
+    _say_plan(options, dataset, stages, recipe, reporter)
+    if options.dry_run:
+        return
+    accelerator = Accelerator(
+        mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
+    )
+    main = accelerator.is_main_process
+    resumed = _claim(options, reporter, accelerator)
+    set_seed(options.seed)
+    model, tokenizer = _build(options, dataset)
+    if main:
+        tables = {"train": asdict(options), "recipe": asdict(recipe)}
+        checkpoint.write_config(options.output, model.config, tables, options.llm)
+    log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0) if main else None
+    run = Run(
+        options=options,
+        recipe=recipe,
+        dataset=dataset,
+        stages=stages,
+        settings=Settings(model.config.encoder.seconds),
+        accelerator=accelerator,
+        model=model.to(accelerator.device),
+        tokenizer=tokenizer,
+        reporter=reporter if main else SILENT,
+        log=log,
+        resumed=resumed,
+    )
+    if ENCODER in stages:
+        _encoder_stage(run)
+    if stages[-1] != ENCODER:
+        _question_stages(run)
+    if main:
+        checkpoint.save_run(options.output, model, tokenizer, options.llm)
+        shutil.rmtree(options.output / CACHE, ignore_errors=True)
+        checkpoint.finish(options.output, seed=options.seed, dataset=_dataset_facts(run), bad_scenes=run.bad)
+    accelerator.wait_for_everyone()
+    if run.bad > options.max_bad:
+        raise TooManyBad(f"{run.bad:,} scenes could not be rendered; see {options.output / BAD}")
+
+
+def _dataset_facts(run: Run) -> dict[str, str]:
+    split = run.dataset.split(run.options.split)
+    return {"path": str(run.options.data), "split": run.options.split, "questions_sha256": split.sha256}
+
+
+# ---- before any work --------------------------------------------------------------------------------
+
+
+def _stages(text: str) -> list[str]:
+    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
+    known = [ENCODER, *STAGES]
+    for stage in stages:
+        if stage not in known:
+            raise InputError(f"unknown stage {stage!r}", "--stages", f"known: {', '.join(known)}")
+    if not stages or stages != [stage for stage in known if stage in stages]:
+        raise InputError(f"{text!r} is no order of stages", "--stages", f"such as {','.join(known)}")
+    return stages
+
+
+def _recipe(options: TrainOptions) -> Recipe:
+    """The preset's, with what the options say otherwise."""
+    recipe = RECIPES[options.preset]
+    if options.epochs:
+        try:
+            one, two, three = (float(part) for part in options.epochs.split(","))
+        except ValueError:
+            raise InputError(f"{options.epochs!r} is not three numbers", "--epochs", "such as 2,2,3") from None
+        recipe = replace(recipe, epochs=(one, two, three))
+    return replace(
+        recipe,
+        encoder_steps=options.encoder_steps or recipe.encoder_steps,
+        batch=options.batch_size or recipe.batch,
+        lr=options.lr or recipe.lr,
+    )
+
+
+def _say_plan(
+    options: TrainOptions, dataset: Dataset, stages: Sequence[str], recipe: Recipe, reporter: Reporter
+) -> None:
+    counts = dataset.split(options.split).counts
+    total = sum(counts.values())
+    reporter.info(f"{options.preset} on {total:,} questions of {options.data}, stages {', '.join(stages)}")
+    for kind, count in counts.items():
+        reporter.detail(f"  {kind}: {count:,}")
+    if ENCODER in stages:
+        clips, reverbs = len(dataset.clips(options.split)), len(dataset.reverbs(options.split))
+        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
+
+
+def _claim(options: TrainOptions, reporter: Reporter, accelerator: Accelerator) -> tuple[Path, state.Place] | None:
+    """Make the run directory ours; returns the state to go on from."""
+    root = options.output
+    if accelerator.is_main_process:
+        if options.overwrite:
+            shutil.rmtree(root, ignore_errors=True)
+        require_writable(root)
+        if (root / checkpoint.DONE).exists():
+            raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
+        if (root / LOG).exists() and not options.resume:
+            raise InputError("holds an unfinished run", root, "go on with --resume, or --overwrite")
+    accelerator.wait_for_everyone()
+    found = state.newest(root)
+    if found:
+        reporter.info(f"going on after update {found[1].update:,} of stage {found[1].stage}")
+    return found
+
+
+def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedTokenizerBase]:
+    """The model to train, and the tokenizer: made from the training text, or the language model's own."""
+    if options.init is not None:
+        model, tokenizer, config = checkpoint.load_run(options.init)
+        if config.encoder.n_classes != len(dataset.labels) or tokenizer is None:
+            raise InputError(f"was made for {config.encoder.n_classes} classes", options.init, "not this dataset's")
+        return model, tokenizer
+    preset = PRESETS[options.preset]
+    config = replace(preset, encoder=replace(preset.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels)))
+    if config.llm is not None:
+        texts = (text for q in dataset.questions(options.split) for text in (q.question, " " + q.answer, q.answer))
+        tokenizer = train_tokenizer(texts, config.llm.vocabulary)
+        return BAT(config, new_llm(config.llm, tokenizer)), tokenizer
+    require(options, "llm")
+    assert options.llm is not None
+    assert config.lora is not None
+    llm = load_llm(options.llm, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    lora = replace(config.lora, targets=lora_targets(llm.config.model_type))
+    return BAT(replace(config, lora=lora), llm), load_tokenizer(options.llm)
+
+
+# ---- stages -----------------------------------------------------------------------------------------
+
+
+def _fit(
+    run: Run, stage: str, objective: nn.Module, trained: Sequence[nn.Module], total: int, lr: float, updates: Updates
+) -> None:
+    """Train the parameters of `trained` for `total` updates, from where a resumed run stands."""
+    place = run.resumed[1] if run.resumed else None
+    if place and run.stages.index(stage) < run.stages.index(place.stage):
+        run.step += total
+        return
+    run.model.requires_grad_(False)
+    parameters = [p for part in trained for p in part.parameters() if _trainable(run.model, p, part)]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    objective.train()
+    optimizer = torch.optim.AdamW(_decayed(parameters, run.recipe.weight_decay), lr=lr, betas=run.recipe.betas)
+    wrapped, prepared = run.accelerator.prepare(objective, optimizer)
+    start, first = 0, run.step
+    if run.resumed and place and place.stage == stage:
+        state.load(run.resumed[0], run.accelerator, wrapped, prepared.optimizer)
+        start = place.update
+    run.resumed = None
+
+    def save(update: int) -> None:
+        reached = state.Place(stage, update, first + update, run.log.size if run.log else 0)
+        state.save(run.options.output, run.accelerator, wrapped, prepared.optimizer, reached, run.options.keep)
+
+    options = run.options
+    schedule = Schedule(stage, total, run.recipe.warmup, run.recipe.clip, options.log_every, options.save_every)
+    if start < total:
+        fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, run.reporter)
+    run.step += total
+    objective.eval()
+    run.accelerator.free_memory()
+
+
+Updates = Callable[[int], Iterator[Sequence[Batch]]]
+"""From an update on: the batches of each."""
+
+
+def _trainable(model: BAT, parameter: nn.Parameter, part: nn.Module) -> bool:
+    """All of a part, but of a language model with LoRA only that."""
+    if part is not model.llm or model.config.lora is None:
+        return True
+    return any(parameter is p for name, p in part.named_parameters() if checkpoint.LORA in name)
+
+
+def _decayed(parameters: Sequence[nn.Parameter], decay: float) -> list[dict]:
+    """Weight decay for matrices only, as is customary."""
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _shares(run: Run, start: int, batch: int) -> Iterator[list[range]]:
+    """From update `start` on: the stretches of the sample order that this process takes, one per batch.
+
+    An update takes `accumulate × processes` batches; which process takes which changes nothing but
+    the order of a sum.
+    """
+    accelerator, accumulate = run.accelerator, run.options.accumulate
+    size = accumulate * accelerator.num_processes
+    for update in itertools.count(start):
+        numbers = [
+            update * size + part * accelerator.num_processes + accelerator.process_index for part in range(accumulate)
+        ]
+        yield [range(number * batch, (number + 1) * batch) for number in numbers]
+
+
+def _encoder_stage(run: Run) -> None:
+    recipe, options = run.recipe, run.options
+    batch, total = recipe.encoder_batch, recipe.encoder_steps
+    scenes = total * batch * options.accumulate * run.accelerator.num_processes
+    drawn = DrawnScenes(run.dataset, options.split, run.settings, options.seed, scenes, recipe.two_sources)
+
+    def updates(start: int) -> Iterator[Sequence[Batch]]:
+        shares = itertools.islice(_shares(run, start, batch), total - start)
+        loader = run.load(
+            drawn, batch_sampler=[share for update in shares for share in update], collate_fn=default_collate
+        )
+        batches = (Batch((Heard(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
+        while update := list(itertools.islice(batches, options.accumulate)):
+            yield update
+
+    model = run.model
+    parts = [part for part in (model.encoder, model.sources) if part is not None]
+    resumed_later = run.resumed is not None and run.resumed[1].stage != ENCODER
+    if resumed_later:
+        checkpoint.load_encoder(options.output, model)
+    _fit(run, ENCODER, EncoderObjective(model.encoder, model.sources), parts, total, recipe.encoder_lr, updates)
+    if run.accelerator.is_main_process and not resumed_later:
+        checkpoint.save_encoder(options.output, model.state_dict())
+    run.accelerator.wait_for_everyone()
+
+
+def _question_stages(run: Run) -> None:
+    stages = [stage for stage in run.stages if stage != ENCODER]
+    families = "".join(STAGES[stage] for stage in stages)
+    questions = [q for q in run.dataset.questions(run.options.split) if q.family in families]
+    scenes = list(dict.fromkeys(q.scene for q in questions))
+    cache = _encode_scenes(run, scenes)
+    bad = set(cache.bad().tolist())
+    run.bad = len(bad)
+    position = {scene: number for number, scene in enumerate(scenes)}
+    model = run.model
+    for stage in stages:
+        chosen = [q for q in questions if q.family in STAGES[stage] and position[q.scene] not in bad]
+        if not chosen:
+            raise InputError(f"no questions for stage {stage}", run.dataset.questions_file(run.options.split))
+        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], cache, [model.projector, model.llm])
+
+
+def _encode_scenes(run: Run, scenes: Sequence) -> EncodingCache:
+    """Every scene through the frozen encoder, once for all epochs and stages."""
+    options, accelerator, model = run.options, run.accelerator, run.model.eval()
+    shape = model.encode(torch.zeros(1, 2, run.settings.length, device=accelerator.device))
+    size = EncodingCache.bytes_needed(len(scenes), shape) / 1e9
+    if size > options.cache_gb:
+        raise InputError(f"the encodings of {len(scenes):,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
+    run.reporter.info(f"{len(scenes):,} scenes to encode once, {size:.2f} GB")
+    if accelerator.is_main_process:
+        checkpoint.save_encoder(options.output, model.state_dict())
+    accelerator.wait_for_everyone()
+    facts = {
+        **_dataset_facts(run),
+        "encoder": sha256(options.output / checkpoint.ENCODER),
+        "settings": asdict(run.settings),
+        "scenes": len(scenes),
+    }
+    folder = options.output / CACHE / key_of(**facts)
+    if accelerator.is_main_process:
+        EncodingCache(folder, len(scenes), shape, create=True)
+    accelerator.wait_for_everyone()
+    cache = EncodingCache(folder, len(scenes), shape, create=False)
+    todo = cache.missing()[accelerator.process_index :: accelerator.num_processes].tolist()
+    loader = run.load(
+        Subset(GivenScenes(run.dataset, scenes, run.settings), todo), batch_size=ENCODE_BATCH, collate_fn=as_list
+    )
+    with torch.inference_mode():
+        for batch in run.reporter.track(loader, "encoding", len(loader)):
+            good = [(number, audio) for number, audio in batch if isinstance(audio, torch.Tensor)]
+            for number, error in batch:
+                if not isinstance(error, torch.Tensor):
+                    _note_bad(run, scenes[number], error)
+                    cache.put_bad(number)
+            if good:
+                numbers, audio = zip(*good, strict=True)
+                cache.put(numbers, model.encode(torch.stack(audio).to(accelerator.device)))
+    accelerator.wait_for_everyone()
+    return cache
+
+
+def _note_bad(run: Run, scene, error: dict[str, str]) -> None:
+    run.reporter.warn(error["message"])
+    with open(run.options.output / BAD, "a", encoding="utf-8") as file:
+        file.write(dump({"sources": [source._asdict() for source in scene], "error": error}))
+
+
+def _question_stage(
+    run: Run,
+    stage: str,
+    questions: Sequence[Question],
+    positions: Sequence[int],
+    cache: EncodingCache,
+    trained: Sequence[nn.Module],
+) -> None:
+    recipe, options, accelerator = run.recipe, run.options, run.accelerator
+    batch, pad, end = recipe.batch, padding_id(run.tokenizer), run.tokenizer.eos_token_id
+    per_update = batch * options.accumulate * accelerator.num_processes
+    epochs = recipe.epochs[list(STAGES).index(stage)]
+    total = max(1, round(epochs * len(questions) / per_update))
+    order = _order(len(questions), total * per_update, options.seed, int(stage))
+
+    def batch_of(share: range) -> Batch:
+        chosen = order[share.start : share.stop]
+        asked = [questions[i] for i in chosen]
+        prompts, answers = encode(run.tokenizer, [q.question for q in asked], [q.answer for q in asked])
+        tokens = collate(prompts, answers, pad, end)
+        heard = cache.get([positions[i] for i in chosen])
+        device = accelerator.device
+        weight = int((tokens.labels != IGNORED).sum())
+        names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in asked)
+        return Batch((heard.to(device), Tokens(*(part.to(device) for part in tokens))), weight, names)
+
+    def updates(start: int) -> Iterator[Sequence[Batch]]:
+        for shares in _shares(run, start, batch):
+            yield [batch_of(share) for share in shares]
+
+    _fit(run, stage, AnswerObjective(run.model), trained, total, recipe.lr, updates)
+
+
+def _order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
+    """`length` sample numbers: one shuffled epoch after another, each its own shuffle."""
+    epochs = [np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(-(-length // count))]
+    return np.concatenate(epochs)[:length]
