@@ -194,7 +194,7 @@ def endpoint(model: str, cache: Path, pause: Callable[[float], None] = time.slee
     spaces before a text is sent, as in the published script.
     """
     base = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
-    key = os.environ.get("OPENAI_API_KEY", "")
+    secret = os.environ.get("OPENAI_API_KEY", "")
     if not base.startswith(("http://", "https://")):
         raise InputError(f"not a web address: {base!r:.80}", "OPENAI_BASE_URL")
 
@@ -209,7 +209,7 @@ def endpoint(model: str, cache: Path, pause: Callable[[float], None] = time.slee
             missing = list({k: text for k, text in zip(keys, plain, strict=True) if k not in known}.items())
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
-                vectors = _request(base, key, model, [text for _, text in batch], pause)
+                vectors = _request(base, secret, model, [text for _, text in batch], pause)
                 new = {k: vector.tobytes() for (k, _), vector in zip(batch, vectors, strict=True)}
                 with store:
                     store.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", new.items())
@@ -226,10 +226,10 @@ def endpoint(model: str, cache: Path, pause: Callable[[float], None] = time.slee
 _SELECT = "SELECT vector FROM embeddings WHERE key = ?"
 
 
-def _request(base: str, key: str, model: str, texts: list[str], pause: Callable[[float], None]) -> np.ndarray:
+def _request(base: str, secret: str, model: str, texts: list[str], pause: Callable[[float], None]) -> np.ndarray:
     """(texts, dimensions) float32. Tries again where that can help."""
     body = json.dumps({"model": model, "input": texts, "encoding_format": "float"}).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     url = f"{base}/embeddings"
     for attempt in range(ATTEMPTS):
         wait = 2.0**attempt
@@ -240,7 +240,7 @@ def _request(base: str, key: str, model: str, texts: list[str], pause: Callable[
             message = f"HTTP {error.code}: {error.read(300).decode(errors='replace')}"
             if error.code not in _AGAIN:
                 hint = "set OPENAI_API_KEY" if error.code in (401, 403) else None
-                raise InputError(message.replace(key, "…") if key else message, url, hint) from None
+                raise InputError(message.replace(secret, "…") if secret else message, url, hint) from None
             after = error.headers.get("Retry-After", "")
             wait = min(float(after), 60.0) if after.isdecimal() else wait
         except (OSError, ValueError) as error:  # no connection, cut off, not JSON
