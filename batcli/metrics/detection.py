@@ -73,7 +73,8 @@ def mean_average_precision(
     width: int,
 ) -> MeanAveragePrecision:
     """columns: per class, the scores of the distinct texts that questions have; texts (n,): each
-    question's text, −1 for none; truth (n,): each question's classes; clusters (n,): each question's cluster, of `width`."""
+    question's text, −1 for none; truth (n,): each question's classes; clusters (n,): each question's
+    cluster, one of `width`."""
     order = np.argsort(texts, kind="stable")  # questions grouped by text
     firsts = np.searchsorted(texts[order], np.arange(texts.max(initial=-1) + 2))
     having: dict[int, list[int]] = {}
