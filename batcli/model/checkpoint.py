@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ ENCODER_PARTS = ("encoder.", "sources.")
 PROJECTOR_PARTS = ("projector.",)
 LORA = ".lora_"
 BLOCK = 1 << 20  # bytes that `fingerprint` reads at both ends of a file
+WEIGHTS = (".safetensors", ".bin")
 SHOWN = 5  # names in an error
 
 
@@ -260,20 +261,18 @@ def _some(names: Collection[str]) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over each file's name, size, first and last MiB: tells language models apart in a second.
+    """SHA-256 over name, size, first and last MiB of config.json and of each file of weights.
 
-    Hashing all of Llama-2-7B would take longer than loading it, at every start.
+    It tells language models apart in a second; hashing all of Llama-2-7B would take longer than
+    loading it, at every start.
     """
     digest = hashlib.sha256()
-    for path in sorted(_visible(require_directory(folder))):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(BLOCK))
-            file.seek(max(0, size - BLOCK))
-            digest.update(file.read(BLOCK))
+    for path in sorted(require_directory(folder).iterdir()):
+        if path.name == "config.json" or path.suffix in WEIGHTS:
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with open(path, "rb") as file:
+                digest.update(file.read(BLOCK))
+                file.seek(max(0, size - BLOCK))
+                digest.update(file.read(BLOCK))
     return digest.hexdigest()
-
-
-def _visible(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

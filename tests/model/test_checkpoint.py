@@ -101,26 +101,28 @@ def test_a_moved_language_model_is_found_and_another_one_refused(saved, tmp_path
         load_run(run, llm=tmp_path / "nowhere")
 
 
-def test_the_fingerprint_sees_names_sizes_and_both_ends(tmp_path):
+def test_the_fingerprint_sees_the_configuration_and_names_sizes_and_both_ends_of_weights(tmp_path):
     def prints(**files):
         shutil.rmtree(tmp_path / "f", ignore_errors=True)
         (tmp_path / "f").mkdir()
         for name, content in files.items():
-            (tmp_path / "f" / name).write_bytes(content)
+            (tmp_path / "f" / name.replace("_", ".")).write_bytes(content)
         return fingerprint(tmp_path / "f")
 
     big = bytes(5 << 20)
     different = [
-        prints(a=big),
-        prints(b=big),
-        prints(a=big + b"\0"),
-        prints(a=b"\1" + big[1:]),
-        prints(a=big[:-1] + b"\1"),
-        prints(a=big, b=b""),
+        prints(a_bin=big),
+        prints(b_bin=big),
+        prints(a_safetensors=big),
+        prints(a_bin=big + b"\0"),
+        prints(a_bin=b"\1" + big[1:]),
+        prints(a_bin=big[:-1] + b"\1"),
+        prints(a_bin=big, b_bin=b""),
+        prints(a_bin=big, config_json=b"{}"),
         prints(),
     ]
     assert len(set(different)) == len(different)
-    assert prints(a=big) == different[0]
+    assert prints(a_bin=big, README_md=b"text") == different[0]
 
 
 @pytest.mark.parametrize("name", ["encoder.safetensors", "projector.safetensors"])
