@@ -73,10 +73,11 @@ class Lexical:
 
     def columns(self, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
         rarity = _rarity(labels)
-        products = (_unit_rows(texts, rarity) @ _unit_rows(labels, rarity).T).tocsc()
-        for number in range(len(labels)):
-            span = slice(products.indptr[number], products.indptr[number + 1])
-            yield products.indices[span], np.round(products.data[span], 9)  # sums differ in their last bits
+        rows, classes = _unit_rows(texts, rarity), _unit_rows(labels, rarity).toarray()
+        for vector in classes:
+            similar = np.round(rows @ vector, 9)  # sums differ in their last bits
+            scored = np.flatnonzero(similar)
+            yield scored, similar[scored]
 
     def hash(self, labels: Sequence[str]) -> str:
         return _digest(repr((1, list(labels), sorted(_rarity(labels).items()))).encode())
