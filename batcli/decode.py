@@ -76,7 +76,9 @@ def _listener(options: DecodeOptions) -> Listener:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    model, tokenizer, _ = checkpoint.load_run(options.run, device, dtype)
+    model, tokenizer, _ = checkpoint.load_run(
+        options.run, device, dtype, options.quantize, options.attention, options.llm
+    )
     if tokenizer is None:
         raise InputError("holds no tokenizer", options.run, "the language model's directory had none")
     return Listener(options, model, tokenizer, device)

@@ -92,9 +92,10 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     resumed = _claim(options, reporter, accelerator)
     set_seed(options.seed)
     model, tokenizer = _build(options, dataset)
+    llm = _llm_folder(options, model)
     if main:
         tables = {"train": asdict(options), "recipe": asdict(recipe)}
-        checkpoint.write_config(options.output, model.config, tables, options.llm)
+        checkpoint.write_config(options.output, model.config, tables, llm)
     log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0) if main else None
     run = Run(
         options=options,
@@ -114,7 +115,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     if stages[-1] != ENCODER:
         _question_stages(run)
     if main:
-        checkpoint.save_run(options.output, model, tokenizer, options.llm)
+        checkpoint.save_run(options.output, model, tokenizer, llm)
         shutil.rmtree(options.output / CACHE, ignore_errors=True)
         checkpoint.finish(options.output, seed=options.seed, dataset=_dataset_facts(run), bad_scenes=run.bad)
     accelerator.wait_for_everyone()
@@ -192,7 +193,9 @@ def _claim(options: TrainOptions, reporter: Reporter, accelerator: Accelerator) 
 def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedTokenizerBase]:
     """The model to train, and the tokenizer: made from the training text, or the language model's own."""
     if options.init is not None:
-        model, tokenizer, config = checkpoint.load_run(options.init)
+        model, tokenizer, config = checkpoint.load_run(
+            options.init, "cpu", _dtype(options), options.quantize, options.attention, options.llm
+        )
         if config.encoder.n_classes != len(dataset.labels) or tokenizer is None:
             raise InputError(f"was made for {config.encoder.n_classes} classes", options.init, "not this dataset's")
         return model, tokenizer
@@ -205,9 +208,21 @@ def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedToke
     require(options, "llm")
     assert options.llm is not None
     assert config.lora is not None
-    llm = load_llm(options.llm, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    llm = load_llm(options.llm, _dtype(options), quantize=options.quantize, attention=options.attention)
     lora = replace(config.lora, targets=lora_targets(llm.config.model_type))
     return BAT(replace(config, lora=lora), llm), load_tokenizer(options.llm)
+
+
+def _dtype(options: TrainOptions) -> torch.dtype:
+    """Of a frozen language model; what is trained stays in float32."""
+    return torch.bfloat16 if options.precision == "bf16" else torch.float32
+
+
+def _llm_folder(options: TrainOptions, model: BAT) -> Path | None:
+    """Where a language model from elsewhere lies: the option, or what the initial run says."""
+    if model.config.llm is not None:
+        return None
+    return options.llm or (checkpoint.llm_folder(options.init) if options.init else None)
 
 
 # ---- stages -----------------------------------------------------------------------------------------
@@ -222,11 +237,16 @@ def _fit(
         run.step += total
         return
     run.model.requires_grad_(False)
-    parameters = [p for part in trained for p in part.parameters() if _trainable(run.model, p, part)]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    groups = []
+    for part in trained:
+        parameters = [p for p in part.parameters() if _trainable(run.model, p, part)]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        # Matrices alone decay, as is customary; each part's gradient is clipped for itself (see `fit`).
+        groups.append({"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.recipe.weight_decay})
+        groups.append({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
     objective.train()
-    optimizer = torch.optim.AdamW(_decayed(parameters, run.recipe.weight_decay), lr=lr, betas=run.recipe.betas)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=run.recipe.betas)
     wrapped, prepared = run.accelerator.prepare(objective, optimizer)
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
@@ -256,14 +276,6 @@ def _trainable(model: BAT, parameter: nn.Parameter, part: nn.Module) -> bool:
     if part is not model.llm or model.config.lora is None:
         return True
     return any(parameter is p for name, p in part.named_parameters() if checkpoint.LORA in name)
-
-
-def _decayed(parameters: Sequence[nn.Parameter], decay: float) -> list[dict]:
-    """Weight decay for matrices only, as is customary."""
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _shares(run: Run, start: int, batch: int) -> Iterator[list[range]]:
@@ -301,7 +313,15 @@ def _encoder_stage(run: Run) -> None:
     resumed_later = run.resumed is not None and run.resumed[1].stage != ENCODER
     if resumed_later:
         checkpoint.load_encoder(options.output, model)
-    _fit(run, ENCODER, EncoderObjective(model.encoder, model.sources), parts, total, recipe.encoder_lr, updates)
+    _fit(
+        run,
+        ENCODER,
+        EncoderObjective(model.encoder, model.sources, recipe.patch_share),
+        parts,
+        total,
+        recipe.encoder_lr,
+        updates,
+    )
     if run.accelerator.is_main_process and not resumed_later:
         checkpoint.save_encoder(options.output, model.state_dict())
     run.accelerator.wait_for_everyone()

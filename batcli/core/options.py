@@ -49,6 +49,15 @@ class Rendering:
 
 
 @dataclass(kw_only=True)
+class LanguageModel:
+    """How a language model from elsewhere is loaded."""
+
+    llm: Path | None = option(None, "Language model directory [default: where the run says it lies].")
+    quantize: bool = option(False, "4-bit weights of the language model (needs batcli[quantize]).")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = option("sdpa", "Attention of the language model.")
+
+
+@dataclass(kw_only=True)
 class DemoOptions(Options):
     data: Path = argument("The dataset directory to make.", metavar="DATA")
     clips: int = option(40, "Training clips per class; evaluation gets a quarter as many more.", min=2)
@@ -132,7 +141,7 @@ class SpatializeOptions(Options, Rendering):
 
 
 @dataclass(kw_only=True)
-class TrainOptions(Options):
+class TrainOptions(Options, LanguageModel):
     data: Path = argument("The dataset directory.", metavar="DATA")
     output: Path = option(None, "The run directory to make.", "-o")
     preset: Literal["tiny", "llama2-7b"] = option("tiny", "Sizes of the model and its recipe.")
@@ -141,7 +150,6 @@ class TrainOptions(Options):
     overwrite: bool = option(False, "Throw away what the run directory holds.")
     split: str = option("train", "Split to learn from.")
     init: Path | None = option(None, "Run directory to start from: its encoder, projector and LoRA.")
-    llm: Path | None = option(None, "Language model directory (llama2-7b).")
     batch_size: int = option(0, "Questions per step and process; 0: the preset's.", min=0)
     accumulate: int = option(1, "Steps whose gradients are added before an update.", min=1)
     encoder_steps: int = option(0, "Updates of the encoder stage; 0: the preset's.", min=0)
@@ -158,7 +166,7 @@ class TrainOptions(Options):
 
 
 @dataclass(kw_only=True)
-class DecodeOptions(Options):
+class DecodeOptions(Options, LanguageModel):
     run: Path = argument("The run directory of `bat train` or `bat prepare model`.", metavar="RUN")
     data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")

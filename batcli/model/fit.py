@@ -134,8 +134,9 @@ def _step(
         for name, value in losses.items():
             total[name] = total.get(name, 0.0) + value.detach() * share
     stacked = accelerator.reduce(torch.stack(list(total.values())).float(), "mean")
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(accelerator.clip_grad_norm_(parameters, clip))
+    # Each group for itself: the gradient of one part must not drown another's.
+    norms = [accelerator.clip_grad_norm_(group["params"], clip) for group in optimizer.param_groups if group["params"]]
+    norm = float(torch.stack([torch.as_tensor(n) for n in norms]).norm())
     if math.isfinite(norm):
         optimizer.step()
     return dict(zip(total, stacked.tolist(), strict=True)), norm

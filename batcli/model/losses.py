@@ -25,12 +25,13 @@ class EncoderObjective(nn.Module):
     cannot hold two directions.
     """
 
-    def __init__(self, encoder: SpatialAST, sources: SourceTokens | None) -> None:
+    def __init__(self, encoder: SpatialAST, sources: SourceTokens | None, patch_share: float = 1.0) -> None:
         super().__init__()
-        self.encoder, self.sources = encoder, sources
+        self.encoder, self.sources, self.patch_share = encoder, sources, patch_share
 
     def forward(self, heard: Heard) -> dict[str, Tensor]:
-        found = published(self.encoder, heard)
+        some = max(1, round(self.patch_share * len(heard.waveform)))
+        found = published(self.encoder, Heard(*(part[:some] for part in heard)))
         if self.sources is not None:
             found |= of_sources(self.sources, heard)
         return found

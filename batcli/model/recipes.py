@@ -17,6 +17,7 @@ class Recipe:
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
     encoder_decay: float = 0.75  # learning rate of a block relative to the one above it
+    patch_share: float = 1.0  # of a batch's scenes, those that the patch encoder learns from
     two_sources: tuple[float, float] = (0.5, 0.5)  # share of two-source scenes, at the start and from the middle on
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     batch: int = 8
@@ -34,10 +35,11 @@ RECIPES = {
         encoder_batch=16,
         encoder_lr=2e-3,
         encoder_decay=1.0,
+        patch_share=0.25,  # the source tokens learn more in the same time
         two_sources=(0.3, 0.65),
-        epochs=(1, 1, 2),
+        epochs=(0.5, 0.5, 1.5),
         batch=32,
-        lr=1.5e-3,
+        lr=2e-3,
         weight_decay=0.01,
         warmup=0.05,
     ),

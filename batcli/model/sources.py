@@ -82,20 +82,23 @@ class SourceTokens(nn.Module):
 
     def cues(self, waveform: Tensor) -> Tensor:
         """(B, 2, samples) → (B, CUES, blocks, bands)."""
-        left, right = spectrum(waveform).unbind(1)
-        cross = left * right.conj()
-        stack = torch.stack([left.abs().square(), right.abs().square(), cross.real, cross.imag], 1)
-        usable = stack.shape[-1] // self.config.block * self.config.block
-        blocks = stack[..., :usable].unflatten(-1, (-1, self.config.block)).mean(-1)  # (B, 4, F, blocks)
-        power = blocks.transpose(2, 3) @ self.mel
-        p_left, p_right = power[:, 0].clamp_min(FLOOR), power[:, 1].clamp_min(FLOOR)
-        coherence = power[:, 2:] / (p_left * p_right).sqrt().unsqueeze(1)
+        (left, right) = torch.view_as_real(spectrum(waveform)).unbind(1)  # (B, F, T, 2) each
+        p_left = self._pool(left.square().sum(-1)).clamp_min(FLOOR)
+        p_right = self._pool(right.square().sum(-1)).clamp_min(FLOOR)
+        cosine = self._pool((left * right).sum(-1))
+        sine = self._pool(left[..., 1] * right[..., 0] - left[..., 0] * right[..., 1])
+        coherence = torch.stack([cosine, sine], 1) / (p_left * p_right).sqrt().unsqueeze(1)
         level_left, level_right = p_left.log(), p_right.log()
         level = torch.logaddexp(level_left, level_right)
         onset = F.pad(level[:, 1:] - level[:, :-1], (0, 0, 1, 0))
         return torch.stack(
             [level_left / 4, level_right / 4, level_left - level_right, *coherence.unbind(1), onset / 2], 1
         )
+
+    def _pool(self, power: Tensor) -> Tensor:
+        """(B, F, T) → means over blocks and bands, (B, blocks, bands)."""
+        usable = power.shape[-1] // self.config.block * self.config.block
+        return power[..., :usable].unflatten(-1, (-1, self.config.block)).mean(-1).mT @ self.mel
 
     def hear(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Cues → (states (B, blocks, hidden), event logits (B, n_events))."""
