@@ -336,6 +336,8 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
         vocabulary = vocabulary_of(read, *_label_names(options, dataset))
         against = read.pop() if options.against else None
         answered = [found for found in read if found.answered]
+        if (gates and not answered) or (against and not against.answered):
+            raise InputError("questions without predictions", origin.shown, "gates and --against need answers")
         _warn_of_different_questions(answered, reporter)
         answers = partial(read_answers, origin, origin_layout)
         columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]

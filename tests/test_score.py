@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
+from batcli.core.catalogue import read_reverbs
+from batcli.core.dataset import Dataset
 from batcli.core.errors import InputError
+from batcli.core.files import write_json
 from batcli.core.options import ScoreOptions
 from batcli.core.schema import FAMILIES, QUESTION_TYPES
 from batcli.metrics.embed import Lexical
 from batcli.metrics.report import FORMATS, PUBLISHED
+from batcli.questions.answers import write_doa
 from batcli.score import score
 
 LABELS = ["speech", "music", "dog", "bark", "car", "accelerating, revving, vroom", "church bell", "bell"]
@@ -240,6 +244,14 @@ def test_questions_that_share_a_scene_widen_the_interval(tmp_path):
     assert width["scene"] / width["question"] == pytest.approx(math.sqrt(10), rel=0.2)
 
 
+def test_rooms_can_be_drawn_too(preds):
+    """20 rooms: each drawn whole, so fewer and larger clusters."""
+    by_room = as_json(scores_of(preds, replicates=50, cluster="room"))
+    by_scene = as_json(scores_of(preds, replicates=50))
+    assert by_room["by_type"]["DOA"]["doa_acc"]["value"] == by_scene["by_type"]["DOA"]["doa_acc"]["value"]
+    assert by_room["by_type"]["DOA"]["doa_acc"]["ci"] != by_scene["by_type"]["DOA"]["doa_acc"]["ci"]
+
+
 def test_against_itself_nothing_differs(preds):
     comparison = scores_of(preds, against=preds, replicates=50).comparison
     assert (comparison.n, comparison.only_here, comparison.only_there) == (300, 0, 0)
@@ -428,6 +440,17 @@ def test_standard_input(preds, again):
     assert json.loads(result.stdout) == {**as_json(scores_of(preds)), "name": "stdin"}
 
 
+def test_standard_input_that_is_no_json_lines(preds):
+    published = json.dumps({"data": make(3)})
+    result = bat("-", stdin=published)
+    assert result.returncode == 2
+    assert "give the file's name" in result.stderr
+    command = [sys.executable, "-m", "batcli", "score", "-", "--unparsed", "/dev/null"]
+    broken = subprocess.run(command, input=b"\xff\xfe", capture_output=True)
+    assert broken.returncode == 2
+    assert b"stdin:1: not UTF-8" in broken.stderr
+
+
 # ---- bad input -----------------------------------------------------------------------------------
 
 RECORD = make(3)[0]
@@ -526,6 +549,13 @@ def test_baselines_need_no_predictions(tmp_path):
         assert value["MIXUP_DIRECTION"] == pytest.approx(0.5, abs=0.1)
         assert value["DOA"] == pytest.approx(1 / 8, abs=0.1)
         assert all(found.scores["answered"].value == 1.0 for kind, found in system.by_type.items())
+
+
+def test_gates_need_predictions(tmp_path):
+    questions = [{k: v for k, v in r.items() if k != "prediction"} for r in make(30)]
+    path = write(tmp_path / "questions.jsonl", questions)
+    with pytest.raises(InputError, match="without predictions"):
+        scores_of(path, baseline=["random"], fail_under=["DOA.doa_acc=0.0"])
 
 
 def test_prior_by_wording_finds_what_the_wording_gives_away(tmp_path):
@@ -681,6 +711,46 @@ def test_the_page_needs_no_network_and_escapes_what_it_shows(tmp_path):
     assert "<script" not in text
     assert text.count("<figure>") == 5 + 1, "2 confusions, 3 distances, accuracy against distance"
     assert "is 0." in text
+
+
+def test_the_page_places_sources_and_links_scenes(tmp_path):
+    """With the dataset it knows azimuth, elevation, RT60 and DRR; with the scenes it can play them."""
+    pytest.importorskip("matplotlib")
+    rng = random.Random(0)
+    entries = []
+    for number in range(60):
+        x, y, z = (rng.uniform(-3, 3) for _ in range(3))
+        where = {"sensor_position": "0,0,0", "source_position": f"{x},{y},{z}"}
+        entries.append(
+            {"fname": f"room/{number}.npy", **where, "rt60": rng.uniform(0.2, 0.8), "drr": rng.uniform(-9, 9)}
+        )
+    write_json(tmp_path / "data" / "eval.json", {"data": entries})
+    (tmp_path / "data" / "labels.csv").write_text("index,mid,display_name\n0,/m/1,Dog\n")
+    dataset = Dataset(tmp_path / "data")
+    reverbs = read_reverbs(tmp_path / "data" / "eval.json")
+    dataset.add_split("eval", [], None, tmp_path / "data" / "eval.json")
+    dataset.save()
+    records, scenes = [], []
+    for number, (name, reverb) in enumerate(reverbs.items()):
+        said = write_doa(reverb.position) if number % 3 else "left, front, above; 9m"
+        ids = {"audio_id": f"eval/Y{number}", "reverb_id": name}
+        question = {"question_type": "DOA", "question": "Where?", "answer": write_doa(reverb.position)}
+        none = {"audio_id2": None, "reverb_id2": None, "question_id": number}
+        records.append({**ids, **none, **question, "prediction": said})
+        scenes.append({"scene_id": str(number), "file": f"scene {number}.wav", "sources": [ids]})
+    (tmp_path / "scenes").mkdir()
+    write(tmp_path / "scenes" / "scenes.jsonl", scenes)
+    scores_of(
+        write(tmp_path / "p.jsonl", records),
+        report=tmp_path / "out" / "report",
+        data=tmp_path / "data",
+        scenes=tmp_path / "scenes",
+    )
+    text = (tmp_path / "out" / "report" / "index.html").read_text()
+    for name in ("azimuth", "elevation", "true distance", "reverberation time RT60", "direct-to-reverberant ratio"):
+        assert f"Right answers against {name}" in text
+    assert text.count("<audio") == 6
+    assert 'src="../../scenes/scene%20' in text
 
 
 def test_the_page_is_the_same_bytes_again(preds, tmp_path):

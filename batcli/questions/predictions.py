@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,8 +108,8 @@ def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
                 continue
             copy = Path(folder) / "stdin"
             if again:
-                with reading(STDIO) as (source, _), open(copy, "w", encoding="utf-8") as target:
-                    target.writelines(source)
+                with open(copy, "wb") as target:
+                    shutil.copyfileobj(sys.stdin.buffer, target)
             files.append(File(copy if again else STDIO, "stdin", "stdin"))
         yield files
 
@@ -133,6 +135,8 @@ def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, parse_line(line, where)
         else:
             return
+    if file.path == STDIO:
+        raise InputError("JSON Lines are read from standard input, nothing else", file.shown, "give the file's name")
     content = read_json(file.path)
     data = content.get("data") if isinstance(content, dict) else content
     if not isinstance(data, list) or not all(isinstance(record, dict) for record in data):
@@ -213,11 +217,9 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
             _check_truth(answer)
             sound.add((answer.kind, answer.truth))
         kinds.append(QUESTION_TYPES.index(answer.kind))
-        scene = _hash(*answer.scene)
-        alone = cluster == "question" or not answer.scene
-        drawn = (str(len(kinds)),) if alone else answer.room if cluster == "room" else answer.scene
-        clusters.append(_hash(cluster, *drawn) if drawn is not answer.scene else scene)
-        questions.append(_hash(str(scene), answer.kind, answer.question, answer.truth))
+        drawn = {"scene": answer.scene, "room": answer.room, "question": ()}[cluster]
+        clusters.append(_hash(*(drawn or (str(len(kinds)),))))  # what has no scene is drawn alone
+        questions.append(_hash(*answer.scene, answer.kind, answer.question, answer.truth))
         truths.append(texts.setdefault(answer.truth, len(texts)))
         said.append(NOT_SAID if answer.said is None else texts.setdefault(answer.said, len(texts)))
         predictions += layout.fields.get("prediction", "prediction") in answer.record
