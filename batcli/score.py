@@ -326,8 +326,8 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
     paths = [*options.predictions, *([options.against] if options.against else [])]
     again = bool(options.unparsed or options.report or options.baseline)
     with opened(paths, again) as files:
-        read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
         origin, origin_layout = files[0], layout
+        read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
         if options.questions:
             origin = File(options.questions, options.questions.stem, str(options.questions))
             origin_layout = Layout({}, questions_only=True)
@@ -335,44 +335,67 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
             read = [of_test_set(found, whole, reporter) for found in read]
         vocabulary = vocabulary_of(read, *_label_names(options, dataset))
         against = read.pop() if options.against else None
-        answered = [found for found in read if found.answered]
-        if (gates and not answered) or (against and not against.answered):
-            raise InputError("questions without predictions", origin.shown, "gates and --against need answers")
-        _warn_of_different_questions(answered, reporter)
-        answers = partial(read_answers, origin, origin_layout)
+        answered = _answered_files(read, against, gates, reporter)
+        answers = partial(read_answers, origin, origin_layout)  # the questions of the first column, again
         columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
         if options.dry_run:
             return _counts_only(columns, reporter)
         embedder = _embedder(options, vocabulary)
-        facts = {"name": embedder.name, "hash": embedder.hash(vocabulary.names)}
-        systems: list[System] = []
-        first: list[Measured] = []
-        for file in reporter.track(columns, "scoring"):
-            names, clusters = np.unique(file.clusters, return_inverse=True)
-            measured = measure_all(file, clusters, len(names), vocabulary, embedder)
-            systems.append(system_of(file, measured, sample(measured, len(names), options), facts))
-            first = first or measured
+        systems, measured = _systems(columns, vocabulary, embedder, options, reporter)
+        settings = {"interval": LEVEL, "replicates": options.replicates, "cluster": options.cluster}
         result = Scores(
             systems,
-            {
-                "interval": LEVEL,
-                "replicates": options.replicates,
-                "cluster": options.cluster,
-                "seed": options.seed,
-                "labels": len(vocabulary.names),
-            },
+            {**settings, "seed": options.seed, "labels": len(vocabulary.names)},
             compare(columns[0], against, vocabulary, embedder, options) if against else None,
             judge(systems[: len(answered)], gates),
             _about_published(read[0]) if options.published else None,
         )
         if options.unparsed:
-            count = write_records(options.unparsed, _unparsed(answers(), columns[0], first))
+            count = write_records(options.unparsed, _unparsed(answers(), columns[0], measured))
             reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
         if options.report:
-            write_report(options, result, answers(), columns[0], first, dataset)
+            write_report(options, result, answers(), columns[0], measured, dataset)
     if options.junit:
         write_text(options.junit, to_junit(result))
     return result
+
+
+def _answered_files(
+    files: Sequence[Predictions], against: Predictions | None, gates: Sequence[Any], reporter: Reporter
+) -> list[Predictions]:
+    """All files, or none where all are questions alone, for the baselines to answer."""
+    missing = [file for file in [*files, *([against] if against else [])] if not file.answered]
+    if missing and (gates or against or len(missing) < len(files)):
+        raise InputError("questions without predictions", missing[0].name, "only baselines can do with them")
+    if missing:
+        return []
+    for other in files[1:]:
+        common = len(matched(files[0], other)[0])
+        if common < max(len(files[0]), len(other)):
+            reporter.warn(
+                f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "
+                "their columns are about different questions"
+            )
+    return list(files)
+
+
+def _systems(
+    columns: Sequence[Predictions],
+    vocabulary: Vocabulary,
+    embedder: embed.Embedder,
+    options: ScoreOptions,
+    reporter: Reporter,
+) -> tuple[list[System], list[Measured]]:
+    """Every column scored, and what the first was measured to be."""
+    facts = {"name": embedder.name, "hash": embedder.hash(vocabulary.names)}
+    systems: list[System] = []
+    first: list[Measured] = []
+    for file in reporter.track(columns, "scoring"):
+        names, clusters = np.unique(file.clusters, return_inverse=True)
+        measured = measure_all(file, clusters, len(names), vocabulary, embedder)
+        systems.append(system_of(file, measured, sample(measured, len(names), options), facts))
+        first = first or measured
+    return systems, first
 
 
 def _layout(options: ScoreOptions) -> Layout:
@@ -446,16 +469,6 @@ def _baselines(
     prior = baselines.count_answers(counted(), vocabulary)
     for name in dict.fromkeys(options.baseline):
         yield baselines.answer_without_listening(name, file, answers(), prior, vocabulary, options.seed)
-
-
-def _warn_of_different_questions(files: Sequence[Predictions], reporter: Reporter) -> None:
-    for other in files[1:]:
-        common = len(matched(files[0], other)[0])
-        if common < max(len(files[0]), len(other)):
-            reporter.warn(
-                f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "
-                "their columns are about different questions"
-            )
 
 
 def _about_published(file: Predictions) -> str:
