@@ -433,19 +433,21 @@ def test_dry_run_counts_and_scores_nothing(preds):
     assert "300 questions" in result.stderr
 
 
-@pytest.mark.parametrize("again", [[], ["--unparsed", "/dev/null"]])
-def test_standard_input(preds, again):
-    result = bat("-", "--format", "json", "--replicates", 0, *again, stdin=preds.read_text())
+@pytest.mark.parametrize("again", [False, True])
+def test_standard_input(preds, tmp_path, again):
+    """Also where it must be read twice."""
+    more = ["--unparsed", tmp_path / "unread.jsonl"] if again else []
+    result = bat("-", "--format", "json", "--replicates", 0, *more, stdin=preds.read_text())
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == {**as_json(scores_of(preds)), "name": "stdin"}
 
 
-def test_standard_input_that_is_no_json_lines(preds):
+def test_standard_input_that_is_no_json_lines(tmp_path):
     published = json.dumps({"data": make(3)})
     result = bat("-", stdin=published)
     assert result.returncode == 2
     assert "give the file's name" in result.stderr
-    command = [sys.executable, "-m", "batcli", "score", "-", "--unparsed", "/dev/null"]
+    command = [sys.executable, "-m", "batcli", "score", "-", "--unparsed", str(tmp_path / "unread.jsonl")]
     broken = subprocess.run(command, input=b"\xff\xfe", capture_output=True)
     assert broken.returncode == 2
     assert b"stdin:1: not UTF-8" in broken.stderr
