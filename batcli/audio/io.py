@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
-from math import gcd
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import soundfile
 import soxr
+from numpy.lib.format import MAGIC_PREFIX
 from scipy.signal import resample_poly
 
 from batcli.core.errors import InputError
@@ -16,6 +19,7 @@ from batcli.core.files import replacing, require_file
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
+MAX_BRIR_PEAK = 1e6  # integers made floats, of 16 bits, have 3e4
 MAX_RATE = 384_000
 BLOCK = 1 << 18  # frames read at a time, so that many channels or a lying header take no more memory
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a WAV that was written to a pipe says of its own length
@@ -79,7 +83,7 @@ def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr
     if rate == new_rate:
         return audio
     if resampler == "poly":
-        common = gcd(rate, new_rate)
+        common = math.gcd(rate, new_rate)
         return resample_poly(audio, new_rate // common, rate // common, axis=-1).astype(np.float32)
     return np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate, quality="HQ").T, dtype=np.float32)
 
@@ -102,22 +106,27 @@ def read_brir(path: Path) -> np.ndarray:
     Raises InputError for what is missing, no array, of another shape, not finite or silent.
     """
     require_file(path)
+    hint = "a BRIR is a .npy of shape (2, T)"
+    with open(path, "rb") as file:
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:  # `np.load` would take text for a pickle, and say so
+            raise InputError("not a NumPy array", path, hint)
     try:
         # Mapped: the shape in the header is checked against the file's size before memory is taken.
         brir = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, OverflowError) as error:
-        raise InputError(f"not a NumPy array: {error}", path, "a BRIR is a .npy of shape (2, T)") from None
-    if not isinstance(brir, np.ndarray):
-        raise InputError("an archive of arrays, not one array", path, "a BRIR is a .npy of shape (2, T)")
+    except (ValueError, EOFError, OSError, SyntaxError, OverflowError, TokenError) as error:
+        raise InputError(f"a damaged NumPy array: {error}", path, hint) from None
     if brir.ndim != 2 or brir.shape[0] != 2:
         raise InputError(f"shape {brir.shape}, not (2, T)", path, "a BRIR has a left and a right channel")
     if brir.dtype.kind != "f":
         raise InputError(f"{brir.dtype} samples, not floating point", path)
     if not 0 < brir.shape[1] <= MAX_BRIR_SECONDS * 32_000:
         raise InputError(f"{brir.shape[1]:,} samples", path, f"a BRIR has 1 to {MAX_BRIR_SECONDS * 32_000:,.0f}")
-    brir = np.asarray(brir, dtype=np.float32)
-    if not np.isfinite(brir).all():
+    peak = float(np.abs(brir).max())
+    if not math.isfinite(peak):
         raise InputError("holds NaN or infinite samples", path)
+    if peak > MAX_BRIR_PEAK:
+        raise InputError(f"holds samples of {peak:.1g}", path, "is it damaged?")
+    brir = np.asarray(brir, dtype=np.float32)
     if not brir.any():
         raise InputError("is silent", path)
     return brir
@@ -126,7 +135,10 @@ def read_brir(path: Path) -> np.ndarray:
 def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "float") -> None:
     """Write (channels, n) whole or not at all. Integer encodings clip at ±1: the caller counts."""
     with replacing(path) as temporary:
-        soundfile.write(temporary, audio.T, sample_rate, subtype=ENCODINGS[encoding], format="WAV")
+        try:
+            soundfile.write(temporary, audio.T, sample_rate, subtype=ENCODINGS[encoding], format="WAV")
+        except soundfile.LibsndfileError as error:  # a full disk: libsndfile does not say what of it
+            raise OSError(errno.EIO, f"cannot be written: {error.error_string}", str(path)) from None
 
 
 def write_brir(path: Path, brir: np.ndarray) -> None:
