@@ -14,6 +14,8 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
 RMS_DBFS = -14.0
+SILENCE = float(np.finfo(np.float32).tiny)
+"""RMS below which float32 holds no sound in full, and no gain that would make one of it."""
 TRIM_DB = -120.0
 """Energy of a BRIR's tail, relative to the whole, that is not worth convolving. The rendered scene
 differs by at most 10^(TRIM_DB/20) · ‖h‖₂ · ‖x‖₂ (Cauchy–Schwarz), whatever the clip x."""
@@ -31,9 +33,9 @@ class Filter(NamedTuple):
 
 
 def normalise(clip: np.ndarray, rms_dbfs: float = RMS_DBFS) -> np.ndarray:
-    """Scale a clip (n,) to an RMS in dB re full scale; silence stays as it is."""
-    rms = float(np.sqrt(np.mean(np.square(clip, dtype=np.float64))))
-    if rms == 0.0:
+    """Scale a clip (n,) to an RMS in dB re full scale; silence stays as it is, and what is as faint as rounding."""
+    rms = float(np.sqrt(np.square(clip, dtype=np.float64).sum() / max(1, len(clip))))
+    if rms < SILENCE:
         return clip
     return clip * np.float32(10.0 ** (rms_dbfs / 20.0) / rms)
 

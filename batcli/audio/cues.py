@@ -16,21 +16,21 @@ class Cues(NamedTuple):
     itd_us: float  # arrival at the left ear after the right: negative when the source is at the left
 
     def words(self) -> str:
-        louder = "left" if self.ild_db > 0 else "right"
-        earlier = "left" if self.itd_us < 0 else "right"
-        return f"{louder} ear {abs(self.ild_db):.1f} dB louder, {earlier} ear {abs(self.itd_us):.0f} µs earlier"
+        louder = f"{'left' if self.ild_db > 0 else 'right'} ear {abs(self.ild_db):.1f} dB louder"
+        earlier = f"{'left' if self.itd_us < 0 else 'right'} ear {abs(self.itd_us):.0f} µs earlier"
+        return f"{louder if abs(self.ild_db) >= 0.05 else 'both ears alike'}, {earlier if self.itd_us else 'at once'}"
 
 
 def interaural(audio: np.ndarray, sample_rate: int = 32_000) -> Cues:
     """Binaural (2, n) → broadband level difference, and delay at the cross-correlation's peak."""
     left, right = np.maximum(np.mean(np.square(audio, dtype=np.float64), axis=1), 1e-20)
-    size = next_fast_len(2 * audio.shape[1], real=True)
+    reach = int(MAX_ITD_SECONDS * sample_rate)
+    size = next_fast_len(max(audio.shape[1], reach) + reach + 1, real=True)
     spectra = rfft(audio, size, axis=-1)
     frequency = rfftfreq(size, 1 / sample_rate)
     cross = spectra[0] * spectra[1].conj()
     cross[(frequency < ITD_BAND_HZ[0]) | (frequency > ITD_BAND_HZ[1])] = 0
-    reach = int(MAX_ITD_SECONDS * sample_rate)
     correlation = irfft(cross, size)
     lags = np.arange(-reach, reach + 1)
-    delay = int(lags[np.argmax(correlation[lags])])
+    delay = int(lags[np.argmax(correlation[lags])]) if cross.any() else 0
     return Cues(10.0 * float(np.log10(left / right)), 1e6 * delay / sample_rate)
