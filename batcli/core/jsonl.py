@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,11 +14,13 @@ from batcli.core.errors import InputError
 from batcli.core.files import STDIO, require_file, writing
 from batcli.core.schema import Question, parse_question
 
+NEWLINE = b"\n"
 MAX_LINE = 1 << 20
 """Characters. A longer line is refused unread: it is no record, and it could fill the memory."""
 
 
 def parse_line(line: str, where: str) -> dict[str, Any]:
+    """One object. Raises InputError with `where` (file:line) in front."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -26,6 +29,11 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}", where) from None
     if not isinstance(record, dict):
         raise InputError(f"not a JSON object: {line.strip():.60}", where)
+    if "\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text: it could not be written again
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError("holds bytes that are no text", where, r"\ud800 to \udfff stand in pairs only") from None
     return record
 
 
@@ -38,6 +46,8 @@ def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]
         try:
             line = file.readline(MAX_LINE + 1)
         except UnicodeDecodeError as error:
+            # A block of many lines is decoded at once: the bad byte's line is counted within it.
+            where = f"{name}:{number + error.object[: error.start].count(NEWLINE)}"
             raise InputError(f"not UTF-8 text: {error.reason}", where) from None
         if not line:
             return
@@ -51,10 +61,11 @@ def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]
 def reading(path: Path) -> Iterator[tuple[IO[str], str]]:
     """(file, its name in messages); `-` is standard input."""
     if path == STDIO:
-        with nullcontext(sys.stdin) as file:
-            yield file, "stdin"
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # whatever the locale says
+        yield sys.stdin, "stdin"
     else:
-        with open(require_file(path), encoding="utf-8") as file:
+        with open(require_file(path), encoding="utf-8-sig") as file:
             yield file, str(path)
 
 
