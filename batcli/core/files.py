@@ -21,7 +21,15 @@ TEMPORARY = ".tmp-"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends without an error."""
+    """A temporary path beside `path` that takes its name when the block ends without an error.
+
+    A link stays and what it points to is replaced; a pipe or a device such as `/dev/null` is itself
+    what is yielded.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -73,8 +81,13 @@ def read_json(path: Path, max_bytes: int = 1 << 30) -> Any:
 def require_file(path: Path, hint: str | None = None) -> Path:
     try:
         if path.is_file():
-            return path
-        what = "is a directory, not a file" if path.is_dir() else "no such file"
+            if os.access(path, os.R_OK):
+                return path
+            what = "no permission to read"
+        elif path.is_dir():
+            what = "is a directory, not a file"
+        else:
+            what = "is no regular file" if path.exists() else "no such file"
     except (OSError, ValueError) as error:  # a name too long, a NUL byte
         what = str(error)
     raise InputError(what, path, hint)
@@ -88,6 +101,8 @@ def require_directory(path: Path, hint: str | None = None) -> Path:
 
 def require_writable(directory: Path) -> Path:
     """Make `directory` and prove that it can be written, before any work is done."""
+    if directory.is_file():
+        raise InputError("is a file, not a directory", directory, "choose another output")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory, prefix=TEMPORARY):
@@ -95,6 +110,14 @@ def require_writable(directory: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", directory, "choose another output") from None
     return directory
+
+
+def require_writable_file(path: Path) -> Path:
+    """Prove that a file can be written under this name, before any work is done."""
+    if path.is_dir():
+        raise InputError("is a directory, not a file", path, "choose another output")
+    require_writable(path.parent)
+    return path
 
 
 def stays_below(relative: str) -> bool:
