@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Parts:
     def finished(self) -> dict[int, dict[str, Any]]:
         """Position → record, from all processes of this run and of those before it."""
         found = {}
-        for path in sorted(self.final.parent.glob(f"{self.pattern}*.jsonl")):
+        for path in sorted(self.final.parent.glob(f"{escape(self.pattern)}*.jsonl")):
             for line in path.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     entry = json.loads(line)
@@ -69,5 +70,5 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the parts of this and of abandoned runs: the final file is written."""
-        for path in self.final.parent.glob(f"{TEMPORARY}{self.final.name}-*-part-*.jsonl"):
+        for path in self.final.parent.glob(f"{escape(TEMPORARY + self.final.name)}-*-part-*.jsonl"):
             remove(path)

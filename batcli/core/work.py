@@ -9,15 +9,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from batcli.core.errors import InputError
+from batcli.core.errors import BatError, InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,8 +73,17 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _ignore_interrupt() -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot tell its workers, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call_all(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
@@ -89,12 +100,14 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
         return
     chunks = (list(items[start : start + chunk]) for start in range(0, len(items), chunk))
     context = multiprocessing.get_context("spawn")
-    with one_thread_each(), ProcessPoolExecutor(jobs, context, initializer=_ignore_interrupt) as pool:
+    with one_thread_each(), ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
         try:
             pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
             while pending:
                 yield from pending.pop(0).result()
                 pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
+        except BrokenProcessPool:
+            raise BatError("a worker process died, perhaps for want of memory; try fewer --jobs") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
