@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -200,6 +201,8 @@ def open_dataset(root: Path) -> Dataset:
             dict(content.get("recipe", {})),
             splits,
         )
+        if not 0 < dataset.seconds < math.inf:
+            raise ValueError(f"seconds is {dataset.seconds}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", file, "run `bat prepare` again") from None
     return dataset
