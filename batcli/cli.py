@@ -6,16 +6,19 @@ imported in its body, so that `--help` stays instant.
 
 from __future__ import annotations
 
+import errno
 import inspect
+import math
 import os
 import signal
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,12 +55,34 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """`--config`: the command's table becomes its defaults; an unknown key is an error."""
     if path is not None:
         with _expected_errors(debug=False):
-            names = context.command_path.split()[1:]
-            values = configuration.table(configuration.read_toml(path), names, path)
-            known = [p.name for p in context.command.params if p.name and p.name not in _GENERAL]
-            configuration.refuse_unknown(values, known, f"{path} [{'.'.join(names)}]")
-            context.default_map = values
+            root: Any = context.find_root().command
+            commands = {name: list(getattr(command, "commands", ())) for name, command in root.commands.items()}
+            content, names = configuration.read_toml(path), _names(context)
+            configuration.refuse_stray_tables(content, commands, path)
+            values, where = configuration.table(content, names, path), f"{path} [{'.'.join(names)}]"
+            known = {p.name: p for p in context.command.params if p.name and p.name not in _GENERAL}
+            configuration.refuse_unknown(values, known, where)
+            context.default_map = {
+                name: configuration.as_given(value, _kind(known[name]), f"{where} {name}")
+                for name, value in values.items()
+            }
     return path
+
+
+def _names(context: typer.Context) -> list[str]:
+    """`["prepare", "rooms"]`. Not from the command's path: that starts with two words in `python -m batcli`."""
+    names: list[str] = []
+    at: Any = context
+    while at.parent is not None:
+        names.insert(0, at.info_name)
+        at = at.parent
+    return names
+
+
+def _kind(parameter: Any) -> Literal["switch", "list", "value"]:
+    if getattr(parameter, "is_flag", False):
+        return "switch"
+    return "list" if parameter.nargs == -1 or getattr(parameter, "multiple", False) else "value"
 
 
 _GENERAL = {
@@ -123,12 +148,13 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
     def register(run: Callable[[Any, Terminal], None]) -> Callable:
         def invoke(context: typer.Context, **values: Any) -> None:
             general = {key: values.pop(key) for key in _GENERAL}
-            if general["print_config"]:
-                _print_config(context, values)
-                raise typer.Exit()
             verbosity = -1 if general["quiet"] else int(general["verbose"])
             with _expected_errors(general["debug"]):
-                run(schema(**values), Terminal(verbosity if _first_rank() else -1))
+                _check(context, values)
+                if general["print_config"]:
+                    _print_config(context, values)
+                else:
+                    run(schema(**values), Terminal(verbosity if _first_rank() else -1))
 
         context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         invoke.__signature__ = inspect.Signature([context_parameter, *_parameters(schema)])  # type: ignore[attr-defined]
@@ -143,15 +169,30 @@ def _first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _check(context: typer.Context, values: dict[str, Any]) -> None:
+    """What the parser lets pass: misspelt variables of this command, and `nan`, which no limit holds back."""
+    prefix = f"{context.auto_envvar_prefix}_"
+    known = [f"{prefix}{parameter.name.upper()}" for parameter in context.command.params if parameter.name]
+    configuration.refuse_unknown([name for name in os.environ if name.startswith(prefix)], known, "environment")
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{value} is not a finite number", f"--{name.replace('_', '-')}")
+
+
 def _print_config(context: typer.Context, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        print(f"{name} = {value!s}\t# {_origin(context, name)}")
+
+
+def _origin(context: typer.Context, name: str) -> str:
+    """Where a value came from: `flag`, the variable, the configuration file or `default`."""
+    source = context.get_parameter_source(name)
     origins = {
         "COMMANDLINE": "flag",
-        "ENVIRONMENT": "environment",
+        "ENVIRONMENT": f"{context.auto_envvar_prefix}_{name.upper()}",
         "DEFAULT_MAP": str(context.params.get("config")),
     }
-    for name, value in values.items():
-        source = context.get_parameter_source(name)
-        print(f"{name} = {value!s}\t# {origins.get(source.name if source else '', 'default')}")
+    return origins.get(source.name if source else "", "default")
 
 
 class _expected_errors:
@@ -169,12 +210,13 @@ class _expected_errors:
         if isinstance(error, BrokenPipeError):
             _discard_output()
             raise typer.Exit(ExitCode.DONE) from None
+        if self.debug:
+            traceback.print_exception(kind, error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
             error = Stopped(ExitCode.INTERRUPTED)
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk, no permission
-            error = InputError(error.strerror or str(error), error.filename, "free space or choose another path")
-        if self.debug:
-            return
+        if isinstance(error, OSError) and error.errno is not None:
+            hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
+            error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
         if isinstance(error, BatError):
             print(f"bat: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
@@ -195,7 +237,9 @@ def _raise_terminated(number: int, frame: object) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", allow_from_autoenv=False, help="Show the version.")] = False,
+) -> None:
     if version:
         print(f"bat {__version__}")
         raise typer.Exit()
@@ -369,6 +413,32 @@ def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
         print(answer)
 
 
+_UsageError: Any = typer.BadParameter.__bases__[
+    0
+]  # click's own, which newer releases of Typer carry within themselves
+
+
 def main() -> None:
-    """The entry point `bat`."""
-    app()
+    """The entry point `bat`. Wrong usage is one line, as every other expected error is."""
+    try:
+        code = app(prog_name="bat", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        code = ExitCode.DONE
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            print(f"bat: {_explain(error)}", file=sys.stderr)
+        code = ExitCode.WRONG_INPUT
+    sys.exit(code)
+
+
+def _explain(error: Any) -> str:
+    """The parser's message, with the place of a value that no flag gave."""
+    context, parameter = error.ctx, getattr(error, "param", None)
+    origin = _origin(context, parameter.name) if context and parameter else "flag"
+    where = None if origin in ("flag", "default") else origin
+    hint = f"see `{context.command_path} --help`" if context else None
+    return str(InputError(error.format_message().rstrip("."), where, hint))

@@ -81,6 +81,6 @@ class Terminal:
 
     def _say(self, message: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(message, markup=False, highlight=False)  # type: ignore[attr-defined]
+            self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
         else:
             print(message, file=sys.stderr, flush=True)
