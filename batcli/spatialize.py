@@ -16,8 +16,18 @@ from batcli.audio.io import write_wav
 from batcli.audio.render import Settings, render_files
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import BatError, InputError, TooManyBad
-from batcli.core.files import read_json, require_file, require_writable, write_json
-from batcli.core.jsonl import write_records
+from batcli.core.files import (
+    STDIO,
+    TEMPORARY,
+    read_json,
+    remove,
+    require_file,
+    require_writable,
+    require_writable_file,
+    sha256,
+    write_json,
+)
+from batcli.core.jsonl import read_records, write_records
 from batcli.core.manifest import describe
 from batcli.core.options import SpatializeOptions
 from batcli.core.parts import Parts, key_of
@@ -27,6 +37,7 @@ from batcli.core.work import default_jobs, rank_and_world, run_jobs, share
 
 SCENES = "scenes.jsonl"
 MANIFEST = "manifest.json"
+SHOWN = 10  # messages about bad scenes; all stand in scenes.jsonl
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,10 @@ def spatialize(options: SpatializeOptions, reporter: Reporter = SILENT) -> None:
     """
     if options.output is None:
         raise InputError("missing", "--output", "name a folder for a split, a WAV file for one scene")
-    if (options.data is None) == (options.audio is None):
+    if options.output == STDIO:
+        raise InputError("scenes do not go to standard output", "--output", "name a folder or a WAV file")
+    files = (options.audio, options.reverb, options.audio2, options.reverb2)
+    if (options.data is None) == all(file is None for file in files):
         raise InputError("give either DATA or --audio and --reverb", hint="see `bat spatialize --help`")
     if options.data is None:
         _one_scene(options, reporter)
@@ -70,13 +84,13 @@ def _one_scene(options: SpatializeOptions, reporter: Reporter) -> None:
         raise InputError(
             "a clip without a BRIR, or a BRIR without a clip", hint="give --audio with --reverb, and so on"
         )
-    require_writable(options.output.parent)
     settings = _settings(options)
+    for path in (path for pair in files for path in pair):
+        require_file(path)
     if options.dry_run:
-        for path in (path for pair in files for path in pair):
-            require_file(path)
         reporter.info(f"1 scene of {settings.seconds:g} s from {len(files)} sources")
         return
+    require_writable_file(options.output)
     audio = render_files(files, settings)
     write_wav(options.output, audio, settings.sample_rate, options.encoding)
     peak, clipped = _peak(audio, options.encoding)
@@ -96,29 +110,29 @@ def _split(options: SpatializeOptions, dataset: Dataset, reporter: Reporter) -> 
     if not scenes:
         raise InputError("no questions", dataset.questions_file(options.split))
     settings = _settings(options, dataset)
+    works = [
+        Work(position, scene, tuple(dataset.files_of(source) for source in scene))
+        for position, scene in enumerate(scenes)
+    ]
     size = len(scenes) * settings.length * 2 * {"float": 4, "pcm16": 2, "pcm24": 3}[options.encoding]
-    require_writable(options.output)
     reporter.info(f"{len(scenes):,} scenes of {settings.seconds:g} s, {size / 1e9:.2f} GB")
     if options.dry_run:
+        _report_bad(_check_files(works), len(works), "the clips and BRIRs", options, reporter)
         return
+    require_writable(options.output)
     facts = {
         "split": options.split,
-        "questions_sha256": dataset.split(options.split).sha256,
+        "questions_sha256": sha256(dataset.questions_file(options.split)),
         "settings": asdict(settings),
         "encoding": options.encoding,
     }
-    manifest = options.output / MANIFEST
-    if manifest.exists() and _same_facts(manifest, facts):
+    earlier = _earlier(options.output, facts)
+    if len(earlier) == len(scenes):
         reporter.info(f"{options.output} is already complete")
         return
-    manifest.unlink(missing_ok=True)  # from here on the folder is unfinished
+    (options.output / MANIFEST).unlink(missing_ok=True)  # from here on the folder is unfinished
     with Parts(options.output / SCENES, key_of(**facts)) as parts:
-        done = parts.finished()
-        todo = [
-            work
-            for work in share(list(_works(dataset, scenes)))
-            if work.position not in done or not _whole(options.output, done[work.position])
-        ]
+        todo = _todo(share(works), parts, earlier, options.output)
         function = partial(_render_one, output=options.output, settings=settings, encoding=options.encoding)
         jobs = options.jobs or default_jobs()
         for work, record in zip(
@@ -131,18 +145,47 @@ def _split(options: SpatializeOptions, dataset: Dataset, reporter: Reporter) -> 
     _finish(options, reporter, parts, records, facts)
 
 
-def _same_facts(manifest: Path, facts: dict[str, Any]) -> bool:
-    content = read_json(manifest)
-    return isinstance(content, dict) and all(content.get(name) == value for name, value in facts.items())
+def _check_files(works: Sequence[Work]) -> list[str]:
+    """What is missing, one message for each scene that cannot be rendered."""
+    bad = []
+    for work in works:
+        try:
+            for path in (path for pair in work.files for path in pair):
+                require_file(path)
+        except InputError as error:
+            bad.append(str(error))
+    return bad
 
 
-def _whole(output: Path, record: dict[str, Any]) -> bool:
-    return record["file"] is None or (output / record["file"]).exists()
+def _earlier(output: Path, facts: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Position → record of the scenes that a finished run left here: all, but for those that failed.
+
+    Raises InputError when it rendered other scenes or with other settings: they must not be mixed.
+    """
+    if not (output / MANIFEST).exists():
+        return {}
+    manifest = read_json(output / MANIFEST)
+    if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in facts.items()):
+        raise InputError("holds other scenes, or of other settings", output, "choose another folder")
+    records = enumerate(record for _, record in read_records(output / SCENES))
+    return {position: record for position, record in records if record["file"] and not _lost(record, output)}
 
 
-def _works(dataset: Dataset, scenes: Sequence[Scene]):
-    for position, scene in enumerate(scenes):
-        yield Work(position, scene, tuple(dataset.files_of(source) for source in scene))
+def _todo(works: Sequence[Work], parts: Parts, earlier: dict[int, dict[str, Any]], output: Path) -> list[Work]:
+    """The scenes that are still to be rendered. What an earlier run finished is taken over into `parts`."""
+    done, todo = parts.finished(), []
+    for work in works:
+        record = done.get(work.position)
+        if record is None and work.position in earlier:
+            record = earlier[work.position]
+            parts.append(work.position, record)
+        if record is None or _lost(record, output):
+            todo.append(work)
+    return todo
+
+
+def _lost(record: dict[str, Any], output: Path) -> bool:
+    return record["file"] is not None and not (output / record["file"]).exists()
 
 
 def _render_one(work: Work, output: Path, settings: Settings, encoding: str) -> dict[str, Any]:
@@ -169,14 +212,20 @@ def _finish(
     records: list[dict[str, Any]],
     facts: dict[str, Any],
 ) -> None:
-    bad = [record for record in records if record["file"] is None]
+    bad = [record["error"]["message"] for record in records if record["file"] is None]
     clipped = sum(record.get("clipped", 0) > 0 for record in records)
     write_records(options.output / SCENES, records)
     write_json(options.output / MANIFEST, describe(**facts, seed=options.seed, scenes=len(records), bad=len(bad)))
     parts.remove()
-    for record in bad[:10]:
-        reporter.warn(record["error"]["message"])
+    for leftover in options.output.glob(f"{TEMPORARY}*.wav"):  # of a run that was killed
+        remove(leftover)
     if clipped:
         reporter.warn(f"{clipped:,} scenes have clipped samples; --encoding float keeps them")
+    _report_bad(bad, len(records), f"'error' in {options.output / SCENES}", options, reporter)
+
+
+def _report_bad(bad: Sequence[str], count: int, where: str, options: SpatializeOptions, reporter: Reporter) -> None:
+    for message in bad[:SHOWN]:
+        reporter.warn(message)
     if len(bad) > options.max_bad:
-        raise TooManyBad(f"{len(bad):,} of {len(records):,} scenes failed; see 'error' in {options.output / SCENES}")
+        raise TooManyBad(f"{len(bad):,} of {count:,} scenes failed, more than --max-bad {options.max_bad}; see {where}")
