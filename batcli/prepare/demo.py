@@ -13,7 +13,7 @@ from batcli.audio.synth import LABELS, synthesise
 from batcli.core.catalogue import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
 from batcli.core.dataset import FILE, Dataset, open_dataset
 from batcli.core.errors import InputError
-from batcli.core.files import read_json, remove, require_writable, write_json, write_text
+from batcli.core.files import TEMPORARY, read_json, remove, require_directory, require_writable, write_json, write_text
 from batcli.core.options import DemoOptions, RoomsOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.work import default_jobs, run_jobs
@@ -37,16 +37,19 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     counts = {"train": options.clips, "eval": -(-options.clips // EVAL_SHARE)}
     n_rooms = {"train": options.rooms, "eval": -(-options.rooms // EVAL_SHARE)}
     questions = {"train": options.count, "eval": options.eval_count}
+    complete = _is_complete(root, facts)
     reporter.info(
         f"{len(LABELS)} classes, {sum(counts.values()) * len(LABELS):,} clips of {options.seconds:g} s, "
         f"{sum(n_rooms.values()):,} rooms with {options.sources} BRIRs each, {sum(questions.values()):,} questions"
     )
     if options.dry_run:
         return Dataset(root)
-    if _claim(root, facts):
+    if complete:
         reporter.info(f"{root} is already complete")
         return open_dataset(root)
 
+    require_writable(root)
+    write_json(root / UNFINISHED, facts)
     dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
     write_text(root / dataset.labels_file, _labels_csv())
     jobs = options.jobs or default_jobs()
@@ -75,18 +78,19 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     return dataset
 
 
-def _claim(root: Path, facts: dict) -> bool:
-    """True when DATA is complete; False when it is ours to make or to go on with."""
-    require_writable(root)
+def _is_complete(root: Path, facts: dict) -> bool:
+    """False when DATA is ours to make or to go on with. Raises InputError when it holds something else."""
+    if not root.exists():
+        return False
+    require_directory(root)
     for name in (FILE, UNFINISHED):
         if (root / name).exists():
             content = read_json(root / name)
-            if content.get("recipe", content) != facts:
+            if not isinstance(content, dict) or content.get("recipe", content) != facts:
                 raise InputError("made with other options", root / name, "choose another directory")
             return name == FILE
-    if any(root.iterdir()):
+    if not all(path.name.startswith(TEMPORARY) for path in root.iterdir()):
         raise InputError("is not empty and no demo dataset", root, "choose another directory")
-    write_json(root / UNFINISHED, facts)
     return False
 
 
@@ -102,6 +106,8 @@ def _clips_file(root: Path, split: str) -> Path:
 def _make_clips(dataset: Dataset, split: str, count: int, options: DemoOptions, jobs: int, reporter: Reporter) -> None:
     todo = [(number, take) for number in range(len(LABELS)) for take in range(count)]
     folder = dataset.path(dataset.audio_root) / split
+    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
+        remove(leftover)
     function = partial(_make_clip, folder=folder, split=split, seed=options.seed, seconds=options.seconds)
     ids = list(reporter.track(run_jobs(function, todo, jobs), f"{split} clips", len(todo)))
     entries = [
