@@ -22,7 +22,7 @@ MAX_LINE = 1 << 20
 def parse_line(line: str, where: str) -> dict[str, Any]:
     """One object. Raises InputError with `where` (file:line) in front."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.rstrip())  # a newline would make a second line, and columns count from it
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg} at column {error.colno}", where) from None
     except (ValueError, RecursionError) as error:  # too many digits, nested too deep

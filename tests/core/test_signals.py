@@ -1,0 +1,59 @@
+"""A signal is noted; the step in hand is finished."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from batcli.core.errors import ExitCode, Stopped
+from batcli.core.signals import deferred
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_the_first_signal_waits(number, code):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    steps = []
+
+    def work() -> None:
+        with deferred() as request:
+            while True:
+                request.check()
+                os.kill(os.getpid(), number)
+                steps.append(bool(request))  # the step goes on
+
+    with pytest.raises(Stopped) as caught:
+        work()
+    assert steps == [True]
+    assert caught.value.exit_code == code == 128 + number
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_second_signal_is_obeyed_at_once():
+    steps = []
+
+    def work() -> None:
+        with deferred():
+            for step in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+                steps.append(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == [0]
+
+
+def test_other_threads_get_no_signals_and_no_error():
+    found = []
+
+    def work():
+        with deferred() as request:
+            request.check()
+            found.append(bool(request))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False]
