@@ -95,7 +95,7 @@ def test_values_become_what_a_flag_gives(value, kind, given):
         ({}, "value", "neither text nor a number"),
         ("yes", "switch", "'yes' is neither true nor false"),
         (1, "switch", "1 is neither true nor false"),
-        ("a", "list", r'"?\'a\' is not a list; write \["a"\]'),
+        ("a", "list", r"is not a list; write \["),
         ([[1]], "list", "neither text nor a number"),
     ],
 )
