@@ -58,6 +58,17 @@ def material(tmp_path_factory) -> Material:
 
 
 @pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset directory of a very small demo: 4 clips per class, 12 rooms, scenes of 1 s. Read only."""
+    from batcli.core.options import DemoOptions
+    from batcli.prepare.demo import demo as make
+
+    data = tmp_path_factory.mktemp("demo") / "data"
+    make(DemoOptions(data=data, clips=4, rooms=12, sources=4, count=120, eval_count=60, seconds=1.0, jobs=1))
+    return data
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real clips, BRIRs and golden figures beside the checkout; not part of the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared"

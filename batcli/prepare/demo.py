@@ -53,8 +53,8 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
     write_text(root / dataset.labels_file, _labels_csv())
     jobs = options.jobs or default_jobs()
+    _make_clips(dataset, counts, options, jobs, reporter)
     for split in ("train", "eval"):
-        _make_clips(dataset, split, counts[split], options, jobs, reporter)
         rooms(
             RoomsOptions(
                 reverb=root / dataset.reverb_root,
@@ -103,26 +103,27 @@ def _clips_file(root: Path, split: str) -> Path:
     return root / "metadata" / f"{split}.json"
 
 
-def _make_clips(dataset: Dataset, split: str, count: int, options: DemoOptions, jobs: int, reporter: Reporter) -> None:
-    todo = [(number, take) for number in range(len(LABELS)) for take in range(count)]
-    folder = dataset.path(dataset.audio_root) / split
-    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
+def _make_clips(dataset: Dataset, counts: dict[str, int], options: DemoOptions, jobs: int, reporter: Reporter) -> None:
+    """`counts[split]` clips of each class, and the metadata of each split."""
+    root = dataset.path(dataset.audio_root)
+    for leftover in root.glob(f"*/{TEMPORARY}*"):  # of a run that was killed
         remove(leftover)
-    function = partial(_make_clip, folder=folder, split=split, seed=options.seed, seconds=options.seconds)
-    ids = list(reporter.track(run_jobs(function, todo, jobs), f"{split} clips", len(todo)))
-    entries = [
-        {"folder": split, "id": clip_id, "label": [LABELS[number].mid]}
-        for clip_id, (number, _) in zip(ids, todo, strict=True)
-    ]
-    write_json(_clips_file(dataset.root, split), entries)
+    todo = [(split, number, take) for split in counts for number in range(len(LABELS)) for take in range(counts[split])]
+    function = partial(_make_clip, root=root, seed=options.seed, seconds=options.seconds)
+    entries: dict[str, list[dict]] = {split: [] for split in counts}
+    made = reporter.track(run_jobs(function, todo, jobs), "clips", len(todo))
+    for clip_id, (split, number, _) in zip(made, todo, strict=True):
+        entries[split].append({"folder": split, "id": clip_id, "label": [LABELS[number].mid]})
+    for split in counts:
+        write_json(_clips_file(dataset.root, split), entries[split])
 
 
-def _make_clip(which: tuple[int, int], folder: Path, split: str, seed: int, seconds: float) -> str:
+def _make_clip(which: tuple[str, int, int], root: Path, seed: int, seconds: float) -> str:
     """Write one clip, unless it is there, and return its id."""
-    number, take = which
+    split, number, take = which
     name = "".join(c if c.isalnum() else "-" for c in LABELS[number].name.lower()).replace("--", "-")
     clip_id = f"{name}-{take:04d}"
-    path = folder / f"{clip_id}.wav"
+    path = root / split / f"{clip_id}.wav"
     if not path.exists():
         rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number, take])
         write_wav(path, synthesise(number, rng, seconds, SAMPLE_RATE)[None], SAMPLE_RATE, "pcm16")
