@@ -12,7 +12,6 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.lib.format import MAGIC_PREFIX
-from scipy.signal import resample_poly
 
 from batcli.core.errors import InputError
 from batcli.core.files import replacing, require_file
@@ -83,6 +82,8 @@ def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr
     if rate == new_rate:
         return audio
     if resampler == "poly":
+        from scipy.signal import resample_poly  # takes 0.6 s to import, in every worker process
+
         common = math.gcd(rate, new_rate)
         return resample_poly(audio, new_rate // common, rate // common, axis=-1).astype(np.float32)
     return np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate, quality="HQ").T, dtype=np.float32)
