@@ -413,9 +413,7 @@ def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
         print(answer)
 
 
-_UsageError: Any = typer.BadParameter.__bases__[
-    0
-]  # click's own, which newer releases of Typer carry within themselves
+_UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer releases of Typer carry within themselves
 
 
 def main() -> None:

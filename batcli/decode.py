@@ -28,10 +28,10 @@ from batcli.core.options import DecodeOptions, require
 from batcli.core.parts import Parts, key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
-from batcli.core.work import rank_and_world, share
+from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, stack
-from batcli.model.data import GivenScenes, as_list, one_thread
+from batcli.model.data import GivenScenes, Unheard, as_list, one_thread
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
@@ -221,13 +221,13 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
     loader = DataLoader(
         GivenScenes(dataset, new, listener.settings),
         ENCODE_BATCH,
-        num_workers=min(listener.options.workers, len(new)),
+        num_workers=min(listener.options.workers or default_jobs(), len(new)),
         worker_init_fn=one_thread,
         collate_fn=as_list,
     )
     for batch in reporter.track(loader, "listening", len(loader)):
-        good = [(place, audio) for place, audio in batch if isinstance(audio, torch.Tensor)]
-        listener.heard.update((new[place], error) for place, error in batch if not isinstance(error, torch.Tensor))
+        good = [(place, audio) for place, audio in batch if not isinstance(audio, Unheard)]
+        listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
         if not good:
             continue
         encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, Subset, default_collate
+from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.render import Settings
@@ -29,18 +31,20 @@ from batcli.core.jsonl import dump
 from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import Question
+from batcli.core.schema import Question, Scene
+from batcli.core.work import default_jobs
 from batcli.model import checkpoint, state
-from batcli.model.bat import BAT, load_llm, load_tokenizer, lora_targets, new_llm
-from batcli.model.cache import EncodingCache
-from batcli.model.data import DrawnScenes, GivenScenes, Heard, as_list, one_thread
+from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.cache import Shelf
+from batcli.model.data import CuedScenes, DrawnScenes, GivenScenes, Heard, Unheard, as_list, one_thread
 from batcli.model.fit import Batch, Log, Schedule, fit
-from batcli.model.losses import AnswerObjective, EncoderObjective
+from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.presets import PRESETS
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer
 from batcli.model.recipes import RECIPES, STAGES, Recipe
+from batcli.model.sources import SourceTokens
 
-ENCODER = "encoder"
+ENCODER, SOURCES = "encoder", "sources"
 LOG = "log.jsonl"
 CACHE = "cache"
 BAD = "bad.jsonl"
@@ -67,7 +71,7 @@ class Run:
 
     def load(self, items, **how) -> DataLoader:
         """A loader whose workers render ahead; it draws from no random state that training uses."""
-        workers = self.options.workers
+        workers = self.options.workers or default_jobs()
         return DataLoader(
             items, num_workers=workers, worker_init_fn=one_thread, generator=torch.Generator().manual_seed(0), **how
         )
@@ -93,6 +97,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     set_seed(options.seed)
     model, tokenizer = _build(options, dataset)
     llm = _llm_folder(options, model)
+    if resumed and (options.output / checkpoint.ENCODER).exists():
+        checkpoint.load_encoder(options.output, model)
     if main:
         tables = {"train": asdict(options), "recipe": asdict(recipe)}
         checkpoint.write_config(options.output, model.config, tables, llm)
@@ -101,7 +107,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         options=options,
         recipe=recipe,
         dataset=dataset,
-        stages=stages,
+        stages=[part for stage in stages for part in _parts(stage, model)],
         settings=Settings(model.config.encoder.seconds),
         accelerator=accelerator,
         model=model.to(accelerator.device),
@@ -112,6 +118,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     )
     if ENCODER in stages:
         _encoder_stage(run)
+    if SOURCES in run.stages and model.sources is not None:
+        _source_stage(run, model.sources)
     if stages[-1] != ENCODER:
         _question_stages(run)
     if main:
@@ -121,6 +129,11 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     accelerator.wait_for_everyone()
     if run.bad > options.max_bad:
         raise TooManyBad(f"{run.bad:,} scenes could not be rendered; see {options.output / BAD}")
+
+
+def _parts(stage: str, model: BAT) -> list[str]:
+    """What a stage is made of: the encoder's second part is that of its source tokens, if it has them."""
+    return [ENCODER, SOURCES] if stage == ENCODER and model.sources is not None else [stage]
 
 
 def _dataset_facts(run: Run) -> dict[str, str]:
@@ -154,6 +167,7 @@ def _recipe(options: TrainOptions) -> Recipe:
     return replace(
         recipe,
         encoder_steps=options.encoder_steps or recipe.encoder_steps,
+        source_scenes=options.encoder_scenes or recipe.source_scenes,
         batch=options.batch_size or recipe.batch,
         lr=options.lr or recipe.lr,
     )
@@ -294,6 +308,7 @@ def _shares(run: Run, start: int, batch: int) -> Iterator[list[range]]:
 
 
 def _encoder_stage(run: Run) -> None:
+    """The patch encoder on scenes drawn as it goes, none seen twice: the published recipe."""
     recipe, options = run.recipe, run.options
     batch, total = recipe.encoder_batch, recipe.encoder_steps
     scenes = total * batch * options.accumulate * run.accelerator.num_processes
@@ -301,39 +316,107 @@ def _encoder_stage(run: Run) -> None:
 
     def updates(start: int) -> Iterator[Sequence[Batch]]:
         shares = itertools.islice(_shares(run, start, batch), total - start)
-        loader = run.load(
-            drawn, batch_sampler=[share for update in shares for share in update], collate_fn=default_collate
-        )
+        order = [share for update in shares for share in update]
+        loader = run.load(drawn, batch_sampler=order, collate_fn=default_collate)
         batches = (Batch((Heard(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
         while update := list(itertools.islice(batches, options.accumulate)):
             yield update
 
-    model = run.model
-    parts = [part for part in (model.encoder, model.sources) if part is not None]
-    resumed_later = run.resumed is not None and run.resumed[1].stage != ENCODER
-    if resumed_later:
-        checkpoint.load_encoder(options.output, model)
-    _fit(
-        run,
-        ENCODER,
-        EncoderObjective(model.encoder, model.sources, recipe.patch_share),
-        parts,
-        total,
-        recipe.encoder_lr,
-        updates,
+    encoder = run.model.encoder
+    _fit(run, ENCODER, EncoderObjective(encoder), [encoder], total, recipe.encoder_lr, updates)
+    _save_encoder(run)
+
+
+def _source_stage(run: Run, sources: SourceTokens) -> None:
+    """The source tokens on the cues of drawn scenes, each rendered once and then used `source_epochs` times."""
+    recipe, options, device = run.recipe, run.options, run.accelerator.device
+    count, batch = recipe.source_scenes, recipe.source_batch
+    per_update = batch * options.accumulate * run.accelerator.num_processes
+    total = max(1, round(count * recipe.source_epochs / per_update))
+    drawn = DrawnScenes(run.dataset, options.split, run.settings, options.seed + 1, count, recipe.two_sources)
+    items = CuedScenes(drawn, sources)
+    shelf = _shelf(
+        run, {"stage": SOURCES, "seed": options.seed, "share": recipe.two_sources}, count, items[0][1]._asdict()
     )
-    if run.accelerator.is_main_process and not resumed_later:
-        checkpoint.save_encoder(options.output, model.state_dict())
+    _fill(run, shelf, items, "cues", lambda heard: {name: torch.stack(part) for name, part in _columns(heard).items()})
+    order = _order(count, total * per_update, options.seed, stage=0)
+
+    def updates(start: int) -> Iterator[Sequence[Batch]]:
+        for shares in itertools.islice(_shares(run, start, batch), total - start):
+            rows = [shelf.get(order[share.start : share.stop]) for share in shares]
+            yield [Batch((Heard(**{name: part.to(device) for name, part in row.items()}),), batch) for row in rows]
+
+    _fit(run, SOURCES, SourceObjective(sources), [sources], total, recipe.encoder_lr, updates)
+    _save_encoder(run)
+
+
+def _columns(heard: Sequence[Heard]) -> dict[str, tuple[torch.Tensor, ...]]:
+    return dict(zip(Heard._fields, zip(*heard, strict=True), strict=True))
+
+
+def _save_encoder(run: Run) -> None:
+    if run.accelerator.is_main_process and run.resumed is None:
+        checkpoint.save_encoder(run.options.output, run.model.state_dict())
     run.accelerator.wait_for_everyone()
 
 
+# ---- what is computed once ---------------------------------------------------------------------------
+
+
+def _shelf(run: Run, facts: Mapping[str, Any], count: int, sample: Mapping[str, torch.Tensor]) -> Shelf:
+    """Room on disk for `count` rows like `sample`, kept under a key of everything that changes them."""
+    size = Shelf.bytes_needed(count, sample) / 1e9
+    if size > run.options.cache_gb:
+        raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
+    run.reporter.info(f"{count:,} scenes to hear once, {size:.2f} GB")
+    everything = {**facts, **_dataset_facts(run), "settings": asdict(run.settings), "count": count}
+    folder = run.options.output / CACHE / key_of(**everything)
+    if run.accelerator.is_main_process:
+        Shelf(folder, count, sample, create=True)
+    run.accelerator.wait_for_everyone()
+    return Shelf(folder, count, sample, create=False)
+
+
+def _fill(
+    run: Run,
+    shelf: Shelf,
+    items: TorchDataset,
+    description: str,
+    compute: Callable[[Sequence[Any]], Mapping[str, torch.Tensor]],
+) -> None:
+    """Put `compute` of the items that are missing on the shelf, this process's share of them; bad ones are noted."""
+    todo = shelf.missing()[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
+    loader = run.load(Subset(items, todo), batch_size=ENCODE_BATCH, collate_fn=as_list)
+    with torch.inference_mode():
+        for batch in run.reporter.track(loader, description, len(loader)):
+            good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
+            for row, value in batch:
+                if isinstance(value, Unheard):
+                    _note_bad(run, value)
+                    shelf.put_bad(row)
+            if good:
+                rows, values = zip(*good, strict=True)
+                shelf.put(rows, compute(values))
+    run.accelerator.wait_for_everyone()
+
+
+def _note_bad(run: Run, bad: Unheard) -> None:
+    run.reporter.warn(bad.error["message"])
+    with open(run.options.output / BAD, "a", encoding="utf-8") as file:
+        file.write(dump({"sources": [source._asdict() for source in bad.scene], "error": bad.error}))
+
+
+# ---- questions ---------------------------------------------------------------------------------------
+
+
 def _question_stages(run: Run) -> None:
-    stages = [stage for stage in run.stages if stage != ENCODER]
+    stages = [stage for stage in run.stages if stage in STAGES]
     families = "".join(STAGES[stage] for stage in stages)
     questions = [q for q in run.dataset.questions(run.options.split) if q.family in families]
     scenes = list(dict.fromkeys(q.scene for q in questions))
-    cache = _encode_scenes(run, scenes)
-    bad = set(cache.bad().tolist())
+    _save_encoder(run)
+    shelf = _encode_scenes(run, scenes)
+    bad = set(shelf.bad().tolist())
     run.bad = len(bad)
     position = {scene: number for number, scene in enumerate(scenes)}
     model = run.model
@@ -341,53 +424,23 @@ def _question_stages(run: Run) -> None:
         chosen = [q for q in questions if q.family in STAGES[stage] and position[q.scene] not in bad]
         if not chosen:
             raise InputError(f"no questions for stage {stage}", run.dataset.questions_file(run.options.split))
-        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], cache, [model.projector, model.llm])
+        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, [model.projector, model.llm])
 
 
-def _encode_scenes(run: Run, scenes: Sequence) -> EncodingCache:
+def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
     """Every scene through the frozen encoder, once for all epochs and stages."""
-    options, accelerator, model = run.options, run.accelerator, run.model.eval()
-    shape = model.encode(torch.zeros(1, 2, run.settings.length, device=accelerator.device))
-    size = EncodingCache.bytes_needed(len(scenes), shape) / 1e9
-    if size > options.cache_gb:
-        raise InputError(f"the encodings of {len(scenes):,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
-    run.reporter.info(f"{len(scenes):,} scenes to encode once, {size:.2f} GB")
-    if accelerator.is_main_process:
-        checkpoint.save_encoder(options.output, model.state_dict())
-    accelerator.wait_for_everyone()
-    facts = {
-        **_dataset_facts(run),
-        "encoder": sha256(options.output / checkpoint.ENCODER),
-        "settings": asdict(run.settings),
-        "scenes": len(scenes),
-    }
-    folder = options.output / CACHE / key_of(**facts)
-    if accelerator.is_main_process:
-        EncodingCache(folder, len(scenes), shape, create=True)
-    accelerator.wait_for_everyone()
-    cache = EncodingCache(folder, len(scenes), shape, create=False)
-    todo = cache.missing()[accelerator.process_index :: accelerator.num_processes].tolist()
-    loader = run.load(
-        Subset(GivenScenes(run.dataset, scenes, run.settings), todo), batch_size=ENCODE_BATCH, collate_fn=as_list
-    )
+    model, device = run.model.eval(), run.accelerator.device
+
+    def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = model.encode(torch.stack(list(waveforms)).to(device))
+        return {name: part for name, part in found._asdict().items() if part is not None}
+
     with torch.inference_mode():
-        for batch in run.reporter.track(loader, "encoding", len(loader)):
-            good = [(number, audio) for number, audio in batch if isinstance(audio, torch.Tensor)]
-            for number, error in batch:
-                if not isinstance(error, torch.Tensor):
-                    _note_bad(run, scenes[number], error)
-                    cache.put_bad(number)
-            if good:
-                numbers, audio = zip(*good, strict=True)
-                cache.put(numbers, model.encode(torch.stack(audio).to(accelerator.device)))
-    accelerator.wait_for_everyone()
-    return cache
-
-
-def _note_bad(run: Run, scene, error: dict[str, str]) -> None:
-    run.reporter.warn(error["message"])
-    with open(run.options.output / BAD, "a", encoding="utf-8") as file:
-        file.write(dump({"sources": [source._asdict() for source in scene], "error": error}))
+        sample = {name: part[0] for name, part in encoded([torch.zeros(2, run.settings.length)]).items()}
+    facts = {"stage": "questions", "encoder": sha256(run.options.output / checkpoint.ENCODER)}
+    shelf = _shelf(run, facts, len(scenes), sample)
+    _fill(run, shelf, GivenScenes(run.dataset, scenes, run.settings), "encoding", encoded)
+    return shelf
 
 
 def _question_stage(
@@ -395,7 +448,7 @@ def _question_stage(
     stage: str,
     questions: Sequence[Question],
     positions: Sequence[int],
-    cache: EncodingCache,
+    shelf: Shelf,
     trained: Sequence[nn.Module],
 ) -> None:
     recipe, options, accelerator = run.recipe, run.options, run.accelerator
@@ -410,7 +463,7 @@ def _question_stage(
         asked = [questions[i] for i in chosen]
         prompts, answers = encode(run.tokenizer, [q.question for q in asked], [q.answer for q in asked])
         tokens = collate(prompts, answers, pad, end)
-        heard = cache.get([positions[i] for i in chosen])
+        heard = Encoding(**shelf.get([positions[i] for i in chosen]))
         device = accelerator.device
         weight = int((tokens.labels != IGNORED).sum())
         names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in asked)

@@ -4,10 +4,15 @@ import csv
 import json
 import math
 import random
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+
+from batcli.core.errors import ExitCode, Stopped
+from batcli.core.options import TrainOptions
+from batcli.core.progress import Silent
 
 NAMES = (
     "Speech", "Male speech, man speaking", "Dog", "Accelerating, revving, vroom", "Car", "Music", "Guitar",
@@ -66,6 +71,45 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("demo") / "data"
     make(DemoOptions(data=data, clips=4, rooms=12, sources=4, count=120, eval_count=60, seconds=1.0, jobs=1))
     return data
+
+
+@pytest.fixture(scope="session")
+def train_options() -> Callable[..., TrainOptions]:
+    """`train_options(data, output, **changes)`: all stages, a few updates each."""
+    small = {"encoder_steps": 3, "encoder_scenes": 192, "epochs": "1,1,1", "batch_size": 16, "log_every": 1}
+
+    def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
+        return TrainOptions(data=data, output=output, **{**small, "workers": 1, "device": "cpu", **changes})
+
+    return options
+
+
+@pytest.fixture(scope="session")
+def run(demo: Path, train_options: Callable[..., TrainOptions], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model, trained without disturbance on `demo`."""
+    from batcli.train import train
+
+    output = tmp_path_factory.mktemp("run") / "run"
+    train(train_options(demo, output))
+    return output
+
+
+class StopsAfter(Silent):
+    """A reporter that raises what Ctrl-C raises, `count` items into the bar `description`."""
+
+    def __init__(self, description: str, count: int) -> None:
+        self.description, self.count = description, count
+
+    def track(self, items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if description == self.description and number == self.count:
+                raise Stopped(ExitCode.INTERRUPTED)
+            yield item
+
+
+@pytest.fixture(scope="session")
+def stops_after() -> type[StopsAfter]:
+    return StopsAfter
 
 
 @pytest.fixture(scope="session")

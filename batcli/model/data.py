@@ -20,6 +20,7 @@ from batcli.core.catalogue import Reverb
 from batcli.core.dataset import Dataset
 from batcli.core.errors import BatError, InputError
 from batcli.core.schema import Scene, Source
+from batcli.model.sources import SourceTokens
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
 
@@ -27,7 +28,7 @@ MAX_ASKED = 4  # events of a scene that are placed in one training step
 class Heard(NamedTuple):
     """A batch for the encoder. Directions are unit vectors (right, front, above)."""
 
-    waveform: Tensor  # (B, 2, samples)
+    waveform: Tensor  # (B, 2, samples), or the cues made from it (B, CUES, blocks, bands)
     events: Tensor  # (B, n_classes), 1 for each event that sounds
     asked: Tensor  # (B, MAX_ASKED) numbers of events
     direction: Tensor  # (B, MAX_ASKED, 3)
@@ -36,15 +37,9 @@ class Heard(NamedTuple):
 
 
 class DrawnScenes(TorchDataset):
-    """`length` scenes of one or two sources, each clip and BRIR drawn at random from a split.
+    """`length` scenes of one source or, with probability `two`, of two; clips and BRIRs drawn at random."""
 
-    The share of two-source scenes grows from `two[0]` at the first item to `two[1]` at the middle and
-    stays: one source is learned first, as in the paper's curriculum.
-    """
-
-    def __init__(
-        self, dataset: Dataset, split: str, settings: Settings, seed: int, length: int, two: tuple[float, float]
-    ) -> None:
+    def __init__(self, dataset: Dataset, split: str, settings: Settings, seed: int, length: int, two: float) -> None:
         self.dataset, self.settings, self.seed, self.length, self.two = dataset, settings, seed, length, two
         numbers = {label.mid: label.number for label in dataset.labels}
         self.n_classes = len(numbers)
@@ -72,9 +67,8 @@ class DrawnScenes(TorchDataset):
 
     def _draw(self, index: int, attempt: int) -> Heard:
         rng = np.random.default_rng([self.seed, index, attempt])
-        share = self.two[0] + (self.two[1] - self.two[0]) * min(1.0, 2 * index / self.length)
         room = self.rooms[rng.integers(len(self.rooms))]
-        count = 2 if len(room) > 1 and rng.random() < share else 1
+        count = 2 if len(room) > 1 and rng.random() < self.two else 1
         reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
         clips: list[tuple[str, list[int]]] = []
         while len(clips) < count:
@@ -100,8 +94,31 @@ class DrawnScenes(TorchDataset):
         return Heard(torch.from_numpy(waveform), events, asked, direction, distance, present)
 
 
+class CuedScenes(TorchDataset):
+    """Drawn scenes with the source tokens' cues in place of the waveform: a tenth of the size."""
+
+    def __init__(self, drawn: DrawnScenes, sources: SourceTokens) -> None:
+        self.drawn, self.sources = drawn, sources
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, index: int) -> tuple[int, Heard]:
+        heard = self.drawn[index]
+        with torch.inference_mode():
+            cues = self.sources.cues(heard.waveform[None])[0]
+        return index, heard._replace(waveform=cues.clone())
+
+
+class Unheard(NamedTuple):
+    """A scene that could not be rendered, and why."""
+
+    scene: Scene
+    error: dict[str, str]  # kind and message
+
+
 class GivenScenes(TorchDataset):
-    """Scenes to be encoded: (position, waveform (2, samples)), or (position, error text) for a bad one."""
+    """Scenes to be encoded: (position, waveform (2, samples), or `Unheard` for a bad one)."""
 
     def __init__(self, dataset: Dataset, scenes: Sequence[Scene], settings: Settings) -> None:
         self.dataset, self.scenes, self.settings = dataset, scenes, settings
@@ -109,12 +126,13 @@ class GivenScenes(TorchDataset):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | dict[str, str]]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | Unheard]:
+        scene = self.scenes[index]
         try:
-            files = [self.dataset.files_of(source) for source in self.scenes[index]]
+            files = [self.dataset.files_of(source) for source in scene]
             return index, torch.from_numpy(render_files(files, self.settings))
         except BatError as error:
-            return index, {"kind": type(error).__name__, "message": str(error)}
+            return index, Unheard(scene, {"kind": type(error).__name__, "message": str(error)})
 
 
 def as_list(batch: list[Any]) -> list[Any]:

@@ -77,7 +77,7 @@ class SourcesConfig:
     tokens: int = 3  # events that are placed in each scene
     bands: int = 64
     block: int = 5  # STFT frames of 10 ms over which cues are averaged
-    hidden: int = 192
+    hidden: int = 128
     event_dim: int = 64
 
     def __post_init__(self) -> None:

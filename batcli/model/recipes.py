@@ -17,8 +17,10 @@ class Recipe:
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
     encoder_decay: float = 0.75  # learning rate of a block relative to the one above it
-    patch_share: float = 1.0  # of a batch's scenes, those that the patch encoder learns from
-    two_sources: tuple[float, float] = (0.5, 0.5)  # share of two-source scenes, at the start and from the middle on
+    source_scenes: int = 0  # scenes drawn for the source tokens, if the model has them
+    source_epochs: int = 0
+    source_batch: int = 64
+    two_sources: float = 0.5  # share of two-source scenes
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     batch: int = 8
     lr: float = 1e-3
@@ -30,17 +32,17 @@ class Recipe:
 
 RECIPES = {
     "llama2-7b": Recipe(),
+    # Rendering costs ten times what a step on ready cues costs, so scenes are used six times over.
     "tiny": Recipe(
-        encoder_steps=1_200,
+        encoder_steps=150,
         encoder_batch=16,
         encoder_lr=2e-3,
         encoder_decay=1.0,
-        patch_share=0.25,  # the source tokens learn more in the same time
-        two_sources=(0.3, 0.65),
+        source_scenes=12_000,
+        source_epochs=6,
         epochs=(0.5, 0.5, 1.5),
         batch=32,
         lr=2e-3,
-        weight_decay=0.01,
         warmup=0.05,
     ),
 }

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from batcli.model.features import mel_filterbank, spectrum
 from batcli.model.presets import SourcesConfig
+from batcli.model.spatial_ast import N_DISTANCES
 
 CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
 FLOOR = 1e-10  # power; 100 dB below full scale
-N_DISTANCES = 21  # 0 … 10 m
 
 
 class Located(NamedTuple):
@@ -67,7 +67,7 @@ class SourceTokens(nn.Module):
         self.read = nn.Sequential(
             nn.Linear((CUES + 2) * c.bands + c.event_dim, 2 * c.hidden),
             nn.GELU(),
-            nn.Dropout(0.1),
+            nn.Dropout(0.2),
             nn.Linear(2 * c.hidden, c.hidden),
             nn.GELU(),
         )
@@ -82,11 +82,13 @@ class SourceTokens(nn.Module):
 
     def cues(self, waveform: Tensor) -> Tensor:
         """(B, 2, samples) → (B, CUES, blocks, bands)."""
-        (left, right) = torch.view_as_real(spectrum(waveform)).unbind(1)  # (B, F, T, 2) each
-        p_left = self._pool(left.square().sum(-1)).clamp_min(FLOOR)
-        p_right = self._pool(right.square().sum(-1)).clamp_min(FLOOR)
-        cosine = self._pool((left * right).sum(-1))
-        sine = self._pool(left[..., 1] * right[..., 0] - left[..., 0] * right[..., 1])
+        # Time before frequency in memory: the sums below then run along whole rows.
+        left, right = torch.view_as_real(spectrum(waveform).mT.contiguous()).unbind(1)  # (B, T, F, 2) each
+        (left_re, left_im), (right_re, right_im) = left.unbind(-1), right.unbind(-1)
+        p_left = self._pool(left_re * left_re + left_im * left_im).clamp_min(FLOOR)
+        p_right = self._pool(right_re * right_re + right_im * right_im).clamp_min(FLOOR)
+        cosine = self._pool(left_re * right_re + left_im * right_im)
+        sine = self._pool(left_im * right_re - left_re * right_im)
         coherence = torch.stack([cosine, sine], 1) / (p_left * p_right).sqrt().unsqueeze(1)
         level_left, level_right = p_left.log(), p_right.log()
         level = torch.logaddexp(level_left, level_right)
@@ -96,9 +98,9 @@ class SourceTokens(nn.Module):
         )
 
     def _pool(self, power: Tensor) -> Tensor:
-        """(B, F, T) → means over blocks and bands, (B, blocks, bands)."""
-        usable = power.shape[-1] // self.config.block * self.config.block
-        return power[..., :usable].unflatten(-1, (-1, self.config.block)).mean(-1).mT @ self.mel
+        """(B, T, F) → means over blocks and bands, (B, blocks, bands)."""
+        usable = power.shape[1] // self.config.block * self.config.block
+        return power[:, :usable].unflatten(1, (-1, self.config.block)).mean(2) @ self.mel
 
     def hear(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Cues → (states (B, blocks, hidden), event logits (B, n_events))."""
@@ -140,6 +142,12 @@ class SourceTokens(nn.Module):
             found.hidden,
         ]
         return torch.cat(parts, -1), logits
+
+
+def mirror(cues: Tensor) -> Tensor:
+    """The cues (B, CUES, blocks, bands) of the same scene with left and right exchanged."""
+    left, right, difference, cosine, sine, onset = cues.unbind(1)
+    return torch.stack([right, left, -difference, cosine, -sine, onset], 1)
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -1,0 +1,148 @@
+"""Decoding: order, resumption, controls, one recording, bad scenes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batcli.audio.io import write_wav
+from batcli.core.dataset import open_dataset
+from batcli.core.errors import InputError, Stopped, TooManyBad
+from batcli.core.options import DecodeOptions
+from batcli.decode import decode
+
+LIMIT = 24
+
+
+def options(run: Path, data: Path | None, output: Path | None, **changes) -> DecodeOptions:
+    defaults = {"workers": 1, "max_new_tokens": 12, "limit": LIMIT, "device": "cpu"}
+    return DecodeOptions(run=run, data=data, output=output, **{**defaults, **changes})
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def predictions(run: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("decode") / "preds.jsonl"
+    decode(options(run, demo, output))
+    return output
+
+
+def test_predictions_are_the_questions_in_their_order(predictions: Path, demo: Path):
+    questions = list(open_dataset(demo).questions("eval"))[:LIMIT]
+    found = records(predictions)
+    assert [{k: v for k, v in record.items() if k != "prediction"} for record in found] == [
+        question.to_dict() for question in questions
+    ]
+    assert all(isinstance(record["prediction"], str) for record in found)
+    manifest = json.loads(Path(f"{predictions}.manifest.json").read_text())
+    assert manifest["questions"] == LIMIT
+    assert manifest["bad"] == 0
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 5}])
+def test_the_batch_size_changes_no_answer(predictions: Path, run: Path, demo: Path, tmp_path: Path, changes: dict):
+    decode(options(run, demo, tmp_path / "preds.jsonl", **changes))
+    assert (tmp_path / "preds.jsonl").read_bytes() == predictions.read_bytes()
+
+
+def test_a_stopped_decode_ends_with_the_same_bytes(
+    predictions: Path, run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after
+):
+    monkeypatch.setattr("batcli.decode.WINDOW", 8)
+    output = tmp_path / "preds.jsonl"
+    with pytest.raises(Stopped):
+        decode(options(run, demo, output), stops_after("windows", 2))
+    assert not output.exists()
+    decode(options(run, demo, output))
+    assert output.read_bytes() == predictions.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_other_settings_do_not_go_on_with_the_parts(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after
+):
+    monkeypatch.setattr("batcli.decode.WINDOW", 8)
+    output = tmp_path / "preds.jsonl"
+    with pytest.raises(Stopped):
+        decode(options(run, demo, output, zero_audio=True), stops_after("windows", 2))
+    decode(options(run, demo, output))
+    monkeypatch.undo()
+    decode(options(run, demo, tmp_path / "fresh.jsonl"))
+    assert output.read_bytes() == (tmp_path / "fresh.jsonl").read_bytes()
+
+
+def test_a_deaf_model_gives_one_answer_per_question_text(run: Path, demo: Path, tmp_path: Path):
+    output = tmp_path / "deaf.jsonl"
+    decode(options(run, demo, output, zero_audio=True, limit=60))
+    by_text: dict[str, set[str]] = {}
+    for record in records(output):
+        by_text.setdefault(record["question"], set()).add(record["prediction"])
+    assert all(len(answers) == 1 for answers in by_text.values())
+
+
+def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    heard: list[tuple] = []
+    from batcli.model.data import GivenScenes
+
+    original = GivenScenes.__init__
+
+    def noting(self, dataset, scenes, settings):
+        heard.extend(scenes)
+        original(self, dataset, scenes, settings)
+
+    monkeypatch.setattr(GivenScenes, "__init__", noting)
+    monkeypatch.setattr("batcli.decode.WINDOW", 5)
+    decode(options(run, demo, tmp_path / "preds.jsonl"))
+    assert len(heard) == len(set(heard))
+    assert set(heard) == {question.scene for question in list(open_dataset(demo).questions("eval"))[:LIMIT]}
+
+
+def test_one_recording(run: Path, tmp_path: Path):
+    audio = np.random.default_rng(0).normal(0, 0.1, (2, 48_000)).astype(np.float32)
+    write_wav(tmp_path / "scene.wav", audio, 48_000)
+    ask = options(run, None, None, audio=tmp_path / "scene.wav", question="Where is the sound?")
+    answer = decode(ask)
+    assert isinstance(answer, str)
+    assert "\n" not in answer
+    assert decode(ask) == answer
+
+
+def test_a_mono_recording_is_refused(run: Path, tmp_path: Path):
+    write_wav(tmp_path / "mono.wav", np.zeros((1, 32_000), np.float32), 32_000)
+    with pytest.raises(InputError, match=r"mono\.wav: 1 channel"):
+        decode(options(run, None, None, audio=tmp_path / "mono.wav", question="What?"))
+
+
+def test_a_bad_scene_is_a_record(run: Path, demo: Path, tmp_path: Path):
+    data, output = tmp_path / "data", tmp_path / "preds.jsonl"
+    shutil.copytree(demo, data)
+    question = next(open_dataset(data).questions("eval"))
+    open_dataset(data).brir_path(question.reverb_id).unlink()
+    with pytest.raises(TooManyBad):
+        decode(options(run, data, output))
+    found = records(output)
+    assert len(found) == LIMIT
+    assert found[0]["prediction"] is None
+    assert found[0]["error"]["kind"] == "InputError"
+    assert question.reverb_id in found[0]["error"]["message"]
+    assert sum(record["prediction"] is not None for record in found) > 0
+
+
+def test_an_unfinished_run_is_refused(run: Path, demo: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "DONE").unlink()
+    with pytest.raises(InputError, match="not a finished run"):
+        decode(options(tmp_path / "run", demo, tmp_path / "preds.jsonl"))
+
+
+@pytest.mark.parametrize("changes", [{"data": None}, {"audio": Path("x.wav")}, {"output": None}])
+def test_wrong_usage(run: Path, demo: Path, tmp_path: Path, changes: dict):
+    with pytest.raises(InputError):
+        decode(options(**{"run": run, "data": demo, "output": tmp_path / "p.jsonl", **changes}))

@@ -1,0 +1,116 @@
+"""Training: what is saved, what a resumed run does, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from batcli.core.dataset import open_dataset
+from batcli.core.errors import InputError, Stopped, TooManyBad
+from batcli.model import checkpoint
+from batcli.train import _order, train
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = [run / checkpoint.ENCODER, run / checkpoint.PROJECTOR, run / checkpoint.LLM / "model.safetensors"]
+    return {f"{file.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_is_whole(run: Path, demo: Path):
+    model, tokenizer, config = checkpoint.load_run(run)
+    assert config.encoder.n_classes == len(open_dataset(demo).labels)
+    assert tokenizer is not None
+    assert not model.training
+    assert not (run / "cache").exists()
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [entry["update"] for entry in log if entry["stage"] == "encoder"] == [1, 2, 3]
+    assert {entry["stage"] for entry in log} == {"encoder", "sources", "1", "2", "3"}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["bad_scenes"] == 0
+    assert manifest["dataset"]["questions_sha256"] == open_dataset(demo).split("train").sha256
+
+
+def test_the_loss_falls(run: Path):
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    answers = [entry["loss"] for entry in log if entry["stage"] in "123"]
+    assert sum(answers[-3:]) / 3 < 0.7 * answers[0]
+
+
+@pytest.mark.parametrize(
+    ("bar", "count"), [("stage encoder", 2), ("stage sources", 5), ("stage 2", 2), ("encoding", 1)]
+)
+def test_a_stopped_run_ends_with_the_same_weights(
+    run: Path, demo: Path, tmp_path: Path, train_options, stops_after, bar: str, count: int
+):
+    output = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(train_options(demo, output, save_every=1), stops_after(bar, count))
+    assert not (output / checkpoint.DONE).exists()
+    train(train_options(demo, output, save_every=1, resume=True))
+    assert same(weights(output), weights(run))
+    lines = (output / "log.jsonl").read_text().splitlines()
+    places = [(entry["stage"], entry["update"]) for entry in map(json.loads, lines)]
+    assert len(places) == len(set(places)), "a resumed run must not log an update twice"
+
+
+def test_accumulation_does_not_change_the_gradient(demo: Path, tmp_path: Path, train_options):
+    for name, changes in (("whole", {"batch_size": 16}), ("halves", {"batch_size": 8, "accumulate": 2})):
+        train(train_options(demo, tmp_path / name, stages="1", **changes))
+    whole, halves = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "halves"))
+    for a, b in zip(map(json.loads, whole), map(json.loads, halves), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_a_finished_run_is_not_overwritten(run: Path, demo: Path, train_options):
+    before = weights(run)
+    with pytest.raises(InputError, match="finished run"):
+        train(train_options(demo, run))
+    assert same(weights(run), before)
+
+
+def test_an_unfinished_run_is_not_overwritten(demo: Path, tmp_path: Path, train_options, stops_after):
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "run"), stops_after("stage 1", 1))
+    with pytest.raises(InputError, match="--resume"):
+        train(train_options(demo, tmp_path / "run"))
+
+
+def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_options):
+    data = tmp_path / "data"
+    shutil.copytree(demo, data)
+    question = next(open_dataset(data).questions("train"))
+    open_dataset(data).audio_path(question.audio_id).write_bytes(b"")
+    with pytest.raises(TooManyBad, match="scenes could not be rendered"):
+        train(train_options(data, tmp_path / "run"))
+    assert (tmp_path / "run" / checkpoint.DONE).exists()
+    bad = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
+    assert all("is empty" in entry["error"]["message"] for entry in bad)
+    train(train_options(data, tmp_path / "allowed", max_bad=len(bad)))
+
+
+@pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1"])
+def test_stages_out_of_order_are_refused(demo: Path, tmp_path: Path, train_options, stages: str):
+    with pytest.raises(InputError, match="--stages"):
+        train(train_options(demo, tmp_path / "run", stages=stages))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epochs", ["1", "1,2", "a,b,c", "1,2,3,4"])
+def test_epochs_are_three_numbers(demo: Path, tmp_path: Path, train_options, epochs: str):
+    with pytest.raises(InputError, match="--epochs"):
+        train(train_options(demo, tmp_path / "run", epochs=epochs))
+
+
+def test_every_epoch_holds_every_question_once():
+    order = _order(count=7, length=20, seed=0, stage=1)
+    assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
+    assert list(order[:7]) != list(order[7:14])
