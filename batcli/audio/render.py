@@ -39,7 +39,9 @@ def _clip(path: Path, sample_rate: int, resampler: str) -> np.ndarray:
 
 @lru_cache(FILTERS_KEPT)
 def _filter(path: Path, sample_rate: int, length: int, resampler: str) -> Filter:
-    return prepare(resample(read_brir(path), BRIR_RATE, sample_rate), length, exact=resampler == "poly")
+    # A sum over twice as many samples is twice as large: the gain of a response must not hang on the rate.
+    brir = resample(read_brir(path), BRIR_RATE, sample_rate) * np.float32(BRIR_RATE / sample_rate)
+    return prepare(brir, length, exact=resampler == "poly")
 
 
 def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.ndarray:
@@ -55,3 +57,9 @@ def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.n
         for clip, brir in files
     ]
     return render(sources, settings.length, settings.rms_dbfs)
+
+
+def forget() -> None:
+    """Drop the clips and BRIRs that are kept in memory."""
+    _clip.cache_clear()
+    _filter.cache_clear()
