@@ -1,0 +1,57 @@
+"""The README tells the truth about commands and files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from batcli.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = README.split("## The tree")[1].split("```")[1]
+TEST_COMMAND = "pip install -e '.[test]' && pytest"
+
+
+def commands() -> list[str]:
+    """Every `bat …` of the README, without what comes after a pipe or a comment."""
+    found = re.findall(r"(?:`|^|-m )bat(?:cli)? ([^`|#\n]+)", README, flags=re.MULTILINE)
+    return sorted({command.strip() for command in found if command[0].islower()})
+
+
+def test_ci_calls_the_readme_s_test_command():
+    assert TEST_COMMAND in README
+    assert any(line.startswith(TEST_COMMAND) for line in (ROOT / ".ci/run").read_text().splitlines())
+
+
+def test_every_module_is_in_the_tree():
+    names = set(re.findall(r"[\w]+", TREE))
+    for path in (ROOT / "batcli").rglob("*.py"):
+        if not path.name.startswith("__") and path.parent.name != "synth":
+            assert path.stem in names, f"{path.relative_to(ROOT)} is not in the README's tree"
+    for path in (ROOT / "examples").iterdir():
+        if path.is_file():
+            assert path.name in TREE, f"{path.name} is not in the README's tree"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_options_of_every_command_exist(command: str):
+    """Each flag that the README shows is in that command's help."""
+    words = shlex.split(command)
+    path = words[:2] if words[0] == "prepare" else words[:1]
+    if path[-1].isupper() or path == ["prepare"]:
+        return
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0, result.output
+    for word in words:
+        if word.startswith("-"):
+            assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", result.output), f"{command}: {word}"
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
