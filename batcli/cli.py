@@ -217,7 +217,7 @@ class _expected_errors:
         if isinstance(error, OSError) and error.errno is not None:
             hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
             error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
-        if isinstance(error, BatError):
+        if isinstance(error, (BatError, Stopped)):
             print(f"bat: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)

@@ -54,8 +54,11 @@ class TooManyBad(BatError):
     exit_code = ExitCode.TOO_MANY_BAD
 
 
-class Stopped(BatError):
-    """A signal asked the process to stop; what was done so far is saved."""
+class Stopped(BaseException):
+    """A signal asked the process to stop; what was done so far is saved.
+
+    No `Exception`: it comes at any moment, and nothing that handles a bad sample may take it for one.
+    """
 
     def __init__(self, exit_code: ExitCode, message: str = "stopped by a signal; run again to go on") -> None:
         super().__init__(message)
