@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import math
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ import soxr
 from numpy.lib.format import MAGIC_PREFIX
 
 from batcli.core.errors import InputError
-from batcli.core.files import replacing, require_file
+from batcli.core.files import replacing, require_file, writing
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
@@ -22,6 +22,7 @@ MAX_BRIR_PEAK = 1e6  # integers made floats, of 16 bits, have 3e4
 MAX_RATE = 384_000
 BLOCK = 1 << 18  # frames read at a time, so that many channels or a lying header take no more memory
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a WAV that was written to a pipe says of its own length
+HEADER = 100  # bytes of a WAV that more than hold all before its samples
 
 ENCODINGS = {"float": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
 
@@ -135,11 +136,14 @@ def read_brir(path: Path) -> np.ndarray:
 
 def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "float") -> None:
     """Write (channels, n) whole or not at all. Integer encodings clip at ±1: the caller counts."""
-    with replacing(path) as temporary:
-        try:
-            soundfile.write(temporary, audio.T, sample_rate, subtype=ENCODINGS[encoding], format="WAV")
-        except soundfile.LibsndfileError as error:  # a full disk: libsndfile does not say what of it
-            raise OSError(errno.EIO, f"cannot be written: {error.error_string}", str(path)) from None
+    # In memory first: a full disk is then an error with a name, which libsndfile's is not.
+    whole = io.BytesIO()
+    soundfile.write(whole, audio.T, sample_rate, subtype=ENCODINGS[encoding], format="WAV")
+    if (peak := whole.getvalue()[:HEADER].find(b"PEAK")) > 0:
+        whole.seek(peak + 12)
+        whole.write(bytes(4))  # the time of writing: the same scene is to be the same bytes
+    with writing(path, "wb") as file:
+        file.write(whole.getbuffer())
 
 
 def write_brir(path: Path, brir: np.ndarray) -> None:

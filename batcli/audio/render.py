@@ -32,13 +32,21 @@ class Settings:
         return round(self.seconds * self.sample_rate)
 
 
+def _written(path: Path) -> int:
+    """When a file was last written: a mended one must not be taken from memory."""
+    try:
+        return path.stat().st_mtime_ns
+    except (OSError, ValueError):
+        return 0  # whoever reads it says what is wrong
+
+
 @lru_cache(CLIPS_KEPT)
-def _clip(path: Path, sample_rate: int, resampler: str) -> np.ndarray:
+def _clip(path: Path, written: int, sample_rate: int, resampler: str) -> np.ndarray:
     return read_clip(path, sample_rate, resampler)
 
 
 @lru_cache(FILTERS_KEPT)
-def _filter(path: Path, sample_rate: int, length: int, resampler: str) -> Filter:
+def _filter(path: Path, written: int, sample_rate: int, length: int, resampler: str) -> Filter:
     # A sum over twice as many samples is twice as large: the gain of a response must not hang on the rate.
     brir = resample(read_brir(path), BRIR_RATE, sample_rate) * np.float32(BRIR_RATE / sample_rate)
     return prepare(brir, length, exact=resampler == "poly")
@@ -51,8 +59,8 @@ def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.n
     """
     sources = [
         (
-            _clip(clip, settings.sample_rate, settings.resampler),
-            _filter(brir, settings.sample_rate, settings.length, settings.resampler),
+            _clip(clip, _written(clip), settings.sample_rate, settings.resampler),
+            _filter(brir, _written(brir), settings.sample_rate, settings.length, settings.resampler),
         )
         for clip, brir in files
     ]

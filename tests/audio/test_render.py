@@ -17,8 +17,6 @@ CLIPS = [(0.1 * RNG.standard_normal(n)).astype(np.float32) for n in (20_000, 50_
 @pytest.fixture
 def files(tmp_path):
     """Two sources: a clip shorter than a second and one that is longer, each with a BRIR."""
-    for cache in (render._clip, render._filter):
-        cache.cache_clear()
     for number in range(2):
         write_wav(tmp_path / f"{number}.wav", CLIPS[number][None], 32_000)
         write_brir(tmp_path / f"{number}.npy", BRIRS[number])
@@ -78,6 +76,15 @@ def test_files_that_repeat_are_read_once(files, monkeypatch):
     for name in ("read_clip", "read_brir"):
         monkeypatch.setattr(render, name, lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(render_files(files, Settings(seconds=1.0)), first)
+
+
+def test_a_file_that_changed_is_read_again(files):
+    render_files(files, Settings(seconds=1.0))
+    clip, brir = files[0]
+    write_wav(clip, CLIPS[1][None], 32_000)
+    write_brir(brir, BRIRS[1])
+    same = render_files(files[1:], Settings(seconds=1.0))
+    np.testing.assert_array_equal(render_files(files[:1], Settings(seconds=1.0)), same)
 
 
 def test_what_is_missing_is_named(files):
