@@ -28,6 +28,7 @@ from transformers import (
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_directory, require_file
+from batcli.model.features import spectrum
 from batcli.model.presets import LlmConfig, LoraConfig, ModelConfig
 from batcli.model.prompt import IGNORED, Tokens
 from batcli.model.qformer import Projector
@@ -78,7 +79,8 @@ class BAT(nn.Module):
 
     def encode(self, waveform: Tensor) -> Encoding:
         """Waveform (B, 2, samples) at 32 kHz, left then right."""
-        return Encoding(self.encoder(waveform), self.sources(waveform)[0] if self.sources else None)
+        stft = spectrum(waveform)
+        return Encoding(self.encoder(waveform, stft), self.sources(stft)[0] if self.sources else None)
 
     def audio_embeddings(self, encoding: Encoding) -> Tensor:
         """What the language model hears: (B, queries [+ K], llm dim)."""

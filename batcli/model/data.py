@@ -20,6 +20,7 @@ from batcli.core.catalogue import Reverb
 from batcli.core.dataset import Dataset
 from batcli.core.errors import BatError, InputError
 from batcli.core.schema import Scene, Source
+from batcli.model.features import spectrum
 from batcli.model.sources import SourceTokens
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
@@ -106,7 +107,7 @@ class CuedScenes(TorchDataset):
     def __getitem__(self, index: int) -> tuple[int, Heard]:
         heard = self.drawn[index]
         with torch.inference_mode():
-            cues = self.sources.cues(heard.waveform[None])[0]
+            cues = self.sources.cues(spectrum(heard.waveform)[None])[0]
         return index, heard._replace(waveform=cues.clone())
 
 

@@ -34,13 +34,13 @@ RECIPES = {
     "llama2-7b": Recipe(),
     # Rendering costs ten times what a step on ready cues costs, so scenes are used six times over.
     "tiny": Recipe(
-        encoder_steps=150,
+        encoder_steps=100,
         encoder_batch=16,
         encoder_lr=2e-3,
         encoder_decay=1.0,
         source_scenes=12_000,
         source_epochs=6,
-        epochs=(0.5, 0.5, 1.5),
+        epochs=(0.5, 0.5, 2.0),
         batch=32,
         lr=2e-3,
         warmup=0.05,

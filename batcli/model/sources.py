@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batcli.model.features import mel_filterbank, spectrum
+from batcli.model.features import mel_filterbank
 from batcli.model.presets import SourcesConfig
 from batcli.model.spatial_ast import N_DISTANCES
 
@@ -42,7 +42,7 @@ class Located(NamedTuple):
 
 
 class SourceTokens(nn.Module):
-    """Waveform (B, 2, samples) → source tokens (B, K, `dim`)."""
+    """STFT (B, 2, bins, T) → source tokens (B, K, `dim`)."""
 
     mel: Tensor
 
@@ -80,10 +80,10 @@ class SourceTokens(nn.Module):
         """Width of a source token."""
         return self.config.event_dim + self.config.hidden + 1 + 3 + 3 + N_DISTANCES
 
-    def cues(self, waveform: Tensor) -> Tensor:
-        """(B, 2, samples) → (B, CUES, blocks, bands)."""
+    def cues(self, stft: Tensor) -> Tensor:
+        """STFT (B, 2, bins, T) → (B, CUES, blocks, bands)."""
         # Time before frequency in memory: the sums below then run along whole rows.
-        left, right = torch.view_as_real(spectrum(waveform).mT.contiguous()).unbind(1)  # (B, T, F, 2) each
+        left, right = torch.view_as_real(stft.mT.contiguous()).unbind(1)  # (B, T, F, 2) each
         (left_re, left_im), (right_re, right_im) = left.unbind(-1), right.unbind(-1)
         p_left = self._pool(left_re * left_re + left_im * left_im).clamp_min(FLOOR)
         p_right = self._pool(right_re * right_re + right_im * right_im).clamp_min(FLOOR)
@@ -127,9 +127,9 @@ class SourceTokens(nn.Module):
         hidden = self.read(features)
         return Located(self.direction(hidden), self.words(hidden), self.distance(hidden), hidden)
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, stft: Tensor) -> tuple[Tensor, Tensor]:
         """→ (tokens (B, K, dim), event logits (B, n_events)), likeliest event first."""
-        cues = self.cues(waveform)
+        cues = self.cues(stft)
         states, logits = self.hear(cues)
         probability, events = logits.sigmoid().topk(self.config.tokens, -1)
         found = self.locate(cues, states, events)

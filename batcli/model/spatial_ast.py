@@ -111,14 +111,15 @@ class SpatialAST(nn.Module):
         self.apply(_initialise)
         nn.init.normal_(self.cls_tokens, std=0.02)
 
-    def forward(self, waveform: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor, stft: Tensor | None = None) -> Tensor:
         """Waveform (B, 2, samples), 32 kHz, left then right → tokens (B, 3 + patches, dim), not normalised.
 
+        `stft`: its `spectrum`, where the caller has it already.
         In training, patches are dropped, frames and bands blanked, and blocks skipped as configured.
         """
         if waveform.shape[1:] != (2, self.config.samples):
             raise ValueError(f"waveform {tuple(waveform.shape)}, this encoder hears (B, 2, {self.config.samples})")
-        x = self.patch_embed(self.stem(waveform)) + self.pos_embed[:, 1:]
+        x = self.patch_embed(self.stem(spectrum(waveform) if stft is None else stft)) + self.pos_embed[:, 1:]
         if self.training and self.config.patch_mask > 0:
             x = drop_patches(x, self.config.grid, self.config.patch_mask)
         x = torch.cat([self.cls_tokens.expand(len(x), -1, -1), x], dim=1)
@@ -126,9 +127,9 @@ class SpatialAST(nn.Module):
             x = block(x)
         return x
 
-    def stem(self, waveform: Tensor) -> Tensor:
-        """Waveform (B, 2, samples) → one image (B, 1, frames, mels)."""
-        x = features(spectrum(waveform), self.mel)
+    def stem(self, stft: Tensor) -> Tensor:
+        """Spectrum (B, 2, bins, T) → one image (B, 1, frames, mels)."""
+        x = features(stft, self.mel)
         x = torch.cat([self.bn(x[:, :2]), x[:, 2:]], dim=1)
         size = (self.config.frames, self.config.n_mels)
         x = self.conv_downsample(F.interpolate(x, size, mode="bicubic", align_corners=True))

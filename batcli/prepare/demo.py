@@ -21,7 +21,7 @@ from batcli.prepare.rooms import rooms
 from batcli.questions.generate import generate
 
 SAMPLE_RATE = 32_000
-RT60 = "0.15:0.6"  # seconds: furnished rooms
+RT60 = "0.12:0.45"  # seconds: furnished rooms and treated ones
 EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
 UNFINISHED = ".tmp-demo.json"
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
