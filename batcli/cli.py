@@ -230,6 +230,7 @@ def _discard_output() -> None:
 
 
 def _raise_terminated(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     raise Stopped(ExitCode.TERMINATED)
 
 

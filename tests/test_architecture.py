@@ -23,7 +23,7 @@ MAY_LOAD = {  # packages that few modules may know
     "click": (),
     "rich": ("ui.py", "cli.py"),
 }
-HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "rich", "pydantic")
+HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "pydantic")
 
 
 def layer_of(module: str) -> str:
