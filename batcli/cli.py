@@ -57,7 +57,7 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
         with _expected_errors(debug=False):
             root: Any = context.find_root().command
             commands = {name: list(getattr(command, "commands", ())) for name, command in root.commands.items()}
-            content, names = configuration.read_toml(path), _names(context)
+            content, names = configuration.read_toml(path), context.command_path.split()[1:]
             configuration.refuse_stray_tables(content, commands, path)
             values, where = configuration.table(content, names, path), f"{path} [{'.'.join(names)}]"
             known = {p.name: p for p in context.command.params if p.name and p.name not in _GENERAL}
@@ -67,16 +67,6 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
                 for name, value in values.items()
             }
     return path
-
-
-def _names(context: typer.Context) -> list[str]:
-    """`["prepare", "rooms"]`. Not from the command's path: that starts with two words in `python -m batcli`."""
-    names: list[str] = []
-    at: Any = context
-    while at.parent is not None:
-        names.insert(0, at.info_name)
-        at = at.parent
-    return names
 
 
 def _kind(parameter: Any) -> Literal["switch", "list", "value"]:
@@ -420,6 +410,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer r
 def main() -> None:
     """The entry point `bat`. Wrong usage is one line, as every other expected error is."""
     try:
+        # Named, for otherwise the command's path has one word more under `python -m batcli`.
         code = app(prog_name="bat", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
