@@ -135,6 +135,7 @@ def test_two_ranks_give_the_same_bytes(demo, rendered, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     render(demo, tmp_path / "out")
     assert not (tmp_path / "out" / SCENES).exists()
+    assert len(list((tmp_path / "out").glob("*.wav"))) == len(records(rendered)) // 2
     monkeypatch.setenv("RANK", "0")
     render(demo, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(rendered)

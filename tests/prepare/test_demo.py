@@ -120,8 +120,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(demo, tmp_path):
     (data / "audio/train" / f"{TEMPORARY}1-bark-0002.wav").write_bytes(b"half")
     with pytest.raises(InputError, match="not a finished dataset"):
         open_dataset(data)
+    kept = {path: path.stat().st_mtime_ns for path in data.glob("audio/*/[a-z]*.wav")}
     make(again(demo, data))
     assert contents(data) == contents(demo)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was there is not made again
 
 
 def test_a_complete_one_is_left_alone(demo, monkeypatch):
