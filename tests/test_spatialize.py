@@ -1,7 +1,6 @@
 """`bat spatialize`: one WAV per distinct scene, in order, resumable; one scene from files."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -386,10 +385,3 @@ def test_the_published_examples(shared, tmp_path):
             (said,) = render(None, tmp_path / "out.wav", audio=clip, reverb=shared / "real" / name)
             assert f": {side} ear " in said
             assert f", {side} ear " in said
-
-
-def test_a_device_takes_a_scene(files):
-    if os.name != "posix":
-        pytest.skip("no /dev/null")
-    render(None, Path("/dev/null"), **files, seconds=0.1)
-    assert not Path("/dev/null").is_file()
