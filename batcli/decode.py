@@ -21,7 +21,7 @@ from batcli.audio.io import read_binaural
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, require_writable, sha256, write_json, writing
+from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
 from batcli.core.options import DecodeOptions, require
@@ -128,7 +128,7 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
         raise InputError("no questions", file)
     checkpoint.require_finished(options.run)
     if options.output != STDIO:
-        require_writable(options.output.parent)
+        require_writable_file(options.output)
     reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes")
     if options.dry_run:
         return

@@ -17,7 +17,7 @@ from batcli.core.catalogue import Reverb
 from batcli.core.catalogue import read_labels as read_label_file
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, inside, require_writable, write_text
+from batcli.core.files import STDIO, inside, require_writable, require_writable_file, write_text
 from batcli.core.jsonl import read_records, write_records
 from batcli.core.options import ScoreOptions
 from batcli.core.progress import SILENT, Reporter
@@ -423,7 +423,7 @@ def _check_options(options: ScoreOptions, gates: Sequence[Any]) -> None:
         raise InputError("no predictions given", hint="a JSONL file, or - for standard input")
     for path in (options.output, options.junit, options.unparsed):
         if path is not None and path != STDIO:
-            require_writable(path.parent)
+            require_writable_file(path)
     if options.report:
         require_writable(options.report)
         try:

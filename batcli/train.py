@@ -99,10 +99,11 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     llm = _llm_folder(options, model)
     if resumed and (options.output / checkpoint.ENCODER).exists():
         checkpoint.load_encoder(options.output, model)
+    # The log comes first: it says that the directory is a run's.
+    log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0) if main else None
     if main:
         tables = {"train": asdict(options), "recipe": asdict(recipe)}
         checkpoint.write_config(options.output, model.config, tables, llm)
-    log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0) if main else None
     run = Run(
         options=options,
         recipe=recipe,
@@ -195,6 +196,8 @@ def _claim(options: TrainOptions, reporter: Reporter, accelerator: Accelerator) 
         require_writable(root)
         if (root / checkpoint.DONE).exists():
             raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
+        if not (root / LOG).exists() and any(root.iterdir()):
+            raise InputError("is not empty and no run", root, "choose another directory")
         if (root / LOG).exists() and not options.resume:
             raise InputError("holds an unfinished run", root, "go on with --resume, or --overwrite")
     accelerator.wait_for_everyone()

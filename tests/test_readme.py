@@ -49,7 +49,9 @@ def test_the_options_of_every_command_exist(command: str):
     assert result.exit_code == 0, result.output
     for word in words:
         if word.startswith("-"):
-            assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", result.output), f"{command}: {word}"
+            assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", result.output), (
+                f"{command}: {word}"
+            )
 
 
 def test_linked_files_exist():

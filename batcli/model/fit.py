@@ -46,7 +46,7 @@ class Log:
     """`log.jsonl`, one line per logged step; cut back to where a resumed run goes on."""
 
     def __init__(self, path: Path, bytes_kept: int) -> None:
-        self.file = open(path, "ab")
+        self.file = path.open("ab")
         self.file.truncate(bytes_kept)
 
     def write(self, **record: Any) -> None:
