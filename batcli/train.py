@@ -40,7 +40,7 @@ from batcli.model.data import CuedScenes, DrawnScenes, GivenScenes, Heard, Unhea
 from batcli.model.fit import Batch, Log, Schedule, fit
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.presets import PRESETS
-from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer
+from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer, word_ids
 from batcli.model.recipes import RECIPES, STAGES, Recipe
 from batcli.model.sources import SourceTokens
 
@@ -221,7 +221,10 @@ def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedToke
     if config.llm is not None:
         texts = (text for q in dataset.questions(options.split) for text in (q.question, " " + q.answer, q.answer))
         tokenizer = train_tokenizer(texts, config.llm.vocabulary)
-        return BAT(config, new_llm(config.llm, tokenizer)), tokenizer
+        model = BAT(config, new_llm(config.llm, tokenizer))
+        if model.sources is not None:
+            model.projector.name_events([word_ids(tokenizer, " " + label.name.lower()) for label in dataset.labels])
+        return model, tokenizer
     require(options, "llm")
     assert options.llm is not None
     assert config.lora is not None

@@ -84,7 +84,7 @@ class BAT(nn.Module):
 
     def audio_embeddings(self, encoding: Encoding) -> Tensor:
         """What the language model hears: (B, queries [+ K], llm dim)."""
-        return self.projector(encoding.tokens, encoding.sources)
+        return self.projector(encoding.tokens, encoding.sources, self.llm.get_input_embeddings())
 
     def forward(self, encoding: Encoding, batch: Tokens) -> Answered:
         """One step of teacher forcing over [audio, padding, prompt, answer, end, padding]."""

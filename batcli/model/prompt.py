@@ -49,6 +49,11 @@ def encode(
     return [start + prompt for prompt in prompts], ends
 
 
+def word_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a piece of text, without any that mark its start or end."""
+    return _ids(tokenizer, [text])[0]
+
+
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     # A question that spells out "</s>" is text, not the end of the text.
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []

@@ -12,8 +12,9 @@ apart from patches needs far more data than a network that is shown inter-aural 
    perceptron reads direction and distance from the averages.
 
 The K tokens hold the event's embedding and probability, the direction, the distance and the hidden
-state that they were read from. An encoder cannot know the question, but it can place whatever it
-hears, and the language model picks the token that the question names.
+state that they were read from; to the language model each also carries the event's name, in its own
+words (`model/qformer.py`), so that the question's words find it. An encoder cannot know the question,
+but it can place whatever it hears, and the language model picks the token that the question names.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class SourceTokens(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Width of a source token."""
+        """Width of a source token, its event's number aside."""
         return self.config.event_dim + self.config.hidden + 1 + 3 + 3 + N_DISTANCES
 
     def cues(self, stft: Tensor) -> Tensor:
@@ -128,12 +129,16 @@ class SourceTokens(nn.Module):
         return Located(self.direction(hidden), self.words(hidden), self.distance(hidden), hidden)
 
     def forward(self, stft: Tensor) -> tuple[Tensor, Tensor]:
-        """→ (tokens (B, K, dim), event logits (B, n_events)), likeliest event first."""
+        """→ (tokens (B, K, 1 + dim), event logits (B, n_events)), likeliest event first.
+
+        A token's first entry is the number of its event, so that the projector can give it the name.
+        """
         cues = self.cues(stft)
         states, logits = self.hear(cues)
         probability, events = logits.sigmoid().topk(self.config.tokens, -1)
         found = self.locate(cues, states, events)
         parts = [
+            events.unsqueeze(-1).float(),
             self.event_embedding(events),
             probability.unsqueeze(-1),
             found.direction,

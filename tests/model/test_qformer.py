@@ -1,4 +1,5 @@
 import torch
+from torch import nn
 
 from batcli.model.presets import QFormerConfig
 from batcli.model.qformer import Projector
@@ -25,15 +26,31 @@ def test_the_norm_is_the_last_word():
 
 def test_source_tokens_stand_behind_the_queries_and_do_not_change_them():
     torch.manual_seed(0)
-    projector = Projector(CONFIG, 12, 24, source_dim=7).eval()
-    tokens, sources = torch.randn(2, 40, 12), torch.randn(2, 3, 7)
-    out = projector(tokens, sources)
+    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=4).eval()
+    projector.name_events([[1], [2, 3], [4], [5]])
+    words = nn.Embedding(20, 24)
+    tokens, sources = torch.randn(2, 40, 12), torch.randn(2, 3, 1 + 7)
+    sources[..., 0] = torch.tensor([0, 1, 2])
+    out = projector(tokens, sources, words)
     assert out.shape == (2, 5 + 3, 24)
     torch.testing.assert_close(out[:, :5], projector(tokens))
     changed = sources.clone()
-    changed[:, 1] += 1
-    differs = (projector(tokens, changed) != out).any(-1).any(0)
+    changed[:, 1, 1:] += 1
+    differs = (projector(tokens, changed, words) != out).any(-1).any(0)
     assert differs.tolist() == [False] * 5 + [False, True, False]
+
+
+def test_a_source_token_carries_its_events_name():
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=2).eval()
+    projector.name_events([[1, 2], [3]])
+    words = nn.Embedding(20, 24)
+    sources = torch.zeros(1, 2, 1 + 7)
+    sources[0, :, 0] = torch.tensor([0, 1])
+    first, second = projector(torch.zeros(1, 40, 12), sources, words)[0, -2:]
+    names = torch.stack([words.weight[1:3].mean(0), words.weight[3]])
+    names = names / names.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_tokens_are_read_in_the_projectors_own():
