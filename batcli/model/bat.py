@@ -72,7 +72,9 @@ class BAT(nn.Module):
         self.encoder = SpatialAST(config.encoder)
         self.sources = SourceTokens(config.sources, config.encoder.n_classes) if config.sources else None
         source_dim = self.sources.dim if self.sources else 0
-        self.projector = Projector(config.qformer, config.encoder.dim, words.embedding_dim, source_dim)
+        self.projector = Projector(
+            config.qformer, config.encoder.dim, words.embedding_dim, source_dim, config.encoder.n_classes
+        )
         self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.llm.generation_config = GenerationConfig(do_sample=False)
