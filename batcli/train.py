@@ -279,7 +279,7 @@ def _fit(
         state.save(run.options.output, run.accelerator, wrapped, prepared.optimizer, reached, run.options.keep)
 
     options = run.options
-    schedule = Schedule(stage, total, run.recipe.warmup, run.recipe.clip, options.log_every, options.save_every)
+    schedule = Schedule(stage, total, lr, run.recipe.warmup, run.recipe.clip, options.log_every, options.save_every)
     if start < total:
         fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, run.reporter)
     run.step += total

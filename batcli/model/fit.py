@@ -36,6 +36,7 @@ class Batch:
 class Schedule:
     stage: str
     total: int  # updates
+    lr: float  # at the peak; not read from the optimizer, whose own is a resumed run's last
     warmup: float
     clip: float
     log_every: int
@@ -78,14 +79,13 @@ def fit(
 
     Raises BatError after three losses in a row that are not finite; such a step changes no weight.
     """
-    peaks = [group["lr"] for group in optimizer.param_groups]
     bad, began, seen = 0, time.monotonic(), 0.0
     mean: dict[str, float] = {}
     with deferred() as stop:
         for update in reporter.track(range(start, schedule.total), f"stage {schedule.stage}"):
-            factor = learning_rate(update, schedule.total, schedule.warmup)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
+            lr = schedule.lr * learning_rate(update, schedule.total, schedule.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
             batches = next(updates)
             losses, norm = _step(accelerator, objective, optimizer, batches, schedule.clip)
             bad = 0 if math.isfinite(norm) else bad + 1
@@ -94,7 +94,7 @@ def fit(
                 raise BatError(f"the loss was not finite {bad} times in a row, last on: {names}; try a smaller --lr")
             seen += sum(batch.weight for batch in batches)
             mean = losses if not mean else {k: 0.9 * mean[k] + 0.1 * v for k, v in losses.items()}
-            reporter.status(f"loss {sum(mean.values()):.3f}  lr {peaks[0] * factor:.1e}")
+            reporter.status(f"loss {sum(mean.values()):.3f}  lr {lr:.1e}")
             done = update + 1
             if log and (done % schedule.log_every == 0 or done == schedule.total):
                 log.write(
@@ -102,7 +102,7 @@ def fit(
                     update=done,
                     loss=round(sum(losses.values()), 6),
                     losses={name: round(value, 6) for name, value in losses.items()},
-                    lr=peaks[0] * factor,
+                    lr=lr,
                     grad_norm=norm,
                     weight_per_second=round(seen / (time.monotonic() - began), 2),
                 )
