@@ -132,11 +132,10 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
     reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes")
     if options.dry_run:
         return
-    facts = _facts(options, file)
     if options.output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        bad = _to_file(options, dataset, questions, facts, reporter)
+        bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(
             f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
@@ -157,6 +156,8 @@ def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
         "max_new_tokens": options.max_new_tokens,
         "zero_audio": options.zero_audio,
         "precision": options.precision,
+        "quantize": options.quantize,
+        "attention": options.attention,
     }
 
 

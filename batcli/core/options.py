@@ -6,7 +6,6 @@ Precedence: flag > environment (`BAT_TRAIN_SEED`) > `--config` TOML (table `[tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -223,9 +222,3 @@ def require(options: Any, *names: str) -> None:
             raise InputError(
                 "missing", f"--{name.replace('_', '-')}", type(options).__dataclass_fields__[name].metadata["help"]
             )
-
-
-def changed(options: Any, names: Sequence[str]) -> list[str]:
-    """Which of `names` differ from their defaults."""
-    defaults = type(options).__dataclass_fields__
-    return [name for name in names if getattr(options, name) != defaults[name].default]

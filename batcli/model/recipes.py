@@ -16,7 +16,6 @@ class Recipe:
     encoder_steps: int = 780_000  # 100 epochs of AudioSet-2M at 256 scenes per step
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
-    encoder_decay: float = 0.75  # learning rate of a block relative to the one above it
     source_scenes: int = 0  # scenes drawn for the source tokens, if the model has them
     source_epochs: int = 0
     source_batch: int = 64
@@ -37,7 +36,6 @@ RECIPES = {
         encoder_steps=100,
         encoder_batch=16,
         encoder_lr=2e-3,
-        encoder_decay=1.0,
         source_scenes=12_000,
         source_epochs=6,
         epochs=(0.5, 0.5, 2.0),

@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 
 from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
+from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, read_json, remove, replacing, require_writable, sha256, write_json, writing
+from batcli.core.files import TEMPORARY, read_json, remove, require_writable, sha256, write_json, writing
 from batcli.core.geometry import Direction, Vector
 from batcli.core.options import RoomsOptions
 from batcli.core.progress import SILENT, Reporter
@@ -166,8 +167,7 @@ def make_room(settings: Settings, root: Path, hrtf_name: str, number: int) -> No
         remove(leftover)
     entries = []
     for index, (source, brir) in enumerate(zip(sources, brirs, strict=True)):
-        with replacing(folder / f"{index}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, brir.samples)
+        write_brir(folder / f"{index}.npy", brir.samples)
         entries.append(_entry(f"{folder.name}/{index}.npy", room, listener, source, brir, settings.hrtf))
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
 
