@@ -62,7 +62,7 @@ class DemoOptions(Options):
     clips: int = option(40, "Training clips per class; evaluation gets a quarter as many more.", min=2)
     rooms: int = option(700, "Training rooms; evaluation gets a quarter as many more.", min=1)
     sources: int = option(6, "Sources, and so BRIRs, per room.", min=2)
-    count: int = option(30_000, "Training questions.", min=20)
+    count: int = option(60_000, "Training questions.", min=20)
     eval_count: int = option(2_000, "Evaluation questions.", min=20)
     seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
     jobs: int = option(0, "Processes; 0: one per processor.", min=0)
@@ -97,6 +97,7 @@ class QuestionsOptions(Options):
     reverb_split: str = option("", "Take another split's BRIRs [default: the split's own].")
     count: int = option(10_000, "How many questions.", min=1)
     types: str = option("A,B,C,D,E", "Families or question types, separated by commas.")
+    per_scene: int = option(4, "Most questions about one scene: more for training, few for evaluation.", min=1)
     seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
 
 

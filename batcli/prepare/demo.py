@@ -21,7 +21,9 @@ from batcli.prepare.rooms import rooms
 from batcli.questions.generate import generate
 
 SAMPLE_RATE = 32_000
-RT60 = "0.12:0.45"  # seconds: furnished rooms and treated ones
+RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
+MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
+PER_SCENE = {"train": 8, "eval": 4}  # questions; a scene costs a hundred times as much as a question
 EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
 UNFINISHED = ".tmp-demo.json"
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
@@ -62,6 +64,8 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
                 sources=options.sources,
                 split=split,
                 rt60=RT60,
+                max_distance=MAX_DISTANCE,
+                spread="even",
                 seed=options.seed,
                 jobs=jobs,
             ),
@@ -71,7 +75,14 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     for split in ("train", "eval"):
         clips, reverbs = _clips_file(root, split), root / dataset.reverb_root / f"{split}_reverberation.json"
         seed = zlib.crc32(f"{options.seed} {split}".encode())
-        asked = generate(read_clips(clips), labels, read_reverbs(reverbs), questions[split], seed=seed)
+        asked = generate(
+            read_clips(clips),
+            labels,
+            read_reverbs(reverbs),
+            questions[split],
+            seed=seed,
+            per_scene=PER_SCENE[split],
+        )
         dataset.add_split(split, reporter.track(asked, f"{split} questions", questions[split]), clips, reverbs)
     dataset.save()
     remove(root / UNFINISHED)

@@ -41,7 +41,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
     _warn_of_sharing(dataset, options.split, options.clips, file, reporter)
 
     tally = Tally()
-    asked = generate(clips, dataset.labels, reverbs, options.count, types, options.seed, tally)
+    asked = generate(clips, dataset.labels, reverbs, options.count, types, options.seed, tally, options.per_scene)
     if options.dry_run:
         counts = counts_by_type(options.count, types)
         rooms = len({reverb.scene for reverb in reverbs.values()})

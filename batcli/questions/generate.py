@@ -7,9 +7,9 @@ which source is called X follows from the answer that is due. For octants, dista
 two sources must differ in, see `questions/scenes`; every word that an answer or a question relies
 on, and every comparison, is clear by the margins given there.
 
-Rendering and encoding are paid for once per scene, so questions share scenes: one A and one B, or
-`PER_SCENE` of C, D and E, where C and D are asked about both sources if both can be, and no relation
-is asked twice along the same axis by the same type.
+Rendering and encoding are paid for once per scene, so questions share scenes: `per_scene` of C, D and
+E, where C and D are asked about both sources if both can be, and no relation is asked twice along the
+same axis by the same type; or half as many of A and B, in different words.
 
 The memory in use does not grow with the number of questions.
 """
@@ -30,7 +30,7 @@ from batcli.questions.answers import write_distance, write_labels, write_yes_no
 from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, Placed, Placement, Spot, Stage, excess, fits_only
 from batcli.questions.tally import Tally
 
-PER_SCENE = 4  # questions about two sources
+PER_SCENE = 4  # questions about two sources: few, so that scores rest on many scenes
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for
 PATIENCE = 5_000  # scenes in a row that allow no question, after which there is no hope
 RELEASED = {"A": 139_392, "B": 139_392, "C": 118_000, "D": 118_000, "E": 357_528}
@@ -123,18 +123,22 @@ def generate(
     types: Sequence[str] = QUESTION_TYPES,
     seed: int = 0,
     tally: Tally | None = None,
+    per_scene: int = PER_SCENE,
 ) -> Iterator[Question]:
-    """`count` questions of the given types; those about one scene follow one another.
+    """`count` questions of the given types, at most `per_scene` about one scene, which follow one another.
 
     The same arguments give the same questions. `tally` counts them. Raises InputError when the clips
     or the BRIRs do not allow such questions.
     """
     rng = random.Random(seed)
     stage = Stage(clips, labels, reverbs, rng)
-    return _run(stage, Balance(rng), counts_by_type(count, types), Tally() if tally is None else tally)
+    counts = counts_by_type(count, types)
+    return _run(stage, Balance(rng), counts, Tally() if tally is None else tally, per_scene)
 
 
-def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally) -> Iterator[Question]:
+def _run(
+    stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally, per_scene: int
+) -> Iterator[Question]:
     left = {kind: n for kind, n in counts.items() if n}
     groups = [tuple(kind for kind in left if FAMILIES[kind] in families) for families in ("AB", "CDE")]
     totals = [sum(counts[kind] for kind in group) for group in groups]
@@ -146,7 +150,8 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
         kinds = [kind for kind in groups[0 if one else 1] if kind in left]
         scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
         sources, before = tuple(placed.source for placed in scene), number
-        for kind, asked in _ask(scene, list(kinds), left, counts, balance):
+        rounds = max(1, per_scene // 4) if one else 1  # of one A and one B
+        for kind, asked in (a for _ in range(rounds) for a in _ask(scene, kinds, left, counts, balance, per_scene)):
             yield Question.of(sources, number, kind, asked.question, asked.answer)
             tally.add(kind, asked.wording, asked.aspects)
             number += 1
@@ -161,11 +166,12 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
 
 
 def _ask(
-    scene: Placement, kinds: list[str], left: dict[str, int], counts: Mapping[str, int], balance: Balance
+    scene: Placement, kinds: Sequence[str], left: dict[str, int], counts: Mapping[str, int], balance: Balance, most: int
 ) -> Iterator[tuple[str, Asked]]:
-    """The questions about one scene; takes them off `left`."""
+    """Up to `most` questions about one scene; takes them off `left`."""
     topics: set[Hashable] = set()
-    while scene and kinds and len(topics) < PER_SCENE:
+    kinds = [kind for kind in kinds if kind in left]
+    while scene and kinds and len(topics) < most:
         # What is furthest behind goes first, so that all types run out together.
         kind = max(kinds, key=lambda k: left[k] / counts[k])
         twice = FAMILIES[kind] in "CD"  # the same audio with two answers makes a model heed the question
@@ -175,7 +181,7 @@ def _ask(
                 topics.add(asked.topic)
                 left[kind] -= 1
                 yield kind, asked
-            if asked is None or not left[kind] or len(topics) == PER_SCENE:
+            if asked is None or not left[kind] or len(topics) == most:
                 break
         if asked is None or not left[kind]:
             kinds.remove(kind)
