@@ -36,7 +36,7 @@ from batcli.core.work import default_jobs
 from batcli.model import checkpoint, state
 from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
-from batcli.model.data import CuedScenes, DrawnScenes, GivenScenes, Heard, Unheard, as_list, one_thread
+from batcli.model.data import GROUP, CuedRooms, DrawnScenes, GivenScenes, Heard, Unheard, as_list, one_thread
 from batcli.model.fit import Batch, Log, Schedule, fit
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.presets import PRESETS
@@ -336,15 +336,14 @@ def _encoder_stage(run: Run) -> None:
 def _source_stage(run: Run, sources: SourceTokens) -> None:
     """The source tokens on the cues of drawn scenes, each rendered once and then used `source_epochs` times."""
     recipe, options, device = run.recipe, run.options, run.accelerator.device
-    count, batch = recipe.source_scenes, recipe.source_batch
+    draws, batch = -(-recipe.source_scenes // (2 * GROUP)), recipe.source_batch
+    count = draws * 2 * GROUP
     per_update = batch * options.accumulate * run.accelerator.num_processes
     total = max(1, round(count * recipe.source_epochs / per_update))
-    drawn = DrawnScenes(run.dataset, options.split, run.settings, options.seed + 1, count, recipe.two_sources)
-    items = CuedScenes(drawn, sources)
-    shelf = _shelf(
-        run, {"stage": SOURCES, "seed": options.seed, "share": recipe.two_sources}, count, items[0][1]._asdict()
-    )
-    _fill(run, shelf, items, "cues", lambda heard: {name: torch.stack(part) for name, part in _columns(heard).items()})
+    items = CuedRooms(DrawnScenes(run.dataset, options.split, run.settings, options.seed + 1, draws, 0.0), sources)
+    sample = {name: part[0] for name, part in items[0][1]._asdict().items()}
+    shelf = _shelf(run, {"stage": SOURCES, "seed": options.seed}, count, sample)
+    _fill(run, shelf, items, "cues", _joined, 2 * GROUP)
     order = _order(count, total * per_update, options.seed, stage=0)
 
     def updates(start: int) -> Iterator[Sequence[Batch]]:
@@ -356,8 +355,8 @@ def _source_stage(run: Run, sources: SourceTokens) -> None:
     _save_encoder(run)
 
 
-def _columns(heard: Sequence[Heard]) -> dict[str, tuple[torch.Tensor, ...]]:
-    return dict(zip(Heard._fields, zip(*heard, strict=True), strict=True))
+def _joined(groups: Sequence[Heard]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat(part) for name, part in zip(Heard._fields, zip(*groups, strict=True), strict=True)}
 
 
 def _save_encoder(run: Run) -> None:
@@ -389,10 +388,12 @@ def _fill(
     items: TorchDataset,
     description: str,
     compute: Callable[[Sequence[Any]], Mapping[str, torch.Tensor]],
+    rows_each: int = 1,
 ) -> None:
     """Put `compute` of the items that are missing on the shelf, this process's share of them; bad ones are noted."""
-    todo = shelf.missing()[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
-    loader = run.load(Subset(items, todo), batch_size=ENCODE_BATCH, collate_fn=as_list)
+    missing = np.unique(shelf.missing() // rows_each)
+    todo = missing[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
+    loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=as_list)
     with torch.inference_mode():
         for batch in run.reporter.track(loader, description, len(loader)):
             good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
@@ -401,7 +402,8 @@ def _fill(
                     _note_bad(run, value)
                     shelf.put_bad(row)
             if good:
-                rows, values = zip(*good, strict=True)
+                numbers, values = zip(*good, strict=True)
+                rows = [number * rows_each + row for number in numbers for row in range(rows_each)]
                 shelf.put(rows, compute(values))
     run.accelerator.wait_for_everyone()
 

@@ -1,13 +1,13 @@
 """Scenes for the encoder: drawn afresh without end for its training, or given for encoding.
 
-Both are map-style datasets for a `DataLoader`: item i depends on i and the seed alone, so the order
+All are map-style datasets for a `DataLoader`: item i depends on i and the seed alone, so the order
 and the number of workers never change what is seen, and a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from batcli.model.features import spectrum
 from batcli.model.sources import SourceTokens
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
+GROUP = 6  # sources that are rendered together in one room for the source tokens
 
 
 class Heard(NamedTuple):
@@ -37,6 +38,11 @@ class Heard(NamedTuple):
     present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
 
 
+class LabelledClip(NamedTuple):
+    audio_id: str
+    numbers: tuple[int, ...]  # of its labels
+
+
 class DrawnScenes(TorchDataset):
     """`length` scenes of one source or, with probability `two`, of two; clips and BRIRs drawn at random."""
 
@@ -45,9 +51,10 @@ class DrawnScenes(TorchDataset):
         numbers = {label.mid: label.number for label in dataset.labels}
         self.n_classes = len(numbers)
         self.clips = [
-            (clip.audio_id, [numbers[mid] for mid in clip.mids if mid in numbers]) for clip in dataset.clips(split)
+            LabelledClip(clip.audio_id, tuple(numbers[mid] for mid in clip.mids if mid in numbers))
+            for clip in dataset.clips(split)
         ]
-        if not all(labels for _, labels in self.clips):
+        if not all(clip.numbers for clip in self.clips):
             raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
         rooms: dict[str, list[Reverb]] = defaultdict(list)
         for reverb in dataset.reverbs(split).values():
@@ -58,10 +65,14 @@ class DrawnScenes(TorchDataset):
         return self.length
 
     def __getitem__(self, index: int) -> Heard:
-        # A bad file costs this draw, not the run: the next draw of the same item replaces it.
+        return self.retried(self._draw, index)
+
+    @staticmethod
+    def retried(draw: Callable[[int, int], Heard], index: int) -> Heard:
+        """A bad file costs this draw, not the run: the next draw of the same item replaces it."""
         for attempt in range(8):
             try:
-                return self._draw(index, attempt)
+                return draw(index, attempt)
             except InputError as error:
                 last = error
         raise last
@@ -71,20 +82,28 @@ class DrawnScenes(TorchDataset):
         room = self.rooms[rng.integers(len(self.rooms))]
         count = 2 if len(room) > 1 and rng.random() < self.two else 1
         reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
-        clips: list[tuple[str, list[int]]] = []
-        while len(clips) < count:
-            clip = self.clips[rng.integers(len(self.clips))]
-            if not any(set(clip[1]) & set(other[1]) for other in clips):
-                clips.append(clip)
-        scene = tuple(Source(c[0], r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
+        clips = self.draw_clips(rng, count)
+        scene = tuple(Source(c.audio_id, r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
         waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
-        return self._labelled(waveform, [c[1] for c in clips], reverbs)
+        return self.labelled(torch.from_numpy(waveform), clips, reverbs)
 
-    def _labelled(self, waveform: np.ndarray, labels: list[list[int]], reverbs: list[Reverb]) -> Heard:
+    def draw_clips(self, rng: np.random.Generator, count: int) -> list[LabelledClip]:
+        """`count` clips without a label in common, or fewer where there are no more such."""
+        clips: list[LabelledClip] = []
+        for _ in range(100 * count):
+            clip = self.clips[rng.integers(len(self.clips))]
+            if not any(set(clip.numbers) & set(other.numbers) for other in clips):
+                clips.append(clip)
+            if len(clips) == count:
+                break
+        return clips
+
+    def labelled(self, waveform: Tensor, clips: Sequence[LabelledClip], reverbs: Sequence[Reverb]) -> Heard:
+        """A scene (or what was made from it) with what there is to learn of it."""
         events = torch.zeros(self.n_classes)
         asked = torch.zeros(MAX_ASKED, dtype=torch.long)
         direction, distance, present = torch.zeros(MAX_ASKED, 3), torch.ones(MAX_ASKED), torch.zeros(MAX_ASKED)
-        pairs = [(event, reverb) for events_, reverb in zip(labels, reverbs, strict=True) for event in events_]
+        pairs = [(event, reverb) for clip, reverb in zip(clips, reverbs, strict=True) for event in clip.numbers]
         for place, (event, reverb) in enumerate(pairs):
             events[event] = 1.0
             if place < MAX_ASKED:
@@ -92,11 +111,14 @@ class DrawnScenes(TorchDataset):
                 asked[place], present[place] = event, 1.0
                 direction[place] = torch.tensor([x, -z, y])
                 distance[place] = reverb.position.distance
-        return Heard(torch.from_numpy(waveform), events, asked, direction, distance, present)
+        return Heard(waveform, events, asked, direction, distance, present)
 
 
-class CuedScenes(TorchDataset):
-    """Drawn scenes with the source tokens' cues in place of the waveform: a tenth of the size."""
+class CuedRooms(TorchDataset):
+    """Draws of `GROUP` sources in one room: the cues of each alone, then of each with another.
+
+    Sound adds up, so 2 × `GROUP` scenes take the rendering of `GROUP`. An item is a batch of that many.
+    """
 
     def __init__(self, drawn: DrawnScenes, sources: SourceTokens) -> None:
         self.drawn, self.sources = drawn, sources
@@ -105,10 +127,40 @@ class CuedScenes(TorchDataset):
         return len(self.drawn)
 
     def __getitem__(self, index: int) -> tuple[int, Heard]:
-        heard = self.drawn[index]
+        return index, self.drawn.retried(self._draw, index)
+
+    def _draw(self, index: int, attempt: int) -> Heard:
+        drawn = self.drawn
+        rng = np.random.default_rng([drawn.seed, index, attempt])
+        room = drawn.rooms[rng.integers(len(drawn.rooms))]
+        clips = drawn.draw_clips(rng, GROUP)
+        clips = [clips[i % len(clips)] for i in range(GROUP)]  # where there are few labels, or few places,
+        places = np.concatenate([rng.permutation(len(room)) for _ in range(-(-GROUP // len(room)))])[:GROUP].tolist()
+        reverbs = [room[place] for place in places]  # they come again
+        partners = [_partner(i, clips, places) for i in range(GROUP)]
+        alone = np.stack(
+            [
+                render_files([drawn.dataset.files_of(Source(clip.audio_id, reverb.reverb_id))], drawn.settings)
+                for clip, reverb in zip(clips, reverbs, strict=True)
+            ]
+        )
         with torch.inference_mode():
-            cues = self.sources.cues(spectrum(heard.waveform)[None])[0]
-        return index, heard._replace(waveform=cues.clone())
+            stft = spectrum(torch.from_numpy(alone))
+            cues = self.sources.cues(torch.cat([stft, (stft + stft[partners]) / 2]))
+        members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]
+        rows = [
+            drawn.labelled(row, [clips[i] for i in member], [reverbs[i] for i in member])
+            for row, member in zip(cues.clone(), members, strict=True)
+        ]
+        return Heard(*(torch.stack(part) for part in zip(*rows, strict=True)))
+
+
+def _partner(number: int, clips: Sequence[LabelledClip], places: Sequence[int]) -> int:
+    """The next source with other labels in another place; the source itself where there is none."""
+    for other in ((number + step) % len(clips) for step in range(1, len(clips))):
+        if set(clips[number].numbers).isdisjoint(clips[other].numbers) and places[number] != places[other]:
+            return other
+    return number
 
 
 class Unheard(NamedTuple):

@@ -75,8 +75,8 @@ class SourcesConfig:
     """Source tokens: what the published encoder has not, and `tiny` leans on."""
 
     tokens: int = 3  # events that are placed in each scene
-    bands: int = 64
-    block: int = 5  # STFT frames of 10 ms over which cues are averaged
+    bands: int = 48
+    block: int = 4  # STFT frames of 10 ms over which cues are averaged
     hidden: int = 128
     event_dim: int = 64
 

@@ -136,9 +136,7 @@ def generate(
     return _run(stage, Balance(rng), counts, Tally() if tally is None else tally, per_scene)
 
 
-def _run(
-    stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally, per_scene: int
-) -> Iterator[Question]:
+def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally, per_scene: int) -> Iterator[Question]:
     left = {kind: n for kind, n in counts.items() if n}
     groups = [tuple(kind for kind in left if FAMILIES[kind] in families) for families in ("AB", "CDE")]
     totals = [sum(counts[kind] for kind in group) for group in groups]
