@@ -97,7 +97,7 @@ class QuestionsOptions(Options):
     reverb_split: str = option("", "Take another split's BRIRs [default: the split's own].")
     count: int = option(10_000, "How many questions.", min=1)
     types: str = option("A,B,C,D,E", "Families or question types, separated by commas.")
-    per_scene: int = option(4, "Most questions about one scene: more for training, few for evaluation.", min=1)
+    per_scene: int = option(4, "Questions about one scene: more for training (8, 12), few for evaluation.", min=1)
     seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
 
 

@@ -31,7 +31,7 @@ from batcli.core.files import require_directory, require_file
 from batcli.model.features import spectrum
 from batcli.model.presets import LlmConfig, LoraConfig, ModelConfig
 from batcli.model.prompt import IGNORED, Tokens
-from batcli.model.qformer import Projector
+from batcli.model.qformer import NO_TOKEN, Projector
 from batcli.model.sources import SourceTokens
 from batcli.model.spatial_ast import SpatialAST
 
@@ -90,7 +90,7 @@ class BAT(nn.Module):
 
     def forward(self, encoding: Encoding, batch: Tokens) -> Answered:
         """One step of teacher forcing over [audio, padding, prompt, answer, end, padding]."""
-        inputs, mask = self._inputs(self.audio_embeddings(encoding), batch)
+        inputs, mask = self._inputs(self.audio_embeddings(encoding), batch, encoding.sources)
         n = int((batch.labels != IGNORED).any(dim=0).sum())
         logits = self.llm(
             inputs_embeds=inputs,
@@ -115,7 +115,11 @@ class BAT(nn.Module):
     ) -> Tensor:
         """The likeliest answers' ids (B, N ≤ max_new_tokens), greedy or by beam search; `pad` after `end`."""
         audio = self.audio_embeddings(encoding)
-        inputs, mask = self._inputs(torch.zeros_like(audio) if zero_audio else audio, prompts)
+        inputs, mask = (
+            self._inputs(torch.zeros_like(audio), prompts, None)
+            if zero_audio
+            else self._inputs(audio, prompts, encoding.sources)
+        )
         return self.llm.generate(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -128,9 +132,13 @@ class BAT(nn.Module):
             ),
         )
 
-    def _inputs(self, audio: Tensor, batch: Tokens) -> tuple[Tensor, Tensor]:
+    def _inputs(self, audio: Tensor, batch: Tokens, sources: Tensor | None) -> tuple[Tensor, Tensor]:
         """(inputs (B, audio + L, llm dim), mask (B, audio + L))."""
         words = self.llm.get_input_embeddings()(batch.ids)
+        if sources is not None:
+            # In the prompt alone: the words of an answer are read back as they are written, one by one.
+            asked = batch.ids.masked_fill(batch.labels != IGNORED, NO_TOKEN)
+            words = self.projector.mention(asked, words, sources)
         heard = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
         return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
 
@@ -162,7 +170,11 @@ def lora_targets(llm_type: str) -> tuple[str, ...]:
 
 
 def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama with random weights and the vocabulary of `tokenizer`."""
+    """A Llama with random weights and the vocabulary of `tokenizer`.
+
+    Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
+    all attention is the same for a long while.
+    """
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -172,6 +184,7 @@ def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCa
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=config.positions,
+            initializer_range=config.dim**-0.5,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

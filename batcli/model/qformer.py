@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from batcli.model.presets import QFormerConfig
@@ -62,12 +63,36 @@ class Projector(nn.Module):
         if self.sources is None or sources is None:
             return out
         assert words is not None, "source tokens take their names from the language model's embeddings"
-        place = self.sources(sources[..., 1:].to(query.dtype))
-        return torch.cat([out, place + self._name(sources[..., 0].long(), words)], dim=1)
+        return torch.cat([out, self._place(sources) + self._name(sources[..., 0].long(), words)], dim=1)
+
+    def mention(self, ids: Tensor, embedded: Tensor, sources: Tensor) -> Tensor:
+        """Words (B, L) and their embeddings (B, L, llm_dim) → embeddings that know of the scene.
+
+        Where a question names an event that the encoder hears, the name's tokens carry its place, as
+        its source token does. The language model need not find out first that the two belong together.
+        """
+        names = self.names[sources[..., 0].long()]  # (B, K, NAME_TOKENS)
+        rest = (names == NO_TOKEN).unsqueeze(2)
+        windows = F.pad(ids, (0, NAME_TOKENS - 1), value=NO_TOKEN).unfold(1, NAME_TOKENS, 1)
+        starts = ((windows.unsqueeze(1) == names.unsqueeze(2)) | rest).all(-1) & ~rest.all(-1)  # (B, K, L)
+        inside = torch.zeros_like(starts)
+        for token in range(NAME_TOKENS):
+            inside |= F.pad(starts, (token, 0))[..., : ids.shape[1]] & ~rest[..., token]
+        shares = inside.to(embedded.dtype)
+        place = torch.einsum("bkl,bkd->bld", shares, self._place(sources).to(embedded.dtype))
+        return torch.where(inside.any(1).unsqueeze(-1), _unit(embedded) + place, embedded)
+
+    def _place(self, sources: Tensor) -> Tensor:
+        assert self.sources is not None
+        return self.sources(sources[..., 1:].to(self.query.dtype))
 
     def _name(self, events: Tensor, words: nn.Module) -> Tensor:
         """Events (B, K) → the mean embedding of their names' tokens, at the size that a norm would give it."""
         ids = self.names[events]
         known = (ids != NO_TOKEN).unsqueeze(-1)
-        name = (words(ids.clamp_min(0)).float() * known).sum(2) / known.sum(2).clamp_min(1)
-        return name * torch.rsqrt(name.square().mean(-1, keepdim=True) + 1e-8)
+        return _unit((words(ids.clamp_min(0)).float() * known).sum(2) / known.sum(2).clamp_min(1))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """(…, D) at a root mean square of 1."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-8)

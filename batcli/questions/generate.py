@@ -7,9 +7,10 @@ which source is called X follows from the answer that is due. For octants, dista
 two sources must differ in, see `questions/scenes`; every word that an answer or a question relies
 on, and every comparison, is clear by the margins given there.
 
-Rendering and encoding are paid for once per scene, so questions share scenes: `per_scene` of C, D and
-E, where C and D are asked about both sources if both can be, and no relation is asked twice along the
-same axis by the same type; or half as many of A and B, in different words.
+Rendering and encoding are paid for once per scene, so questions share scenes: one A and one B, or
+`PER_SCENE` of C, D and E, where C and D are asked about both sources if both can be, and no relation
+is asked twice along the same axis by the same type. Where more are wanted, for training, a scene is
+asked about in several such rounds, in other words each time.
 
 The memory in use does not grow with the number of questions.
 """
@@ -34,7 +35,15 @@ PER_SCENE = 4  # questions about two sources: few, so that scores rest on many s
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for
 PATIENCE = 5_000  # scenes in a row that allow no question, after which there is no hope
 RELEASED = {"A": 139_392, "B": 139_392, "C": 118_000, "D": 118_000, "E": 357_528}
-"""Questions per family in the released training set: the proportions of ours. E's five types share evenly."""
+"""Questions per family in the released training set: the proportions of ours."""
+SHARES = {
+    "MIXUP_DIRECTION": 3,
+    "MIXUP_DISTANCE_BOTH": 3,
+    "MIXUP_NONBINARY_DIRECTION": 1,
+    "MIXUP_NONBINARY_DISTANCE": 1,
+    "MIXUP_NONBINARY_SOURCE": 1,
+}
+"""How E is shared out: its three released evaluation sets are direction, distance, and all that is not binary."""
 
 T = TypeVar("T", bound=Hashable)
 
@@ -103,8 +112,10 @@ def question_types(text: str) -> tuple[str, ...]:
 
 def counts_by_type(count: int, types: Sequence[str]) -> dict[str, int]:
     """Exactly `count` questions in the proportions of the released set (largest remainders)."""
-    size = Counter(FAMILIES.values())
-    weights = {kind: RELEASED[FAMILIES[kind]] / size[FAMILIES[kind]] for kind in types}
+    weights = {
+        kind: RELEASED[FAMILIES[kind]] * (SHARES[kind] / sum(SHARES.values()) if kind in SHARES else 1)
+        for kind in types
+    }
     exact = {kind: count * weight / sum(weights.values()) for kind, weight in weights.items()}
     counts = {kind: math.floor(value) for kind, value in exact.items()}
     for kind in sorted(types, key=lambda k: counts[k] - exact[k])[: count - sum(counts.values())]:
@@ -125,7 +136,7 @@ def generate(
     tally: Tally | None = None,
     per_scene: int = PER_SCENE,
 ) -> Iterator[Question]:
-    """`count` questions of the given types, at most `per_scene` about one scene, which follow one another.
+    """`count` questions of the given types, `per_scene` about two sources, which follow one another.
 
     The same arguments give the same questions. `tally` counts them. Raises InputError when the clips
     or the BRIRs do not allow such questions.
@@ -148,8 +159,9 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
         kinds = [kind for kind in groups[0 if one else 1] if kind in left]
         scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
         sources, before = tuple(placed.source for placed in scene), number
-        rounds = max(1, per_scene // 4) if one else 1  # of one A and one B
-        for kind, asked in (a for _ in range(rounds) for a in _ask(scene, kinds, left, counts, balance, per_scene)):
+        rounds = -(-per_scene // PER_SCENE)
+        most = min(per_scene, PER_SCENE)
+        for kind, asked in (a for _ in range(rounds) for a in _ask(scene, kinds, left, counts, balance, most)):
             yield Question.of(sources, number, kind, asked.question, asked.answer)
             tally.add(kind, asked.wording, asked.aspects)
             number += 1

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from batcli.model.presets import QFormerConfig
-from batcli.model.qformer import Projector
+from batcli.model.qformer import NO_TOKEN, Projector
 
 CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)
 
@@ -51,6 +51,30 @@ def test_a_source_token_carries_its_events_name():
     names = torch.stack([words.weight[1:3].mean(0), words.weight[3]])
     names = names / names.square().mean(-1, keepdim=True).sqrt()
     torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_mention_of_what_is_heard_carries_its_place():
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=3).eval()
+    projector.name_events([[1, 2], [3], [2]])
+    sources = torch.randn(2, 2, 1 + 7)
+    sources[..., 0] = torch.tensor([[0, 1], [1, 2]])
+    ids = torch.tensor([[9, 1, 2, 9, 3, 9, 1], [9, 1, 2, 9, 3, 9, NO_TOKEN]])
+    words = torch.randn(2, 7, 24)
+    known = projector.mention(ids, words, sources)
+    carries = (known != words).any(-1)
+    # Half a name is no name, and event 2 is not heard in the first scene.
+    assert carries.tolist() == [
+        [False, True, True, False, True, False, False],
+        [False, False, True, False, True, False, False],
+    ]
+    unit = words / words.square().mean(-1, keepdim=True).sqrt()
+    place = known - unit
+    torch.testing.assert_close(place[0, 1], place[0, 2])  # every token of a name
+    assert not torch.allclose(place[0, 1], place[0, 4], atol=0.1)
+    moved = sources.clone()
+    moved[0, 1, 1:] += 1
+    assert (projector.mention(ids, words, moved) != known).any(-1).nonzero().tolist() == [[0, 4]]
 
 
 def test_half_precision_tokens_are_read_in_the_projectors_own():
