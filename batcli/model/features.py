@@ -61,9 +61,13 @@ def features(spectrum: Tensor, mel: Tensor) -> Tensor:
     Channels 0 and 1: mel of the magnitude of left and right, in dB. Channels 2 and 3: mel of the
     cosine and sine of the phase of the right ear against the left. Silence has phase 0.
     """
+    spectrum = spectrum.mT.contiguous()  # as `torch.stft` lays it out: nothing is copied
     magnitude = spectrum.abs()
-    level = 10 * torch.log10((magnitude.mT @ mel).clamp_min(FLOOR))
-    phasor = torch.where(magnitude > 0, spectrum / magnitude, torch.ones_like(spectrum))
-    between = (phasor[:, 1] * phasor[:, 0].conj()).mT
-    phase = torch.stack([between.real, between.imag], dim=1) @ mel
-    return torch.cat([level, phase], dim=1)
+    level = 10 * torch.log10((magnitude @ mel).clamp_min(FLOOR))
+    # Real arithmetic from here on: torch divides and multiplies complex numbers at a third of the speed.
+    re, im = torch.view_as_real(spectrum).unbind(-1)
+    silent = (magnitude == 0).to(magnitude.dtype)
+    magnitude = magnitude + silent
+    re, im = re / magnitude + silent, im / magnitude
+    cosine, sine = re[:, 1] * re[:, 0] + im[:, 1] * im[:, 0], im[:, 1] * re[:, 0] - re[:, 1] * im[:, 0]
+    return torch.cat([level, torch.stack([cosine, sine], dim=1) @ mel], dim=1)
