@@ -27,7 +27,6 @@ STAGES = {
 
 
 def main() -> None:
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy is loaded
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds of small work")
     parser.add_argument("--only", default=",".join(STAGES), help="stages, by commas: " + ", ".join(STAGES))
@@ -50,4 +49,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy is loaded
     main()

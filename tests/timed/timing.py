@@ -94,4 +94,7 @@ def table(lines: Sequence[Line], head: bool = True) -> str:
 def amount(value: float, unit: str) -> str:
     if unit != "s":
         return f"{value:,.0f} {unit}"
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"
+    for scale, name in ((1.0, "s"), (1e-3, "ms")):
+        if value >= scale:
+            return f"{value / scale:.2f} {name}"
+    return f"{value * 1e6:.1f} µs"

@@ -71,7 +71,8 @@ def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
     for part in parts:
         part.requires_grad_(True)
     objective = AnswerObjective(model).train()
-    model.encoder.eval()
+    if model.sources is not None:
+        model.sources.eval()  # frozen, as the encoder is
     optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=1e-3)
     losses = []
     for tokens, scenes in zip(course.tokens, course.batches, strict=True):
