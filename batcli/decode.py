@@ -38,7 +38,7 @@ from batcli.model.prompt import decode as to_text
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 SCENES_KEPT = 2_048  # encodings in memory
-ENCODE_BATCH = 16
+ENCODE_BATCH = 8  # more fall out of a processor's cache; the published encoder fills a GPU with as many
 
 
 @dataclass

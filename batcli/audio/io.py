@@ -20,7 +20,7 @@ MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
 MAX_BRIR_PEAK = 1e6  # integers made floats, of 16 bits, have 3e4
 MAX_RATE = 384_000
-BLOCK = 1 << 18  # frames read at a time, so that many channels or a lying header take no more memory
+BLOCK = 1 << 19  # frames read at a time, so that many channels or a lying header take no more memory
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a WAV that was written to a pipe says of its own length
 HEADER = 100  # bytes of a WAV that more than hold all before its samples
 
@@ -41,11 +41,12 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
             if file.samplerate > MAX_RATE:
                 raise InputError(f"a sample rate of {file.samplerate:,} Hz", path)
             limit = int(MAX_CLIP_SECONDS * file.samplerate)
-            # int16 read as such and scaled afterwards takes half the time of libsndfile's conversion.
-            dtype, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
+            # int16 read as such and scaled afterwards takes a fifth of the time of libsndfile's conversion.
+            integer = file.subtype == "PCM_16"
             blocks = []
-            while len(block := file.read(BLOCK, dtype=dtype, always_2d=True)):
-                blocks.append(block[:, :channels].T)
+            while len(block := file.read(BLOCK, dtype="int16" if integer else "float32", always_2d=True)):
+                block = block[:, :channels].T
+                blocks.append(np.multiply(block, 2.0**-15, dtype=np.float32) if integer else block)
                 if BLOCK * len(blocks) > limit + BLOCK:
                     raise InputError(f"longer than {MAX_CLIP_SECONDS:.0f} s", path, "cut it")
             rate = file.samplerate
@@ -53,10 +54,8 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
         raise InputError(f"not audio: {error.error_string}", path) from None
     if not blocks:
         raise InputError("holds no samples", path)
-    audio = np.concatenate(blocks, axis=1).astype(np.float32, copy=False)
-    if scale != 1.0:
-        audio *= scale
-    if not np.isfinite(audio).all():
+    audio = np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1))
+    if not integer and not np.isfinite(audio).all():
         raise InputError("holds NaN or infinite samples", path)
     return audio, rate
 
@@ -123,15 +122,15 @@ def read_brir(path: Path) -> np.ndarray:
         raise InputError(f"{brir.dtype} samples, not floating point", path)
     if not 0 < brir.shape[1] <= MAX_BRIR_SECONDS * 32_000:
         raise InputError(f"{brir.shape[1]:,} samples", path, f"a BRIR has 1 to {MAX_BRIR_SECONDS * 32_000:,.0f}")
-    peak = float(np.abs(brir).max())
-    if not math.isfinite(peak):
+    low, high = float(brir.min()), float(brir.max())  # NaN where any sample is
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("holds NaN or infinite samples", path)
+    peak = max(-low, high)
     if peak > MAX_BRIR_PEAK:
         raise InputError(f"holds samples of {peak:.1g}", path, "is it damaged?")
-    brir = np.asarray(brir, dtype=np.float32)
-    if not brir.any():
+    if np.float32(peak) == 0:
         raise InputError("is silent", path)
-    return brir
+    return np.asarray(brir, dtype=np.float32)
 
 
 def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "float") -> None:

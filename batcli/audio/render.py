@@ -14,7 +14,7 @@ from batcli.audio.io import read_brir, read_clip, resample
 
 BRIR_RATE = 32_000
 CLIPS_KEPT = 256
-FILTERS_KEPT = 256
+FILTERS_KEPT = 128
 
 
 @dataclass(frozen=True)

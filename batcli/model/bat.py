@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    Cache,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -123,6 +124,7 @@ class BAT(nn.Module):
         return self.llm.generate(
             inputs_embeds=inputs,
             attention_mask=mask,
+            past_key_values=self._read(inputs, mask, num_beams) if num_beams > 1 else None,
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=num_beams,
@@ -131,6 +133,18 @@ class BAT(nn.Module):
                 eos_token_id=end,
             ),
         )
+
+    def _read(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
+        """Keys and values of all but the last input, copied to each beam; `generate` would compute them for each."""
+        read = self.llm(
+            inputs_embeds=inputs[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
+            logits_to_keep=1,
+            use_cache=True,
+        )
+        read.past_key_values.batch_repeat_interleave(num_beams)
+        return read.past_key_values
 
     def _inputs(self, audio: Tensor, batch: Tokens, sources: Tensor | None) -> tuple[Tensor, Tensor]:
         """(inputs (B, audio + L, llm dim), mask (B, audio + L))."""

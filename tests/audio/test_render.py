@@ -43,14 +43,16 @@ def test_one_source_and_two(files, resampler):
         (render_files(files[:1], settings), alone[0]),
         (render_files(files, settings), (alone[0] + alone[1]) / 2),
     ):
-        assert np.abs(scene - expected).max() <= 1e-5 * np.abs(expected).max()
+        # What the default leaves out of a BRIR is 80 dB down; `poly` leaves nothing out.
+        allowed = 1e-5 if resampler == "poly" else 1e-3
+        assert np.abs(scene - expected).max() <= allowed * np.abs(expected).max()
 
 
 def test_the_level_is_the_whole_clips_and_not_the_scenes(files, tmp_path):
     late = np.concatenate([CLIPS[0], 3 * CLIPS[0]])  # what is cut off is louder
     write_wav(tmp_path / "late.wav", late[None], 32_000)
     scene = render_files([(tmp_path / "late.wav", files[0][1])], Settings(seconds=0.5))
-    np.testing.assert_allclose(scene, reference(late, BRIRS[0], 16_000), atol=1e-4)
+    np.testing.assert_allclose(scene, reference(late, BRIRS[0], 16_000), atol=1e-3)
 
 
 def test_a_clip_of_another_rate(files, tmp_path):

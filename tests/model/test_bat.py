@@ -93,6 +93,17 @@ def test_beams_find_an_answer_at_least_as_likely(bat, encoding):
     assert likelihood(four) >= likelihood(one) - 1e-4
 
 
+def test_beams_read_the_question_once(bat, encoding):
+    seen = []
+    layer = next(m for name, m in bat.llm.named_modules() if name.endswith("layers.0"))
+    remove = layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
+    greedy(bat, rows(encoding, 0, 1), PROMPTS[:2], num_beams=4, max_new_tokens=3)
+    remove.remove()
+    length = bat.config.qformer.queries + max(map(len, PROMPTS[:2]))
+    assert seen[:2] == [(2, length - 1), (8, 1)]
+    assert set(seen[1:]) == {(8, 1)}
+
+
 def test_answers_depend_on_what_is_heard(bat, encoding):
     heard = greedy(bat, encoding, PROMPTS)
     silent = greedy(bat, encoding, PROMPTS, zero_audio=True)
@@ -159,9 +170,10 @@ def test_families_of_language_models(family, attention, tmp_path):
     assert loss.isfinite()
     answered = batch.labels[:, -logits.shape[1] :] != IGNORED
     assert answered.sum() == sum(len(answer) + 1 for answer in ANSWERS[:3])
-    together = greedy(bat, heard, PROMPTS[:3])
-    (alone,) = greedy(bat, rows(heard, 1), PROMPTS[1:2])
-    assert together[1][: len(alone)] == alone
+    for beams in (1, 3):
+        together = greedy(bat, heard, PROMPTS[:3], num_beams=beams)
+        (alone,) = greedy(bat, rows(heard, 1), PROMPTS[1:2], num_beams=beams)
+        assert together[1][: len(alone)] == alone
 
 
 def test_half_precision_language_model_and_full_precision_projector(llm_folder):
