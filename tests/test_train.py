@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 
 
 def test_accumulation_does_not_change_the_gradient(demo: Path, tmp_path: Path, train_options):
-    for name, changes in (("whole", {"batch_size": 16}), ("halves", {"batch_size": 8, "accumulate": 2})):
+    for name, changes in (("whole", {"batch_size": "16"}), ("halves", {"batch_size": "8", "accumulate": 2})):
         train(train_options(demo, tmp_path / name, stages="1", **changes))
     whole, halves = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "halves"))
     for a, b in zip(map(json.loads, whole), map(json.loads, halves), strict=True):
@@ -75,6 +76,15 @@ def test_a_finished_run_is_not_overwritten(run: Path, demo: Path, train_options)
     with pytest.raises(InputError, match="finished run"):
         train(train_options(demo, run))
     assert same(weights(run), before)
+
+
+@pytest.fixture(scope="module")
+def stopped(demo: Path, tmp_path_factory: pytest.TempPathFactory, train_options, stops_after) -> Path:
+    """A run that was stopped in stage 1. Read only: copy it to go on."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Stopped):
+        train(train_options(demo, output, save_every=1), stops_after("stage 1", 1))
+    return output
 
 
 def test_an_unfinished_run_is_not_overwritten(demo: Path, tmp_path: Path, train_options, stops_after):
@@ -97,7 +107,7 @@ def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_
     train(train_options(data, tmp_path / "allowed", max_bad=len(bad)))
 
 
-@pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1"])
+@pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1", "1,all", "all,3"])
 def test_stages_out_of_order_are_refused(demo: Path, tmp_path: Path, train_options, stages: str):
     with pytest.raises(InputError, match="--stages"):
         train(train_options(demo, tmp_path / "run", stages=stages))
@@ -114,3 +124,51 @@ def test_every_epoch_holds_every_question_once():
     order = _order(count=7, length=20, seed=0, stage=1)
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
     assert list(order[:7]) != list(order[7:14])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "--seed: the run was begun with 0, not 1"),
+        ({"lr": 0.1}, "--lr: the run was begun with 0.002, not 0.1"),
+        ({"epochs": "1,1,2"}, "--epochs"),
+        ({"batch_size": "8"}, "--batch-size: the run was begun with 16, not 8"),
+        ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),
+        ({"stages": "encoder,1,2"}, "--stages"),
+        ({"attention": "eager"}, "--attention: the run was begun with 'sdpa', not 'eager'"),
+        ({"init": Path("elsewhere")}, "--init: the run was begun with nothing, not 'elsewhere'"),
+    ],
+)
+def test_what_decides_the_weights_cannot_change(stopped: Path, demo: Path, train_options, changes: dict, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        train(train_options(demo, stopped, resume=True, **changes))
+
+
+def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: Path, train_options):
+    shutil.copytree(demo, tmp_path / "data")
+    with open(tmp_path / "data" / "labels.csv", "a") as file:
+        file.write("24,/m/new,Something new\n")
+    with pytest.raises(InputError, match="DATA: the run was begun with"):
+        train(train_options(tmp_path / "data", stopped, resume=True))
+
+
+def test_what_does_not_decide_them_may_change(run: Path, stopped: Path, demo: Path, tmp_path: Path, train_options):
+    """The same data under another path, other intervals; the batch in other words."""
+    shutil.copytree(stopped, tmp_path / "run")
+    shutil.copytree(demo, tmp_path / "moved")
+    options = train_options(
+        tmp_path / "moved", tmp_path / "run", resume=True, log_every=2, save_every=7, keep=1, cache_gb=1.0, workers=2
+    )
+    train(options)
+    assert same(weights(tmp_path / "run"), weights(run))
+    assert len(list((tmp_path / "run" / "state").iterdir())) == 1, "--keep 1"
+
+
+def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
+    """One stage sees as many questions as three."""
+    train(train_options(demo, tmp_path / "run", stages="all", epochs="2,1,1"))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    families = [question.family for question in open_dataset(demo).questions("train")]
+    seen = 2 * sum(f in "AB" for f in families) + sum(f in "ABCD" for f in families) + len(families)
+    assert {entry["stage"] for entry in log} == {"all"}
+    assert log[-1]["update"] == round(seen / 16)

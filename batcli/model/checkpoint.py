@@ -45,9 +45,14 @@ SHOWN = 5  # names in an error
 
 def write_config(run: Path, config: ModelConfig, tables: Mapping[str, Mapping[str, Any]], llm: Path | None) -> None:
     """`config.toml`: `tables` (the command's options), the model's sizes, the language model's path and hash."""
+    write_text(run / CONFIG, to_toml({**tables, **model_tables(config, llm)}))
+
+
+def model_tables(config: ModelConfig, llm: Path | None) -> dict[str, dict[str, Any]]:
+    """The tables of `config.toml` that say what the model is."""
     sizes = {f"model.{name}": part for name, part in config.to_dict().items()}
     base = {} if llm is None else {"language_model": {"path": llm.resolve(), "sha256": fingerprint(llm)}}
-    write_text(run / CONFIG, to_toml({**tables, **sizes, **base}))
+    return {**sizes, **base}
 
 
 def save_run(run: Path, model: BAT, tokenizer: PreTrainedTokenizerBase | None, llm: Path | None) -> None:
