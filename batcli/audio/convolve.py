@@ -76,14 +76,15 @@ def convolve(clip: np.ndarray, filter: Filter, length: int) -> np.ndarray:
     return out[:, :length].astype(np.float32, copy=False)
 
 
-def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: float = RMS_DBFS) -> np.ndarray:
+def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: float | None = RMS_DBFS) -> np.ndarray:
     """(clip (n,), filter) of each source → the scene, float32 (2, length), channel 0 left.
 
     One source is not attenuated; of n sources the mean is taken, as (a + b) / 2 in the published data.
+    `rms_dbfs`: what each clip is brought to before; None leaves it as it is.
     """
     scene = np.zeros((2, length), np.float32)
     for clip, filter in sources:
-        scene += convolve(normalise(clip, rms_dbfs), filter, length)
+        scene += convolve(clip if rms_dbfs is None else normalise(clip, rms_dbfs), filter, length)
     if len(sources) > 1:
         scene /= np.float32(len(sources))
     return scene

@@ -6,8 +6,9 @@ and the number of workers never change what is seen, and a resumed run sees what
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from batcli.audio.render import Settings, render_files
+from batcli.audio.convolve import Filter, normalise, render
+from batcli.audio.render import Settings, load_source, render_files
 from batcli.core.catalogue import Reverb
 from batcli.core.dataset import Dataset
 from batcli.core.errors import BatError, InputError
@@ -30,18 +32,40 @@ class Heard(NamedTuple):
     """A batch for the encoder. Directions are unit vectors (right, front, above)."""
 
     waveform: Tensor  # (B, 2, samples), or the cues made from it (B, CUES, blocks, bands)
-    events: Tensor  # (B, n_classes), 1 for each event that sounds
+    events: Tensor  # (B, n_classes), 1 for each event that sounds; its share where two clips are mixed
     asked: Tensor  # (B, MAX_ASKED) numbers of events
     direction: Tensor  # (B, MAX_ASKED, 3)
     distance: Tensor  # (B, MAX_ASKED) metres
     present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
+    places: Tensor  # (B,) how many places sound comes from: 1 or 2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What Spatial-AST's released training code does to clips before they come into a room."""
+
+    mixup: float = (
+        0.0  # share of the scenes in which two clips sound in one place, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
+    )
+    roll_and_gain: bool = False  # start each clip anywhere and go round; times 0.5 + Beta(10, 10)
+    balanced: bool = False  # draw a clip with weight Σ 1000 / (count of label + 0.01)
 
 
 class DrawnScenes(TorchDataset):
-    """`length` scenes of one source or, with probability `two`, of two; clips and BRIRs drawn at random."""
+    """`length` scenes of one place or, with probability `two`, of two; clips and BRIRs drawn at random."""
 
-    def __init__(self, dataset: Dataset, split: str, settings: Settings, seed: int, length: int, two: float) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        settings: Settings,
+        seed: int,
+        length: int,
+        two: float,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.dataset, self.settings, self.seed, self.length, self.two = dataset, settings, seed, length, two
+        self.augmentation = augmentation or Augmentation()
         numbers = {label.mid: label.number for label in dataset.labels}
         self.n_classes = len(numbers)
         self.clips = [
@@ -49,6 +73,7 @@ class DrawnScenes(TorchDataset):
         ]
         if not all(labels for _, labels in self.clips):
             raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
+        self.shares = clip_shares([labels for _, labels in self.clips]) if self.augmentation.balanced else None
         rooms: dict[str, list[Reverb]] = defaultdict(list)
         for reverb in dataset.reverbs(split).values():
             rooms[reverb.scene].append(reverb)
@@ -73,26 +98,71 @@ class DrawnScenes(TorchDataset):
         reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
         clips: list[tuple[str, list[int]]] = []
         while len(clips) < count:
-            clip = self.clips[rng.integers(len(self.clips))]
+            clip = self._clip(rng)
             if not any(set(clip[1]) & set(other[1]) for other in clips):
                 clips.append(clip)
-        scene = tuple(Source(c[0], r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
-        waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
-        return self._labelled(waveform, [c[1] for c in clips], reverbs)
+        if self.augmentation == Augmentation():
+            scene = tuple(Source(c[0], r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
+            waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
+            return self._labelled(waveform, [[(event, 1.0) for event in c[1]] for c in clips], reverbs)
+        sounds, labels = zip(*(self._altered(rng, c, r) for c, r in zip(clips, reverbs, strict=True)), strict=True)
+        return self._labelled(render(sounds, self.settings.length, None), labels, reverbs)
 
-    def _labelled(self, waveform: np.ndarray, labels: list[list[int]], reverbs: list[Reverb]) -> Heard:
+    def _clip(self, rng: np.random.Generator) -> tuple[str, list[int]]:
+        if self.shares is None:
+            return self.clips[rng.integers(len(self.clips))]
+        return self.clips[np.searchsorted(self.shares, rng.random(), side="right")]
+
+    def _altered(
+        self, rng: np.random.Generator, clip: tuple[str, list[int]], reverb: Reverb
+    ) -> tuple[tuple[np.ndarray, Filter], list[tuple[int, float]]]:
+        """(sound and room, (event, its share) of each label) of one place."""
+
+        def sound(clip: tuple[str, list[int]]) -> tuple[np.ndarray, Filter]:
+            source = load_source(*self.dataset.files_of(Source(clip[0], reverb.reverb_id)), self.settings)
+            samples = normalise(source[0], self.settings.rms_dbfs)
+            if self.augmentation.roll_and_gain:
+                samples = np.roll(samples, rng.integers(len(samples))) * np.float32(0.5 + rng.beta(10, 10))
+            return samples, source[1]
+
+        samples, filter = sound(clip)
+        if rng.random() >= self.augmentation.mixup:
+            return (samples, filter), [(event, 1.0) for event in clip[1]]
+        other = self._clip(rng)
+        share = rng.beta(10, 10)
+        mixed = np.zeros(self.settings.length, np.float32)
+        for part, weight in ((samples, share), (sound(other)[0], 1 - share)):
+            mixed[: len(part)] += np.float32(weight) * part[: len(mixed)]
+        events: dict[int, float] = defaultdict(float)
+        for labels, weight in ((clip[1], share), (other[1], 1 - share)):
+            for event in labels:
+                events[event] += weight
+        return (mixed, filter), list(events.items())
+
+    def _labelled(
+        self, waveform: np.ndarray, labels: Sequence[Sequence[tuple[int, float]]], reverbs: list[Reverb]
+    ) -> Heard:
         events = torch.zeros(self.n_classes)
         asked = torch.zeros(MAX_ASKED, dtype=torch.long)
         direction, distance, present = torch.zeros(MAX_ASKED, 3), torch.ones(MAX_ASKED), torch.zeros(MAX_ASKED)
-        pairs = [(event, reverb) for events_, reverb in zip(labels, reverbs, strict=True) for event in events_]
-        for place, (event, reverb) in enumerate(pairs):
-            events[event] = 1.0
+        pairs = [(event, share, r) for here, r in zip(labels, reverbs, strict=True) for event, share in here]
+        for place, (event, share, reverb) in enumerate(pairs):
+            events[event] = share
             if place < MAX_ASKED:
                 x, y, z = (value / reverb.position.distance for value in reverb.source)
                 asked[place], present[place] = event, 1.0
                 direction[place] = torch.tensor([x, -z, y])
                 distance[place] = reverb.position.distance
-        return Heard(torch.from_numpy(waveform), events, asked, direction, distance, present)
+        places = torch.tensor(len(reverbs))
+        return Heard(torch.from_numpy(waveform), events, asked, direction, distance, present, places)
+
+
+def clip_shares(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Labels of each clip → running totals of the clips' chances, up to 1: rare labels come more often."""
+    counts = Counter(event for events in labels for event in events)
+    weights = np.array([sum(1000 / (counts[event] + 0.01) for event in events) for events in labels])
+    totals = np.cumsum(weights / weights.sum())
+    return totals / totals[-1]
 
 
 class CuedScenes(TorchDataset):

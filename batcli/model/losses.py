@@ -21,7 +21,7 @@ class EncoderObjective(nn.Module):
     """`forward(heard)` → losses by name; their sum is minimised.
 
     Published (Zheng et al. 2024, eq. 4): 1250 BCE(events) + CE(distance) + 2 (CE(azimuth) + CE(elevation)).
-    Place is asked where a scene has one source: one direction token cannot hold two directions.
+    Place is asked where sound comes from one place: one direction token cannot hold two directions.
     """
 
     def __init__(self, encoder: SpatialAST) -> None:
@@ -30,7 +30,7 @@ class EncoderObjective(nn.Module):
 
     def forward(self, heard: Heard) -> dict[str, Tensor]:
         read = self.encoder.heads(self.encoder(heard.waveform))
-        alone = (heard.present.sum(1) == heard.present[:, 0]).float()
+        alone = (heard.places == 1).float()
         x, front, up = heard.direction[:, 0].unbind(-1)
         azimuth = torch.rad2deg(torch.atan2(front, x)).round().long() % N_AZIMUTHS
         elevation = (torch.rad2deg(torch.asin(up.clamp(-1, 1))).round().long() + 90).clamp(0, N_ELEVATIONS - 1)
