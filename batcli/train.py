@@ -313,7 +313,7 @@ def _fit(
     wrapped, prepared = run.accelerator.prepare(objective, optimizer)
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
-        state.load(run.resumed[0], run.accelerator, wrapped, prepared.optimizer)
+        state.load(run.resumed[0], wrapped, prepared.optimizer)
         start = place.update
     run.resumed = None
 
@@ -323,6 +323,7 @@ def _fit(
 
     schedule = Schedule(
         stage,
+        options.seed,
         total,
         lr,
         recipe.warmup,
@@ -343,7 +344,7 @@ def _fit(
 def _validation(run: Run, stage: str, objective: nn.Module, first: int) -> Callable[[int], None]:
     """What is measured on `options.validate` while `objective` is trained: logged, and the best encoder kept.
 
-    Training goes on as if nothing had been: no random number is drawn from it, no mode is changed.
+    Training goes on as if nothing had been.
     """
     encoding = {ENCODER: ("encoder.",), SOURCES: ("sources.",)}.get(stage)
     measure = _hearing(run, stage) if encoding else _quiz(run, stage)
@@ -352,7 +353,7 @@ def _validation(run: Run, stage: str, objective: nn.Module, first: int) -> Calla
 
     def validate(update: int) -> None:
         objective.eval()
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.no_grad():
             found = measure()
         objective.train()
         if run.log:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ class Batch:
 @dataclass(frozen=True)
 class Schedule:
     stage: str
+    seed: int
     total: int  # updates
     lr: float  # at the peak; not read from the optimizer, whose own is a resumed run's last
     warmup: float
@@ -101,7 +104,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             batches = next(updates)
-            losses, norm, stopping = _step(accelerator, objective, optimizer, batches, schedule.clip, bool(stop))
+            losses, norm, stopping = _step(accelerator, objective, optimizer, batches, schedule, update, bool(stop))
             bad = 0 if math.isfinite(norm) else bad + 1
             if bad >= BAD_IN_A_ROW:
                 names = ", ".join(name for batch in batches for name in batch.names[:4])
@@ -152,7 +155,8 @@ def _step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
-    clip: float,
+    schedule: Schedule,
+    update: int,
     stop: bool,
 ) -> tuple[dict[str, float], float, bool]:
     """One update; returns the mean losses over all processes, the gradient's norm before clipping, and
@@ -161,9 +165,12 @@ def _step(
     known = torch.tensor([sum(batch.weight for batch in batches), float(stop)], device=accelerator.device)
     weight, stopping = accelerator.reduce(known, "sum")
     total: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
-        with nullcontext() if last else accelerator.no_sync(objective):
+    statistics = Statistics(objective)
+    for part, batch in enumerate(batches):
+        last = part == len(batches) - 1
+        number = (update * len(batches) + part) * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(_seed(schedule, number))
+        with nullcontext() if last else accelerator.no_sync(objective), statistics.of_one_batch():
             with accelerator.autocast():
                 losses = objective(*batch.inputs)
             # Gradients are averaged over the processes, so each counts its share of the whole.
@@ -171,13 +178,47 @@ def _step(
             accelerator.backward(sum(losses.values()) * share)
         for name, value in losses.items():
             total[name] = total.get(name, 0.0) + value.detach() * share
+    statistics.settle(accelerator)
     stacked = accelerator.reduce(torch.stack(list(total.values())).float(), "mean")
     # Each part for itself: the gradient of one must not drown another's.
     parts: dict[str, list[nn.Parameter]] = {}
     for number, group in enumerate(optimizer.param_groups):
         parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])
-    norms = [accelerator.clip_grad_norm_(parameters, clip) for parameters in parts.values() if parameters]
+    norms = [accelerator.clip_grad_norm_(parameters, schedule.clip) for parameters in parts.values() if parameters]
     norm = float(torch.stack([torch.as_tensor(n) for n in norms]).norm())
     if math.isfinite(norm):
         optimizer.step()
     return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)
+
+
+def _seed(schedule: Schedule, batch: int) -> int:
+    """Of the dropout and masks of one batch: the same whichever process computes it, and in a resumed run."""
+    words = [schedule.seed, zlib.crc32(schedule.stage.encode()), batch]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
+class Statistics:
+    """The running means of batch norms over an update: each batch moves those from before it, and the mean is kept.
+
+    So they hang neither on the order of batches, nor on which process computes which.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        self.buffers = [b for norm in norms for b in norm.buffers() if b.is_floating_point() and norm.training]
+        self.before = [buffer.clone() for buffer in self.buffers]
+        self.sums = [torch.zeros_like(buffer) for buffer in self.buffers]
+        self.batches = 0
+
+    @contextmanager
+    def of_one_batch(self) -> Iterator[None]:
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            buffer.copy_(before)
+        yield
+        for total, buffer in zip(self.sums, self.buffers, strict=True):
+            total += buffer
+        self.batches += 1
+
+    def settle(self, accelerator: Accelerator) -> None:
+        for buffer, total in zip(self.buffers, self.sums, strict=True):
+            buffer.copy_(accelerator.reduce(total / self.batches, "mean"))

@@ -1,7 +1,8 @@
 """Training states: all that a killed run needs to go on as if nothing had happened.
 
-`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer, each process's random
-state and `state.json`. It is written under a temporary name and renamed when whole.
+`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer and `state.json`. No random
+state: what is random in a batch follows from its number. It is written under a temporary name and
+renamed when whole.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ def save(
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     weights, moments = get_state_dict(module, optimizer, options=SAVING)
-    torch.save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, torch.Tensor)}
         save_file(tensors, temporary / "weights.safetensors")
@@ -79,24 +79,11 @@ def newest(run: Path) -> tuple[Path, Place] | None:
         raise InputError("damaged", states[-1] / "state.json", "delete this state's folder") from None
 
 
-def load(folder: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a state back into a module and an optimizer that were built as they were when it was saved."""
     try:
         weights: dict[str, Any] = dict(load_file(folder / "weights.safetensors"))
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-        own = folder / f"random-{accelerator.process_index}.pt"
-        random = torch.load(own, weights_only=True) if own.exists() else None
     except Exception as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", folder, "delete this state's folder") from None
     set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=moments, options=LOADING)
-    if random is not None:
-        torch.set_rng_state(random["cpu"])
-        if torch.cuda.is_available() and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"])
-
-
-def _random_state() -> dict[str, Any]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
