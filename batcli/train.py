@@ -54,6 +54,7 @@ AUTO = "auto"
 CACHE = "cache"
 BAD = "bad.jsonl"
 BEST = "best"
+CURVES = "curves.png"
 ENCODE_BATCH = 16
 
 
@@ -143,10 +144,21 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     if main:
         checkpoint.save_run(options.output, model, tokenizer, llm)
         shutil.rmtree(options.output / CACHE, ignore_errors=True)
+        _draw(options.output, reporter)
         checkpoint.finish(options.output, seed=options.seed, dataset=tables["dataset"], bad_scenes=run.bad)
     accelerator.wait_for_everyone()
     if run.bad > options.max_bad:
         raise TooManyBad(f"{run.bad:,} scenes could not be rendered; see {options.output / BAD}")
+
+
+def _draw(output: Path, reporter: Reporter) -> None:
+    """`curves.png`, where matplotlib is there."""
+    try:
+        from batcli.model.curves import plot_curves
+    except ModuleNotFoundError:
+        reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
+        return
+    plot_curves(output / CURVES, output / LOG)
 
 
 def _parts(stage: str, model: BAT) -> list[str]:

@@ -205,7 +205,9 @@ class Statistics:
 
     def __init__(self, module: nn.Module) -> None:
         norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        self.buffers = [b for norm in norms for b in norm.buffers() if b.is_floating_point() and norm.training]
+        buffers = [buffer for norm in norms if norm.training for buffer in norm.buffers()]
+        self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self.counters = [(buffer, int(buffer)) for buffer in buffers if not buffer.is_floating_point()]
         self.before = [buffer.clone() for buffer in self.buffers]
         self.sums = [torch.zeros_like(buffer) for buffer in self.buffers]
         self.batches = 0
@@ -222,3 +224,5 @@ class Statistics:
     def settle(self, accelerator: Accelerator) -> None:
         for buffer, total in zip(self.buffers, self.sums, strict=True):
             buffer.copy_(accelerator.reduce(total / self.batches, "mean"))
+        for counter, before in self.counters:
+            counter.fill_(before + 1)
