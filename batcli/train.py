@@ -37,12 +37,13 @@ from batcli.core.work import default_jobs
 from batcli.model import checkpoint, hearing, quiz, state
 from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
-from batcli.model.claim import LOG, Tables, claim, require_unchanged
+from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
 from batcli.model.data import Augmentation, CuedScenes, DrawnScenes, GivenScenes, Heard, Unheard, as_list, one_thread
 from batcli.model.fit import Batch, Schedule, fit, parameter_groups
 from batcli.model.log import VALIDATION, Log, read_log, require_tensorboard, summary
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.presets import PRESETS
+from batcli.model.probe import largest_batch
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer, word_ids
 from batcli.model.published import read_audiomae
 from batcli.model.recipes import ALL, CURRICULUM, RECIPES, STAGES, Recipe
@@ -104,6 +105,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
     main = accelerator.is_main_process
+    if recipe.batch == 0 and options.resume and not options.overwrite:
+        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch", 0))
     tables = _tables(options, recipe, dataset, accelerator.num_processes)
     resumed = _claim(options, tables, accelerator)
     if resumed:
@@ -121,7 +124,6 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0, options.tensorboard) if main else None
     if main:
         require_unchanged(options.output, checkpoint.model_tables(model.config, llm))
-        checkpoint.write_config(options.output, model.config, tables, llm)
     run = Run(
         options=options,
         recipe=recipe,
@@ -135,6 +137,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         log=log,
         resumed=resumed,
     )
+    _write_config(run)
     if ENCODER in stages:
         _encoder_stage(run)
     if SOURCES in run.stages and model.sources is not None:
@@ -164,6 +167,13 @@ def _draw(output: Path, reporter: Reporter) -> None:
 def _parts(stage: str, model: BAT) -> list[str]:
     """What a stage is made of: the encoder's second part is that of its source tokens, if it has them."""
     return [ENCODER, SOURCES] if stage == ENCODER and model.sources is not None else [stage]
+
+
+def _write_config(run: Run) -> None:
+    """`config.toml`: what the run does, its recipe as it has become."""
+    if run.accelerator.is_main_process:
+        tables = _tables(run.options, run.recipe, run.dataset, run.accelerator.num_processes)
+        checkpoint.write_config(run.options.output, run.model.config, tables, _llm_folder(run.options, run.model))
 
 
 def _dataset_facts(dataset: Dataset, options: TrainOptions) -> dict[str, str]:
@@ -312,13 +322,9 @@ def _fit(
     if place and run.stages.index(stage) < run.stages.index(place.stage):
         run.step += total
         return
-    run.model.requires_grad_(False)
+    decay = recipe.layer_decay if layer_of else 1.0
     groups = []
-    for number, part in enumerate(trained):
-        named = {name: p for name, p in part.named_parameters() if _trainable(run.model, p, part)}
-        for parameter in named.values():
-            parameter.requires_grad_(True)
-        decay = recipe.layer_decay if layer_of else 1.0
+    for number, named in enumerate(_unfreeze(run.model, trained)):
         groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of)
     objective.train()
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas)
@@ -428,6 +434,16 @@ def _heard(run: Run, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Encoding]
 
 Updates = Callable[[int], Iterator[Sequence[Batch]]]
 """From an update on: the batches of each."""
+
+
+def _unfreeze(model: BAT, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
+    """Let the parameters of `trained` learn, and no others; they are returned by part and name."""
+    model.requires_grad_(False)
+    parts = [{name: p for name, p in part.named_parameters() if _trainable(model, p, part)} for part in trained]
+    for part in parts:
+        for parameter in part.values():
+            parameter.requires_grad_(True)
+    return parts
 
 
 def _trainable(model: BAT, parameter: nn.Parameter, part: nn.Module) -> bool:
@@ -569,11 +585,35 @@ def _question_stages(run: Run) -> None:
     run.bad = len(bad)
     position = {scene: number for number, scene in enumerate(scenes)}
     model = run.model
+    if run.recipe.batch == 0:
+        _find_batch_size(run, questions, [model.projector, model.llm], shelf)
     for stage in stages:
         chosen = [q for q in questions if q.family in STAGES[stage] and position[q.scene] not in bad]
         if not chosen:
             raise InputError(f"no questions for stage {stage}", run.dataset.questions_file(run.options.split))
         _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, [model.projector, model.llm])
+
+
+def _find_batch_size(run: Run, questions: Sequence[Question], trained: Sequence[nn.Module], shelf: Shelf) -> None:
+    """`--batch-size auto`: what fits on every process, from the longest question with its answer; written down."""
+    tokenizer, device = run.tokenizer, run.accelerator.device
+    ids = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
+    prompt, answer = (max(part, key=len) for part in ids)
+    pad, end = padding_id(tokenizer), tokenizer.eos_token_id
+
+    def inputs(count: int) -> tuple[Encoding, Tokens]:
+        tokens = Tokens(*(part.to(device) for part in collate([prompt] * count, [answer] * count, pad, end)))
+        return Encoding(**shelf.get([0] * count)).to(device), tokens
+
+    objective = AnswerObjective(run.model)
+    _unfreeze(run.model, trained)
+    objective.train()
+    with run.accelerator.autocast():
+        fits = largest_batch(objective, inputs, device)
+    everywhere = run.accelerator.gather(torch.tensor([fits], device=device))
+    run.recipe = replace(run.recipe, batch=int(everywhere.min()))
+    run.reporter.info(f"batch size {run.recipe.batch}: as many of the longest sample fit")
+    _write_config(run)
 
 
 def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
