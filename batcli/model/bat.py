@@ -82,8 +82,11 @@ class BAT(nn.Module):
     def save_memory(self) -> None:
         """Keep fewer activations in training, and compute them again for the gradient: the same result, later."""
         self.encoder.checkpointing = True
-        for part in (self.projector.qformer, self.llm):
-            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        quiet()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 4
+            for part in (self.projector.qformer, self.llm):
+                part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def encode(self, waveform: Tensor) -> Encoding:
         """Waveform (B, 2, samples) at 32 kHz, left then right."""
