@@ -10,17 +10,27 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from batcli.core.files import replacing
 from batcli.model.log import TRAINING, VALIDATION, read_log
 
 Records = Sequence[Mapping[str, Any]]
 INK, GRID, RATE = "#333333", "#e6e6e6", "#9a9a9a"
-COLOURS = ("#1f6fb4", "#d1452c", "#2c7f62", "#b8860b", "#7a3fa0", "#5b6770")
-MEASURES = ("map", "er20", "der", "doa_acc", "label_f1", "mae", "lr_acc", "binary_acc", "choice_acc", "source_acc")
-"""In the order of their colours."""
-ENCODER = ("map", "er20", "mae", "der")  # known by their abbreviations
+COLOURS = ("#1f6fb4", "#d1452c", "#2c7f62", "#b8860b", "#7a3fa0")
+MEASURES = {  # name in the log → (name in the picture, colour)
+    "map": ("mAP", "#1f6fb4"),
+    "er20": ("ER20", "#d1452c"),
+    "mae": ("MAE", "#5b6770"),
+    "der": ("DER", "#2c7f62"),
+    "label_f1": ("label F1", "#7a3fa0"),
+    "doa_acc": ("DoA accuracy", "#b8860b"),
+    "lr_acc": ("left or right", "#56a3d9"),
+    "binary_acc": ("yes or no", "#e0709b"),
+    "choice_acc": ("which side", "#8a5a2b"),
+    "source_acc": ("which source", "#333333"),
+}
+FARTHEST = 120  # degrees on the axis of the mean error; chance is 90
 SMOOTHING = 0.03  # share of a stage over which a loss is averaged
 
 
@@ -43,6 +53,7 @@ def plot_curves(file: Path, log: Path) -> None:
         if measured:
             _measures(axes[2, column], validation)
         axes[-1, column].set_xlabel("update")
+        axes[-1, column].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for row, name in enumerate(("loss", "learning rate", "share")[: len(heights)]):
         axes[row, 0].set_ylabel(name)
     with replacing(file) as temporary:
@@ -92,26 +103,26 @@ def _measures(axes: Axes, validation: Records) -> None:
     _style(axes)
     axes.set_ylim(0, 1)
     degrees = axes.twinx()
-    degrees.set_ylim(0, 90)
+    degrees.set_ylim(0, FARTHEST)
     degrees.spines[:].set_visible(False)
     lines = []
     for path in _paths(validation[-1]) if validation else ():
         at, values = _series(validation, *path)
-        name = path[-1]
-        label = name.upper() if name in ENCODER else name.replace("_", " ")
-        lines += (degrees if name == "mae" else axes).plot(
+        name, colour = MEASURES[path[-1]]
+        lines += (degrees if name == "MAE" else axes).plot(
             at,
             values,
-            color=COLOURS[MEASURES.index(name) % len(COLOURS)],
+            color=colour,
+            clip_on=False,
             linestyle="--" if path[0] == "two" else "-",
             marker="o",
             markersize=3,
             linewidth=1.4,
-            label=label + {"two": ", two places", "one": ", one place"}.get(path[0], ""),
+            label=name + {"two": ", two places", "one": ", one place"}.get(path[0], ""),
         )
     if any(line.axes is degrees for line in lines):
         degrees.tick_params(colors=INK, labelsize=8)
-        degrees.set_yticks(range(0, 91, 15))
+        degrees.set_yticks(range(0, FARTHEST + 1, 24))
         degrees.set_ylabel("MAE, degrees", fontsize=8, color=INK)
     else:
         degrees.set_yticks([])
