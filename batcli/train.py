@@ -105,6 +105,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
     main = accelerator.is_main_process
+    if state.sharded(accelerator):
+        _require_shardable(options, stages, recipe, accelerator)
     if recipe.batch == 0 and options.resume and not options.overwrite:
         recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch", 0))
     tables = _tables(options, recipe, dataset, accelerator.num_processes)
@@ -142,10 +144,12 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         _encoder_stage(run)
     if SOURCES in run.stages and model.sources is not None:
         _source_stage(run, model.sources)
+    objective = AnswerObjective(model)
     if stages[-1] != ENCODER:
-        _question_stages(run)
+        _question_stages(run, objective)
+    weights = state.weights(accelerator, objective)
     if main:
-        checkpoint.save_run(options.output, model, tokenizer, llm)
+        checkpoint.save_run(options.output, model, tokenizer, llm, weights)
         shutil.rmtree(options.output / CACHE, ignore_errors=True)
         _draw(options.output, reporter)
         checkpoint.finish(options.output, seed=options.seed, dataset=tables["dataset"], bad_scenes=run.bad)
@@ -230,6 +234,19 @@ def _require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> 
     dataset.split(split)
     if ENCODER in stages:
         dataset.clips(split), dataset.reverbs(split)
+
+
+def _require_shardable(options: TrainOptions, stages: Sequence[str], recipe: Recipe, accelerator: Accelerator) -> None:
+    """FSDP is for large language models: what runs the model's parts by themselves finds only pieces of them."""
+    plugin = accelerator.state.fsdp_plugin
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
+    if ENCODER in stages:
+        raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
+    if options.validate:
+        raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
+    if recipe.batch == 0:
+        raise InputError("cannot be found for a sharded model", "--batch-size auto", "give a number")
 
 
 def _say_plan(
@@ -574,7 +591,7 @@ def _note_bad(run: Run, bad: Unheard) -> None:
 # ---- questions ---------------------------------------------------------------------------------------
 
 
-def _question_stages(run: Run) -> None:
+def _question_stages(run: Run, objective: AnswerObjective) -> None:
     stages = [stage for stage in run.stages if stage in STAGES]
     families = "".join(STAGES[stage] for stage in stages)
     questions = [q for q in run.dataset.questions(run.options.split) if q.family in families]
@@ -584,17 +601,16 @@ def _question_stages(run: Run) -> None:
     bad = set(shelf.bad().tolist())
     run.bad = len(bad)
     position = {scene: number for number, scene in enumerate(scenes)}
-    model = run.model
     if run.recipe.batch == 0:
-        _find_batch_size(run, questions, [model.projector, model.llm], shelf)
+        _find_batch_size(run, questions, objective, shelf)
     for stage in stages:
         chosen = [q for q in questions if q.family in STAGES[stage] and position[q.scene] not in bad]
         if not chosen:
             raise InputError(f"no questions for stage {stage}", run.dataset.questions_file(run.options.split))
-        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, [model.projector, model.llm])
+        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, objective)
 
 
-def _find_batch_size(run: Run, questions: Sequence[Question], trained: Sequence[nn.Module], shelf: Shelf) -> None:
+def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerObjective, shelf: Shelf) -> None:
     """`--batch-size auto`: what fits on every process, from the longest question with its answer; written down."""
     tokenizer, device = run.tokenizer, run.accelerator.device
     ids = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
@@ -605,8 +621,7 @@ def _find_batch_size(run: Run, questions: Sequence[Question], trained: Sequence[
         tokens = Tokens(*(part.to(device) for part in collate([prompt] * count, [answer] * count, pad, end)))
         return Encoding(**shelf.get([0] * count)).to(device), tokens
 
-    objective = AnswerObjective(run.model)
-    _unfreeze(run.model, trained)
+    _unfreeze(run.model, [run.model.projector, run.model.llm])
     objective.train()
     with run.accelerator.autocast():
         fits = largest_batch(objective, inputs, device)
@@ -638,7 +653,7 @@ def _question_stage(
     questions: Sequence[Question],
     positions: Sequence[int],
     shelf: Shelf,
-    trained: Sequence[nn.Module],
+    objective: AnswerObjective,
 ) -> None:
     recipe, options, accelerator = run.recipe, run.options, run.accelerator
     batch, pad, end = recipe.batch, padding_id(run.tokenizer), run.tokenizer.eos_token_id
@@ -661,7 +676,7 @@ def _question_stage(
         for shares in _shares(run, start, batch):
             yield [batch_of(share) for share in shares]
 
-    _fit(run, stage, AnswerObjective(run.model), trained, total, recipe.lr, updates)
+    _fit(run, stage, objective, [run.model.projector, run.model.llm], total, recipe.lr, updates)
 
 
 def _answers_seen(stage: str, questions: Sequence[Question], recipe: Recipe) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from batcli.core.errors import BatError, ExitCode, Stopped
 from batcli.core.progress import Reporter
 from batcli.core.signals import deferred
+from batcli.model import state
 from batcli.model.log import TRAINING, Log
 from batcli.model.recipes import learning_rate
 
@@ -185,7 +186,7 @@ def _step(
     for number, group in enumerate(optimizer.param_groups):
         parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])
     norms = [accelerator.clip_grad_norm_(parameters, schedule.clip) for parameters in parts.values() if parameters]
-    norm = float(torch.stack([torch.as_tensor(n) for n in norms]).norm())
+    norm = float(torch.stack([state.whole(torch.as_tensor(n)) for n in norms]).norm())
     if math.isfinite(norm):
         optimizer.step()
     return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)

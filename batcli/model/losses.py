@@ -93,6 +93,11 @@ class AnswerObjective(nn.Module):
         self.model.encoder.eval()
         return self
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """What FSDP shards one by one, as accelerate asks for it: the language model's layers."""
+        return list(self.model.llm._no_split_modules)
+
     def forward(self, encoding: Encoding, tokens: Tokens) -> dict[str, Tensor]:
         return {"answers": self.model(encoding, tokens).loss}
 

@@ -14,9 +14,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.tensor import DTensor
 
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
@@ -59,6 +66,25 @@ def save(
         temporary.rename(final)
         for old in _states(run)[:-keep]:
             shutil.rmtree(old)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that FSDP has spread over the processes, put together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def weights(accelerator: Accelerator, objective: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors of `objective.model`, whole, for the first process; all processes call it together."""
+    if not sharded(accelerator):
+        return objective.model.state_dict()  # type: ignore[union-attr]
+    found: dict[str, Any] = get_model_state_dict(
+        objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+
+
+def sharded(accelerator: Accelerator) -> bool:
+    return accelerator.distributed_type == DistributedType.FSDP
 
 
 def _states(run: Path) -> list[Path]:
