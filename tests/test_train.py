@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import batcli.train
 from batcli.core.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.model import checkpoint
+from batcli.model.presets import PRESETS
+from batcli.model.recipes import RECIPES
+from batcli.model.spatial_ast import SpatialAST
 from batcli.train import _order, train
 
 
@@ -172,3 +178,75 @@ def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
     seen = 2 * sum(f in "AB" for f in families) + sum(f in "ABCD" for f in families) + len(families)
     assert {entry["stage"] for entry in log} == {"all"}
     assert log[-1]["update"] == round(seen / 16)
+
+
+def test_measuring_changes_nothing_but_the_log(run: Path, demo: Path, tmp_path: Path, train_options):
+    measured = {"validate": "eval", "validate_every": 3, "validate_questions": 30, "validate_scenes": 12}
+    train(train_options(demo, tmp_path / "run", **measured, tensorboard=has_tensorboard()))
+    assert same(weights(tmp_path / "run"), weights(run))
+    log, plain = (
+        [json.loads(line) for line in (r / "log.jsonl").read_text().splitlines()] for r in (tmp_path / "run", run)
+    )
+    assert [(e["stage"], e["loss"]) for e in log if e["kind"] == "training"] == [(e["stage"], e["loss"]) for e in plain]
+    found = [entry for entry in log if entry["kind"] == "validation"]
+    assert {entry["stage"] for entry in found} == {"encoder", "sources", "1", "2", "3"}
+    for entry in found:
+        last = max(e["update"] for e in plain if e["stage"] == entry["stage"])
+        assert entry["update"] % 3 == 0 or entry["update"] == last
+    assert set(found[0]["one"]) == {"er20", "mae", "der", "n"}
+    assert sum(kind["n"] for kind in found[-1]["types"].values()) == 30
+    best = max((e for e in found if e["stage"] == "sources"), key=lambda e: (e["merit"], e["update"]))
+    kept = load_file(tmp_path / "run" / "best" / "sources.safetensors")
+    final = load_file(tmp_path / "run" / checkpoint.ENCODER)
+    assert kept.keys() == {name for name in final if name.startswith("sources.")}
+    if best["update"] == found[-1]["update"]:
+        assert all(torch.equal(kept[name], final[name]) for name in kept)
+    if has_tensorboard():
+        assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def test_the_published_encoder_recipe_goes_on_as_it_would_have(
+    demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch
+):
+    """Layer-wise rates, mixup, roll and gain, balanced clips, and blocks from a file."""
+    recipe = replace(RECIPES["tiny"], layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    encoder = SpatialAST(replace(PRESETS["tiny"].encoder, seconds=1.0))
+    state = {
+        k: torch.randn_like(v) / 50
+        for k, v in encoder.state_dict().items()
+        if k.startswith(("patch_embed.", "blocks."))
+    }
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1, "encoder_steps": 4}
+    train(train_options(demo, tmp_path / "calm", **changes))
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "stopped", **changes), stops_after("stage encoder", 2))
+    train(train_options(demo, tmp_path / "stopped", **changes, resume=True))
+    calm, stopped = (load_file(tmp_path / name / checkpoint.ENCODER) for name in ("calm", "stopped"))
+    assert same(calm, stopped)
+    moved = {name: (calm[f"encoder.{name}"] - tensor).abs().max() for name, tensor in state.items()}
+    assert 0 < moved["patch_embed.proj.weight"] < moved["blocks.1.attn.qkv.weight"], "lower layers learn slower"
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "1.5"])
+def test_a_batch_size_is_a_number_or_auto(demo: Path, tmp_path: Path, train_options, size: str):
+    with pytest.raises(InputError, match=re.escape("--batch-size: ")):
+        train(train_options(demo, tmp_path / "run", batch_size=size))
+
+
+def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch):
+    """A resumed run does not look again: the same order of questions needs the same batch."""
+    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 16)
+    options = {"batch_size": "auto", "stages": "1", "save_every": 1}
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "run", **options), stops_after("stage 1", 1))
+    assert "batch = 16" in (tmp_path / "run" / "config.toml").read_text()
+    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 8)
+    train(train_options(demo, tmp_path / "run", **options, resume=True))
+    train(train_options(demo, tmp_path / "given", **{**options, "batch_size": "16"}))
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "given"))

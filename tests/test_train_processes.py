@@ -118,3 +118,46 @@ def test_killed_ten_times_it_ends_with_the_same_weights(demo: Path, tmp_path: Pa
         [{k: v for k, v in e.items() if k != "weight_per_second"} for e in log_of(r)] for r in (tmp_path / "calm", run)
     ]
     assert strip[0] == strip[1]
+
+
+SHARDED = """
+# accelerate shards on GPUs alone; told that these are, it does on processors what it does there.
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
+
+PartialState(cpu=True)
+PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+make = Accelerator.__init__
+Accelerator.__init__ = lambda self, cpu, **how: make(self, **how)
+from batcli.cli import main
+main()
+"""
+
+
+def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
+    words = ["train", str(demo), *SMALL, "--stages", "1,2,3"]
+    plain = [
+        sys.executable,
+        "-m",
+        "batcli",
+        *words,
+        "--batch-size",
+        "8",
+        "--accumulate",
+        "2",
+        "-o",
+        str(tmp_path / "one"),
+    ]
+    subprocess.run(plain, env=environment(), check=True, timeout=300)
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    fsdp = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    where = {**environment(), "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}
+    where |= {f"FSDP_{name}": value for name, value in fsdp.items()}
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+    sharded = [*launched, str(tmp_path / "sharded.py"), *words, "--batch-size", "8", "-o", str(tmp_path / "two")]
+    done = subprocess.run(sharded, env=where, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4), f"stage {a['stage']}, update {a['update']}"
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in two.items()}
