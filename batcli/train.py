@@ -8,6 +8,7 @@ distinct scene once.
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import nn
 from torch.utils.data import DataLoader, Subset, default_collate
 from torch.utils.data import Dataset as TorchDataset
@@ -26,28 +27,45 @@ from transformers import PreTrainedTokenizerBase
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import require_writable, sha256
+from batcli.core.files import sha256
 from batcli.core.jsonl import dump
 from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs
-from batcli.model import checkpoint, state
+from batcli.model import checkpoint, hearing, quiz, state
 from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
-from batcli.model.data import GROUP, CuedRooms, DrawnScenes, GivenScenes, Heard, Unheard, as_list, one_thread
-from batcli.model.fit import Batch, Log, Schedule, fit
+from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
+from batcli.model.data import (
+    GROUP,
+    Augmentation,
+    CuedRooms,
+    DrawnScenes,
+    GivenScenes,
+    Heard,
+    Unheard,
+    as_list,
+    one_thread,
+)
+from batcli.model.fit import Batch, Schedule, fit, parameter_groups
+from batcli.model.log import VALIDATION, Log, read_log, require_tensorboard, summary
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.presets import PRESETS
+from batcli.model.probe import largest_batch
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer, word_ids
-from batcli.model.recipes import RECIPES, STAGES, Recipe
+from batcli.model.published import read_audiomae
+from batcli.model.recipes import ALL, CURRICULUM, RECIPES, STAGES, Recipe
 from batcli.model.sources import SourceTokens
+from batcli.questions.answers import Vocabulary
 
 ENCODER, SOURCES = "encoder", "sources"
-LOG = "log.jsonl"
+AUTO = "auto"
 CACHE = "cache"
 BAD = "bad.jsonl"
+BEST = "best"
+CURVES = "curves.png"
 ENCODE_BATCH = 16
 
 
@@ -86,24 +104,38 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     require(options, "output")
     stages, recipe = _stages(options.stages), _recipe(options)
     dataset = open_dataset(options.data)
+    if options.validate:
+        _require_validation(dataset, options.validate, stages)
     _say_plan(options, dataset, stages, recipe, reporter)
+    if options.tensorboard:
+        require_tensorboard()
     if options.dry_run:
         return
     accelerator = Accelerator(
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
     main = accelerator.is_main_process
-    resumed = _claim(options, reporter, accelerator)
+    if state.sharded(accelerator):
+        _require_shardable(options, stages, recipe, accelerator)
+    if recipe.batch == 0 and options.resume and not options.overwrite:
+        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch", 0))
+    tables = _tables(options, recipe, dataset, accelerator.num_processes)
+    resumed = _claim(options, tables, accelerator)
+    if resumed:
+        reporter.info(f"going on after update {resumed[1].update:,} of stage {resumed[1].stage}")
     set_seed(options.seed)
     model, tokenizer = _build(options, dataset)
+    if options.encoder_init is not None:
+        model.encoder.load_state_dict(read_audiomae(options.encoder_init, model.encoder), strict=False)
+    if options.gradient_checkpointing:
+        model.save_memory()
     llm = _llm_folder(options, model)
     if resumed and (options.output / checkpoint.ENCODER).exists():
         checkpoint.load_encoder(options.output, model)
     # The log comes first: it says that the directory is a run's.
-    log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0) if main else None
+    log = Log(options.output / LOG, resumed[1].log_bytes if resumed else 0, options.tensorboard) if main else None
     if main:
-        tables = {"train": asdict(options), "recipe": asdict(recipe)}
-        checkpoint.write_config(options.output, model.config, tables, llm)
+        require_unchanged(options.output, checkpoint.model_tables(model.config, llm))
     run = Run(
         options=options,
         recipe=recipe,
@@ -117,19 +149,33 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         log=log,
         resumed=resumed,
     )
+    _write_config(run)
     if ENCODER in stages:
         _encoder_stage(run)
     if SOURCES in run.stages and model.sources is not None:
         _source_stage(run, model.sources)
+    objective = AnswerObjective(model)
     if stages[-1] != ENCODER:
-        _question_stages(run)
+        _question_stages(run, objective)
+    weights = state.weights(accelerator, objective)
     if main:
-        checkpoint.save_run(options.output, model, tokenizer, llm)
+        checkpoint.save_run(options.output, model, tokenizer, llm, weights)
         shutil.rmtree(options.output / CACHE, ignore_errors=True)
-        checkpoint.finish(options.output, seed=options.seed, dataset=_dataset_facts(run), bad_scenes=run.bad)
+        _draw(options.output, reporter)
+        checkpoint.finish(options.output, seed=options.seed, dataset=tables["dataset"], bad_scenes=run.bad)
     accelerator.wait_for_everyone()
     if run.bad > options.max_bad:
         raise TooManyBad(f"{run.bad:,} scenes could not be rendered; see {options.output / BAD}")
+
+
+def _draw(output: Path, reporter: Reporter) -> None:
+    """`curves.png`, where matplotlib is there."""
+    try:
+        from batcli.model.curves import plot_curves
+    except ModuleNotFoundError:
+        reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
+        return
+    plot_curves(output / CURVES, output / LOG)
 
 
 def _parts(stage: str, model: BAT) -> list[str]:
@@ -137,9 +183,19 @@ def _parts(stage: str, model: BAT) -> list[str]:
     return [ENCODER, SOURCES] if stage == ENCODER and model.sources is not None else [stage]
 
 
-def _dataset_facts(run: Run) -> dict[str, str]:
-    split = run.dataset.split(run.options.split)
-    return {"path": str(run.options.data), "split": run.options.split, "questions_sha256": split.sha256}
+def _write_config(run: Run) -> None:
+    """`config.toml`: what the run does, its recipe as it has become."""
+    if run.accelerator.is_main_process:
+        tables = _tables(run.options, run.recipe, run.dataset, run.accelerator.num_processes)
+        checkpoint.write_config(run.options.output, run.model.config, tables, _llm_folder(run.options, run.model))
+
+
+def _dataset_facts(dataset: Dataset, options: TrainOptions) -> dict[str, str]:
+    """What a split is known by, wherever it lies."""
+    split = dataset.split(options.split)
+    files = {"clips": split.clips, "reverbs": split.reverbs, "labels": dataset.labels_file}
+    hashes = {f"{name}_sha256": sha256(dataset.path(file)) for name, file in files.items() if file}
+    return {"path": str(options.data), "split": options.split, "questions_sha256": split.sha256, **hashes}
 
 
 # ---- before any work --------------------------------------------------------------------------------
@@ -151,7 +207,8 @@ def _stages(text: str) -> list[str]:
     for stage in stages:
         if stage not in known:
             raise InputError(f"unknown stage {stage!r}", "--stages", f"known: {', '.join(known)}")
-    if not stages or stages != [stage for stage in known if stage in stages]:
+    mixed = ALL in stages and len(set(stages) & set(STAGES)) > 1
+    if not stages or mixed or stages != [stage for stage in known if stage in stages]:
         raise InputError(f"{text!r} is no order of stages", "--stages", f"such as {','.join(known)}")
     return stages
 
@@ -169,9 +226,37 @@ def _recipe(options: TrainOptions) -> Recipe:
         recipe,
         encoder_steps=options.encoder_steps or recipe.encoder_steps,
         source_scenes=options.encoder_scenes or recipe.source_scenes,
-        batch=options.batch_size or recipe.batch,
+        batch=_batch_size(options.batch_size) if options.batch_size else recipe.batch,
         lr=options.lr or recipe.lr,
     )
+
+
+def _batch_size(text: str) -> int:
+    """A number; 0 for `auto`, which is found when the longest sample is at hand."""
+    if text == AUTO:
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise InputError(f"{text!r:.40} is neither a number above 0 nor {AUTO}", "--batch-size")
+    return int(text)
+
+
+def _require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> None:
+    dataset.split(split)
+    if ENCODER in stages:
+        dataset.clips(split), dataset.reverbs(split)
+
+
+def _require_shardable(options: TrainOptions, stages: Sequence[str], recipe: Recipe, accelerator: Accelerator) -> None:
+    """FSDP is for large language models: what runs the model's parts by themselves finds only pieces of them."""
+    plugin = accelerator.state.fsdp_plugin
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
+    if ENCODER in stages:
+        raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
+    if options.validate:
+        raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
+    if recipe.batch == 0:
+        raise InputError("cannot be found for a sharded model", "--batch-size auto", "give a number")
 
 
 def _say_plan(
@@ -187,24 +272,22 @@ def _say_plan(
         reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
 
 
-def _claim(options: TrainOptions, reporter: Reporter, accelerator: Accelerator) -> tuple[Path, state.Place] | None:
+def _claim(options: TrainOptions, tables: Tables, accelerator: Accelerator) -> tuple[Path, state.Place] | None:
     """Make the run directory ours; returns the state to go on from."""
-    root = options.output
     if accelerator.is_main_process:
-        if options.overwrite:
-            shutil.rmtree(root, ignore_errors=True)
-        require_writable(root)
-        if (root / checkpoint.DONE).exists():
-            raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
-        if not (root / LOG).exists() and any(root.iterdir()):
-            raise InputError("is not empty and no run", root, "choose another directory")
-        if (root / LOG).exists() and not options.resume:
-            raise InputError("holds an unfinished run", root, "go on with --resume, or --overwrite")
+        claim(options, tables)
     accelerator.wait_for_everyone()
-    found = state.newest(root)
-    if found:
-        reporter.info(f"going on after update {found[1].update:,} of stage {found[1].stage}")
-    return found
+    return state.newest(options.output)
+
+
+def _tables(options: TrainOptions, recipe: Recipe, dataset: Dataset, processes: int) -> Tables:
+    """What `config.toml` says of the run beside the model's sizes."""
+    return {
+        "train": asdict(options),
+        "recipe": asdict(recipe),
+        "dataset": _dataset_facts(dataset, options),
+        "processes": {"count": processes},
+    }
 
 
 def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedTokenizerBase]:
@@ -249,46 +332,145 @@ def _llm_folder(options: TrainOptions, model: BAT) -> Path | None:
 
 
 def _fit(
-    run: Run, stage: str, objective: nn.Module, trained: Sequence[nn.Module], total: int, lr: float, updates: Updates
+    run: Run,
+    stage: str,
+    objective: nn.Module,
+    trained: Sequence[nn.Module],
+    total: int,
+    lr: float,
+    updates: Updates,
+    layer_of: Callable[[str], int] | None = None,
 ) -> None:
-    """Train the parameters of `trained` for `total` updates, from where a resumed run stands."""
-    place = run.resumed[1] if run.resumed else None
+    """Train the parameters of `trained` for `total` updates, from where a resumed run stands.
+
+    `layer_of`: the layer of a parameter, counted from the output, for the recipe's decay of the learning rate.
+    """
+    place, options, recipe = run.resumed[1] if run.resumed else None, run.options, run.recipe
     if place and run.stages.index(stage) < run.stages.index(place.stage):
         run.step += total
         return
-    run.model.requires_grad_(False)
+    decay = recipe.layer_decay if layer_of else 1.0
     groups = []
-    for part in trained:
-        parameters = [p for p in part.parameters() if _trainable(run.model, p, part)]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        # Matrices alone decay, as is customary; each part's gradient is clipped for itself (see `fit`).
-        groups.append({"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.recipe.weight_decay})
-        groups.append({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
+    for number, named in enumerate(_unfreeze(run.model, trained)):
+        groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of)
     objective.train()
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=run.recipe.betas)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas)
     wrapped, prepared = run.accelerator.prepare(objective, optimizer)
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
-        state.load(run.resumed[0], run.accelerator, wrapped, prepared.optimizer)
+        state.load(run.resumed[0], wrapped, prepared.optimizer)
         start = place.update
     run.resumed = None
 
     def save(update: int) -> None:
         reached = state.Place(stage, update, first + update, run.log.size if run.log else 0)
-        state.save(run.options.output, run.accelerator, wrapped, prepared.optimizer, reached, run.options.keep)
+        state.save(options.output, run.accelerator, wrapped, prepared.optimizer, reached, options.keep)
 
-    options = run.options
-    schedule = Schedule(stage, total, lr, run.recipe.warmup, run.recipe.clip, options.log_every, options.save_every)
+    schedule = Schedule(
+        stage,
+        options.seed,
+        total,
+        lr,
+        recipe.warmup,
+        recipe.clip,
+        options.log_every,
+        options.save_every,
+        options.validate_every,
+        first,
+    )
     if start < total:
-        fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, run.reporter)
+        validate = _validation(run, stage, objective, first) if options.validate else None
+        fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate, run.reporter)
     run.step += total
     objective.eval()
     run.accelerator.free_memory()
 
 
+def _validation(run: Run, stage: str, objective: nn.Module, first: int) -> Callable[[int], None]:
+    """What is measured on `options.validate` while `objective` is trained: logged, and the best encoder kept.
+
+    Training goes on as if nothing had been.
+    """
+    encoding = {ENCODER: ("encoder.",), SOURCES: ("sources.",)}.get(stage)
+    measure = _hearing(run, stage) if encoding else _quiz(run, stage)
+    records = read_log(run.options.output / LOG) if run.log else ()
+    merits = [record.get("merit") for record in records if (record["kind"], record["stage"]) == (VALIDATION, stage)]
+
+    def validate(update: int) -> None:
+        objective.eval()
+        with torch.no_grad():
+            found = measure()
+        objective.train()
+        if run.log:
+            run.log.write(kind=VALIDATION, stage=stage, update=update, step=first + update, **found)
+            run.reporter.info(f"stage {stage}, update {update:,}: {summary(found)}")
+        if encoding and run.accelerator.is_main_process:
+            if found["merit"] >= max((merit for merit in merits if merit is not None), default=-math.inf):
+                best = checkpoint.select(run.model.state_dict(), encoding)
+                checkpoint.write_tensors(run.options.output / BEST / f"{stage}.safetensors", best)
+            merits.append(found["merit"])
+
+    return validate
+
+
+def _hearing(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
+    """The encoder, or its source tokens, on scenes that are always the same."""
+    options, accelerator = run.options, run.accelerator
+    read = hearing.heads(run.model.encoder) if run.model.sources is None or stage == ENCODER else None
+    read = read or hearing.tokens(run.model.sources)  # type: ignore[arg-type]
+    count = options.validate_scenes
+    drawn = DrawnScenes(run.dataset, options.validate, run.settings, hearing.SEED, count, hearing.TWO)
+    mine = range(accelerator.process_index, count, accelerator.num_processes)
+
+    def measure() -> dict[str, Any]:
+        loader = run.load(Subset(drawn, mine), batch_size=ENCODE_BATCH, collate_fn=default_collate)
+        heard = (Heard(*batch) for batch in loader)
+        return hearing.scores(gather_object([hearing.listen(read, heard, accelerator.device)]))
+
+    return measure
+
+
+def _quiz(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
+    """Loss and decoded answers of a sample of questions that is always the same."""
+    options, accelerator = run.options, run.accelerator
+    questions = quiz.sample(run.dataset.questions(options.validate), STAGES[stage], options.validate_questions)
+    mine = questions[accelerator.process_index :: accelerator.num_processes]
+    vocabulary = Vocabulary.of(label.name for label in run.dataset.labels)
+    heard: dict[Scene, Encoding] = {}
+
+    def measure() -> dict[str, Any]:
+        if not heard:
+            heard.update(_heard(run, list(dict.fromkeys(question.scene for question in mine))))
+        asked = [(question, heard[question.scene]) for question in mine if question.scene in heard]
+        replies = quiz.answer(run.model, run.tokenizer, asked, accelerator.device)
+        return quiz.scores(gather_object(replies), vocabulary)
+
+    return measure
+
+
+def _heard(run: Run, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Encoding]]:
+    """Scenes of the measurement through the frozen encoder; one that cannot be rendered is left out."""
+    items = GivenScenes(run.dataset, scenes, run.settings)
+    for batch in run.load(items, batch_size=ENCODE_BATCH, collate_fn=as_list):
+        for place, waveform in batch:
+            if isinstance(waveform, Unheard):
+                run.reporter.warn(f"not measured: {waveform.error['message']}")
+            else:
+                yield scenes[place], run.model.encode(waveform[None].to(run.accelerator.device)).to("cpu")
+
+
 Updates = Callable[[int], Iterator[Sequence[Batch]]]
 """From an update on: the batches of each."""
+
+
+def _unfreeze(model: BAT, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
+    """Let the parameters of `trained` learn, and no others; they are returned by part and name."""
+    model.requires_grad_(False)
+    parts = [{name: p for name, p in part.named_parameters() if _trainable(model, p, part)} for part in trained]
+    for part in parts:
+        for parameter in part.values():
+            parameter.requires_grad_(True)
+    return parts
 
 
 def _trainable(model: BAT, parameter: nn.Parameter, part: nn.Module) -> bool:
@@ -318,7 +500,10 @@ def _encoder_stage(run: Run) -> None:
     recipe, options = run.recipe, run.options
     batch, total = recipe.encoder_batch, recipe.encoder_steps
     scenes = total * batch * options.accumulate * run.accelerator.num_processes
-    drawn = DrawnScenes(run.dataset, options.split, run.settings, options.seed, scenes, recipe.two_sources)
+    augmentation = Augmentation(recipe.mixup, recipe.roll_and_gain, recipe.balanced)
+    drawn = DrawnScenes(
+        run.dataset, options.split, run.settings, options.seed, scenes, recipe.two_sources, augmentation
+    )
 
     def updates(start: int) -> Iterator[Sequence[Batch]]:
         shares = itertools.islice(_shares(run, start, batch), total - start)
@@ -329,7 +514,8 @@ def _encoder_stage(run: Run) -> None:
             yield update
 
     encoder = run.model.encoder
-    _fit(run, ENCODER, EncoderObjective(encoder), [encoder], total, recipe.encoder_lr, updates)
+    layers = encoder.layers_below_top
+    _fit(run, ENCODER, EncoderObjective(encoder), [encoder], total, recipe.encoder_lr, updates, layers)
     _save_encoder(run)
 
 
@@ -374,7 +560,7 @@ def _shelf(run: Run, facts: Mapping[str, Any], count: int, sample: Mapping[str, 
     if size > run.options.cache_gb:
         raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
     run.reporter.info(f"{count:,} scenes to hear once, {size:.2f} GB")
-    everything = {**facts, **_dataset_facts(run), "settings": asdict(run.settings), "count": count}
+    everything = {**facts, **_dataset_facts(run.dataset, run.options), "settings": asdict(run.settings), "count": count}
     folder = run.options.output / CACHE / key_of(**everything)
     if run.accelerator.is_main_process:
         Shelf(folder, count, sample, create=True)
@@ -417,7 +603,7 @@ def _note_bad(run: Run, bad: Unheard) -> None:
 # ---- questions ---------------------------------------------------------------------------------------
 
 
-def _question_stages(run: Run) -> None:
+def _question_stages(run: Run, objective: AnswerObjective) -> None:
     stages = [stage for stage in run.stages if stage in STAGES]
     families = "".join(STAGES[stage] for stage in stages)
     questions = [q for q in run.dataset.questions(run.options.split) if q.family in families]
@@ -427,12 +613,34 @@ def _question_stages(run: Run) -> None:
     bad = set(shelf.bad().tolist())
     run.bad = len(bad)
     position = {scene: number for number, scene in enumerate(scenes)}
-    model = run.model
+    if run.recipe.batch == 0:
+        _find_batch_size(run, questions, objective, shelf)
     for stage in stages:
         chosen = [q for q in questions if q.family in STAGES[stage] and position[q.scene] not in bad]
         if not chosen:
             raise InputError(f"no questions for stage {stage}", run.dataset.questions_file(run.options.split))
-        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, [model.projector, model.llm])
+        _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, objective)
+
+
+def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerObjective, shelf: Shelf) -> None:
+    """`--batch-size auto`: what fits on every process, from the longest question with its answer; written down."""
+    tokenizer, device = run.tokenizer, run.accelerator.device
+    ids = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
+    prompt, answer = (max(part, key=len) for part in ids)
+    pad, end = padding_id(tokenizer), tokenizer.eos_token_id
+
+    def inputs(count: int) -> tuple[Encoding, Tokens]:
+        tokens = Tokens(*(part.to(device) for part in collate([prompt] * count, [answer] * count, pad, end)))
+        return Encoding(**shelf.get([0] * count)).to(device), tokens
+
+    _unfreeze(run.model, [run.model.projector, run.model.llm])
+    objective.train()
+    with run.accelerator.autocast():
+        fits = largest_batch(objective, inputs, device)
+    everywhere = run.accelerator.gather(torch.tensor([fits], device=device))
+    run.recipe = replace(run.recipe, batch=int(everywhere.min()))
+    run.reporter.info(f"batch size {run.recipe.batch}: as many of the longest sample fit")
+    _write_config(run)
 
 
 def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
@@ -457,14 +665,13 @@ def _question_stage(
     questions: Sequence[Question],
     positions: Sequence[int],
     shelf: Shelf,
-    trained: Sequence[nn.Module],
+    objective: AnswerObjective,
 ) -> None:
     recipe, options, accelerator = run.recipe, run.options, run.accelerator
     batch, pad, end = recipe.batch, padding_id(run.tokenizer), run.tokenizer.eos_token_id
     per_update = batch * options.accumulate * accelerator.num_processes
-    epochs = recipe.epochs[list(STAGES).index(stage)]
-    total = max(1, round(epochs * len(questions) / per_update))
-    order = _order(len(questions), total * per_update, options.seed, int(stage))
+    total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
+    order = _order(len(questions), total * per_update, options.seed, 1 + list(STAGES).index(stage))
 
     def batch_of(share: range) -> Batch:
         chosen = order[share.start : share.stop]
@@ -481,7 +688,14 @@ def _question_stage(
         for shares in _shares(run, start, batch):
             yield [batch_of(share) for share in shares]
 
-    _fit(run, stage, AnswerObjective(run.model), trained, total, recipe.lr, updates)
+    _fit(run, stage, objective, [run.model.projector, run.model.llm], total, recipe.lr, updates)
+
+
+def _answers_seen(stage: str, questions: Sequence[Question], recipe: Recipe) -> float:
+    """How many answers a stage learns from: its epochs; at once, as many as stage by stage."""
+    parts = CURRICULUM if stage == ALL else [stage]
+    epochs = dict(zip(CURRICULUM, recipe.epochs, strict=True))
+    return sum(epochs[part] * sum(q.family in STAGES[part] for q in questions) for part in parts)
 
 
 def _order(count: int, length: int, seed: int, stage: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_options() -> Callable[..., TrainOptions]:
     """`train_options(data, output, **changes)`: all stages, a few updates each."""
-    small = {"encoder_steps": 3, "encoder_scenes": 192, "epochs": "1,1,1", "batch_size": 16, "log_every": 1}
+    small = {"encoder_steps": 3, "encoder_scenes": 192, "epochs": "1,1,1", "batch_size": "16", "log_every": 1}
 
     def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
         return TrainOptions(data=data, output=output, **{**small, "workers": 1, "device": "cpu", **changes})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import batcli.train
 from batcli.core.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.model import checkpoint
+from batcli.model.presets import PRESETS
+from batcli.model.recipes import RECIPES
+from batcli.model.spatial_ast import SpatialAST
 from batcli.train import _order, train
 
 
@@ -63,7 +70,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 
 
 def test_accumulation_does_not_change_the_gradient(demo: Path, tmp_path: Path, train_options):
-    for name, changes in (("whole", {"batch_size": 16}), ("halves", {"batch_size": 8, "accumulate": 2})):
+    for name, changes in (("whole", {"batch_size": "16"}), ("halves", {"batch_size": "8", "accumulate": 2})):
         train(train_options(demo, tmp_path / name, stages="1", **changes))
     whole, halves = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "halves"))
     for a, b in zip(map(json.loads, whole), map(json.loads, halves), strict=True):
@@ -75,6 +82,15 @@ def test_a_finished_run_is_not_overwritten(run: Path, demo: Path, train_options)
     with pytest.raises(InputError, match="finished run"):
         train(train_options(demo, run))
     assert same(weights(run), before)
+
+
+@pytest.fixture(scope="module")
+def stopped(demo: Path, tmp_path_factory: pytest.TempPathFactory, train_options, stops_after) -> Path:
+    """A run that was stopped in stage 1. Read only: copy it to go on."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Stopped):
+        train(train_options(demo, output, save_every=1), stops_after("stage 1", 1))
+    return output
 
 
 def test_an_unfinished_run_is_not_overwritten(demo: Path, tmp_path: Path, train_options, stops_after):
@@ -97,7 +113,7 @@ def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_
     train(train_options(data, tmp_path / "allowed", max_bad=len(bad)))
 
 
-@pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1"])
+@pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1", "1,all", "all,3"])
 def test_stages_out_of_order_are_refused(demo: Path, tmp_path: Path, train_options, stages: str):
     with pytest.raises(InputError, match="--stages"):
         train(train_options(demo, tmp_path / "run", stages=stages))
@@ -114,3 +130,123 @@ def test_every_epoch_holds_every_question_once():
     order = _order(count=7, length=20, seed=0, stage=1)
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
     assert list(order[:7]) != list(order[7:14])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "--seed: the run was begun with 0, not 1"),
+        ({"lr": 0.1}, "--lr: the run was begun with 0.002, not 0.1"),
+        ({"epochs": "1,1,2"}, "--epochs"),
+        ({"batch_size": "8"}, "--batch-size: the run was begun with 16, not 8"),
+        ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),
+        ({"stages": "encoder,1,2"}, "--stages"),
+        ({"attention": "eager"}, "--attention: the run was begun with 'sdpa', not 'eager'"),
+        ({"init": Path("elsewhere")}, "--init: the run was begun with nothing, not 'elsewhere'"),
+    ],
+)
+def test_what_decides_the_weights_cannot_change(stopped: Path, demo: Path, train_options, changes: dict, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        train(train_options(demo, stopped, resume=True, **changes))
+
+
+def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: Path, train_options):
+    shutil.copytree(demo, tmp_path / "data")
+    with open(tmp_path / "data" / "labels.csv", "a") as file:
+        file.write("24,/m/new,Something new\n")
+    with pytest.raises(InputError, match="DATA: the run was begun with"):
+        train(train_options(tmp_path / "data", stopped, resume=True))
+
+
+def test_what_does_not_decide_them_may_change(run: Path, stopped: Path, demo: Path, tmp_path: Path, train_options):
+    """The same data under another path, other intervals; the batch in other words."""
+    shutil.copytree(stopped, tmp_path / "run")
+    shutil.copytree(demo, tmp_path / "moved")
+    options = train_options(
+        tmp_path / "moved", tmp_path / "run", resume=True, log_every=2, save_every=7, keep=1, cache_gb=1.0, workers=2
+    )
+    train(options)
+    assert same(weights(tmp_path / "run"), weights(run))
+    assert len(list((tmp_path / "run" / "state").iterdir())) == 1, "--keep 1"
+
+
+def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
+    """One stage sees as many questions as three."""
+    train(train_options(demo, tmp_path / "run", stages="all", epochs="2,1,1"))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    families = [question.family for question in open_dataset(demo).questions("train")]
+    seen = 2 * sum(f in "AB" for f in families) + sum(f in "ABCD" for f in families) + len(families)
+    assert {entry["stage"] for entry in log} == {"all"}
+    assert log[-1]["update"] == round(seen / 16)
+
+
+def test_measuring_changes_nothing_but_the_log(run: Path, demo: Path, tmp_path: Path, train_options):
+    measured = {"validate": "eval", "validate_every": 3, "validate_questions": 30, "validate_scenes": 12}
+    train(train_options(demo, tmp_path / "run", **measured, tensorboard=has_tensorboard()))
+    assert same(weights(tmp_path / "run"), weights(run))
+    log, plain = (
+        [json.loads(line) for line in (r / "log.jsonl").read_text().splitlines()] for r in (tmp_path / "run", run)
+    )
+    assert [(e["stage"], e["loss"]) for e in log if e["kind"] == "training"] == [(e["stage"], e["loss"]) for e in plain]
+    found = [entry for entry in log if entry["kind"] == "validation"]
+    assert {entry["stage"] for entry in found} == {"encoder", "sources", "1", "2", "3"}
+    for entry in found:
+        last = max(e["update"] for e in plain if e["stage"] == entry["stage"])
+        assert entry["update"] % 3 == 0 or entry["update"] == last
+    assert set(found[0]["one"]) == {"er20", "mae", "der", "n"}
+    assert sum(kind["n"] for kind in found[-1]["types"].values()) == 30
+    best = max((e for e in found if e["stage"] == "sources"), key=lambda e: (e["merit"], e["update"]))
+    kept = load_file(tmp_path / "run" / "best" / "sources.safetensors")
+    final = load_file(tmp_path / "run" / checkpoint.ENCODER)
+    assert kept.keys() == {name for name in final if name.startswith("sources.")}
+    if best["update"] == found[-1]["update"]:
+        assert all(torch.equal(kept[name], final[name]) for name in kept)
+    if has_tensorboard():
+        assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def test_the_published_encoder_recipe_goes_on_as_it_would_have(
+    demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch
+):
+    """Layer-wise rates, mixup, roll and gain, balanced clips, and blocks from a file."""
+    recipe = replace(RECIPES["tiny"], layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    encoder = SpatialAST(replace(PRESETS["tiny"].encoder, seconds=1.0))
+    state = {
+        k: torch.randn_like(v) / 50
+        for k, v in encoder.state_dict().items()
+        if k.startswith(("patch_embed.", "blocks."))
+    }
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1, "encoder_steps": 4}
+    train(train_options(demo, tmp_path / "calm", **changes))
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "stopped", **changes), stops_after("stage encoder", 2))
+    train(train_options(demo, tmp_path / "stopped", **changes, resume=True))
+    calm, stopped = (load_file(tmp_path / name / checkpoint.ENCODER) for name in ("calm", "stopped"))
+    assert same(calm, stopped)
+    moved = {name: (calm[f"encoder.{name}"] - tensor).abs().max() for name, tensor in state.items()}
+    assert 0 < moved["patch_embed.proj.weight"] < moved["blocks.1.attn.qkv.weight"], "lower layers learn slower"
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "1.5"])
+def test_a_batch_size_is_a_number_or_auto(demo: Path, tmp_path: Path, train_options, size: str):
+    with pytest.raises(InputError, match=re.escape("--batch-size: ")):
+        train(train_options(demo, tmp_path / "run", batch_size=size))
+
+
+def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch):
+    """A resumed run does not look again: the same order of questions needs the same batch."""
+    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 16)
+    options = {"batch_size": "auto", "stages": "1", "save_every": 1}
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "run", **options), stops_after("stage 1", 1))
+    assert "batch = 16" in (tmp_path / "run" / "config.toml").read_text()
+    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 8)
+    train(train_options(demo, tmp_path / "run", **options, resume=True))
+    train(train_options(demo, tmp_path / "given", **{**options, "batch_size": "16"}))
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "given"))

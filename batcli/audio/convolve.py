@@ -95,10 +95,12 @@ def prepare(brir: np.ndarray, length: int, exact: bool = False) -> Filter:
     return Filter(brir.astype(np.float64) if exact else trim(brir).astype(np.float32))
 
 
-def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: float = RMS_DBFS) -> np.ndarray:
+def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: float | None = RMS_DBFS) -> np.ndarray:
     """(clip (n,), filter) of each source → the scene, float32 (2, length), channel 0 left.
 
     One source is not attenuated; of n sources the mean is taken, as (a + b) / 2 in the published data.
+    `rms_dbfs`: what each clip is brought to before; None leaves it as it is.
+
     Overlap-save (Oppenheim and Schafer, section 8.7.3). Two blocks are carried as the real and the
     imaginary part of one, since the filters are real, and all sources' spectra are added before
     they are transformed back.
@@ -112,7 +114,8 @@ def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: 
         _workspace.take(name, shape, dtype)
         for name, shape in (("blocks", (ROWS, size)), ("ears", (2, ROWS, size)), ("product", (size,)))
     )
-    gains = [gain(clip, rms_dbfs) / np.float32(len(sources)) for clip, _ in sources]
+    scale = np.float32(1 / len(sources))
+    gains = [scale if rms_dbfs is None else scale * gain(clip, rms_dbfs) for clip, _ in sources]
     scene = np.empty((2, 2 * ROWS * groups, block), np.float32)
     for group in range(groups):
         first = group * 2 * ROWS

@@ -52,18 +52,23 @@ def _filter(path: Path, written: int, sample_rate: int, length: int, resampler: 
     return prepare(brir, length, exact=resampler == "poly")
 
 
+def load_source(clip: Path, brir: Path, settings: Settings) -> tuple[np.ndarray, Filter]:
+    """A clip (n,) and a BRIR as `convolve.render` takes them; not to be written to, for they are kept in memory.
+
+    Raises InputError that names the file which is missing or damaged.
+    """
+    return (
+        _clip(clip, _written(clip), settings.sample_rate, settings.resampler),
+        _filter(brir, _written(brir), settings.sample_rate, settings.length, settings.resampler),
+    )
+
+
 def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.ndarray:
     """(clip, BRIR) of each source → the scene, float32 (2, settings.length), channel 0 left.
 
     Raises InputError that names the file which is missing or damaged.
     """
-    sources = [
-        (
-            _clip(clip, _written(clip), settings.sample_rate, settings.resampler),
-            _filter(brir, _written(brir), settings.sample_rate, settings.length, settings.resampler),
-        )
-        for clip, brir in files
-    ]
+    sources = [load_source(clip, brir, settings) for clip, brir in files]
     return render(sources, settings.length, settings.rms_dbfs)
 
 

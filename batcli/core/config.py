@@ -29,7 +29,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", path) from None
 
 
-WRITTEN = ("model", "language_model")
+WRITTEN = ("model", "language_model", "recipe", "dataset", "processes")
 """Tables that `config.toml` of a run has beside its command's: it is a configuration file, too."""
 
 

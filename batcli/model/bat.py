@@ -80,6 +80,15 @@ class BAT(nn.Module):
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.llm.generation_config = GenerationConfig(do_sample=False)
 
+    def save_memory(self) -> None:
+        """Keep fewer activations in training, and compute them again for the gradient: the same result, later."""
+        self.encoder.checkpointing = True
+        quiet()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 4
+            for part in (self.projector.qformer, self.llm):
+                part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
     def encode(self, waveform: Tensor) -> Encoding:
         """Waveform (B, 2, samples) at 32 kHz, left then right."""
         stft = spectrum(waveform)

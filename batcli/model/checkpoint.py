@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,32 @@ SHOWN = 5  # names in an error
 
 def write_config(run: Path, config: ModelConfig, tables: Mapping[str, Mapping[str, Any]], llm: Path | None) -> None:
     """`config.toml`: `tables` (the command's options), the model's sizes, the language model's path and hash."""
+    write_text(run / CONFIG, to_toml({**tables, **model_tables(config, llm)}))
+
+
+def model_tables(config: ModelConfig, llm: Path | None) -> dict[str, dict[str, Any]]:
+    """The tables of `config.toml` that say what the model is."""
     sizes = {f"model.{name}": part for name, part in config.to_dict().items()}
     base = {} if llm is None else {"language_model": {"path": llm.resolve(), "sha256": fingerprint(llm)}}
-    write_text(run / CONFIG, to_toml({**tables, **sizes, **base}))
+    return {**sizes, **base}
 
 
-def save_run(run: Path, model: BAT, tokenizer: PreTrainedTokenizerBase | None, llm: Path | None) -> None:
-    """All weights that are the run's own, and the tokenizer. `llm`: the directory of a model from elsewhere."""
-    save_weights(run, model.state_dict(), model.config, llm)
+def save_run(
+    run: Path,
+    model: BAT,
+    tokenizer: PreTrainedTokenizerBase | None,
+    llm: Path | None,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """All weights that are the run's own, and the tokenizer. `llm`: the directory of a model from elsewhere.
+
+    `state`: the model's tensors, where they are not whole in the model itself.
+    """
+    state = model.state_dict() if state is None else state
+    save_weights(run, state, model.config, llm)
     if model.config.llm is not None:
-        _save_directory(run / LLM, model.llm, tokenizer)
+        own = {name.removeprefix("llm."): tensor for name, tensor in state.items() if name.startswith("llm.")}
+        _save_directory(run / LLM, partial(model.llm.save_pretrained, state_dict=own), tokenizer)
     elif tokenizer is not None:
         save_tokenizer(run, tokenizer)
 
@@ -103,12 +120,12 @@ def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _save_directory(folder: Path, *parts: Any) -> None:
-    """`part.save_pretrained` of each, in a directory that takes its name when all are written."""
+    """`part.save_pretrained` of each, or such a function, in a directory that takes its name when all are written."""
     quiet()
     temporary = folder.with_name(TEMPORARY + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
     for part in parts:
-        part.save_pretrained(temporary)
+        getattr(part, "save_pretrained", part)(temporary)
     for path in temporary.glob("*.safetensors"):
         _let_read(path)
     shutil.rmtree(folder, ignore_errors=True)

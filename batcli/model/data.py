@@ -6,8 +6,9 @@ and the number of workers never change what is seen, and a resumed run sees what
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from batcli.audio.render import Settings, render_files
+from batcli.audio.convolve import Filter, gain, render
+from batcli.audio.render import Settings, load_source, render_files
 from batcli.core.catalogue import Reverb
 from batcli.core.dataset import Dataset
 from batcli.core.errors import BatError, InputError
@@ -31,11 +33,23 @@ class Heard(NamedTuple):
     """A batch for the encoder. Directions are unit vectors (right, front, above)."""
 
     waveform: Tensor  # (B, 2, samples), or the cues made from it (B, CUES, blocks, bands)
-    events: Tensor  # (B, n_classes), 1 for each event that sounds
+    events: Tensor  # (B, n_classes), 1 for each event that sounds; its share where two clips are mixed
     asked: Tensor  # (B, MAX_ASKED) numbers of events
     direction: Tensor  # (B, MAX_ASKED, 3)
     distance: Tensor  # (B, MAX_ASKED) metres
     present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
+    places: Tensor  # (B,) how many places sound comes from: 1 or 2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What Spatial-AST's released training code does to clips before they come into a room."""
+
+    mixup: float = (
+        0.0  # share of the scenes in which two clips sound in one place, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
+    )
+    roll_and_gain: bool = False  # start each clip anywhere and go round; times 0.5 + Beta(10, 10)
+    balanced: bool = False  # draw a clip with weight Σ 1000 / (count of label + 0.01)
 
 
 class LabelledClip(NamedTuple):
@@ -43,11 +57,25 @@ class LabelledClip(NamedTuple):
     numbers: tuple[int, ...]  # of its labels
 
 
-class DrawnScenes(TorchDataset):
-    """`length` scenes of one source or, with probability `two`, of two; clips and BRIRs drawn at random."""
+Shares = Sequence[tuple[int, float]]
+"""(event, its share) of what sounds in one place."""
 
-    def __init__(self, dataset: Dataset, split: str, settings: Settings, seed: int, length: int, two: float) -> None:
+
+class DrawnScenes(TorchDataset):
+    """`length` scenes of one place or, with probability `two`, of two; clips and BRIRs drawn at random."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        settings: Settings,
+        seed: int,
+        length: int,
+        two: float,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.dataset, self.settings, self.seed, self.length, self.two = dataset, settings, seed, length, two
+        self.augmentation = augmentation or Augmentation()
         numbers = {label.mid: label.number for label in dataset.labels}
         self.n_classes = len(numbers)
         self.clips = [
@@ -56,6 +84,7 @@ class DrawnScenes(TorchDataset):
         ]
         if not all(clip.numbers for clip in self.clips):
             raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
+        self.shares = clip_shares([clip.numbers for clip in self.clips]) if self.augmentation.balanced else None
         rooms: dict[str, list[Reverb]] = defaultdict(list)
         for reverb in dataset.reverbs(split).values():
             rooms[reverb.scene].append(reverb)
@@ -83,35 +112,82 @@ class DrawnScenes(TorchDataset):
         count = 2 if len(room) > 1 and rng.random() < self.two else 1
         reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
         clips = self.draw_clips(rng, count)
-        scene = tuple(Source(c.audio_id, r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
-        waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
-        return self.labelled(torch.from_numpy(waveform), clips, reverbs)
+        if self.augmentation == Augmentation():
+            scene = tuple(Source(c.audio_id, r.reverb_id) for c, r in zip(clips, reverbs, strict=True))
+            waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
+            return self.labelled(torch.from_numpy(waveform), [whole(clip) for clip in clips], reverbs)
+        sounds, labels = zip(*(self._altered(rng, c, r) for c, r in zip(clips, reverbs, strict=True)), strict=True)
+        waveform = render(sounds, self.settings.length, None)
+        return self.labelled(torch.from_numpy(waveform), labels, reverbs)
 
     def draw_clips(self, rng: np.random.Generator, count: int) -> list[LabelledClip]:
         """`count` clips without a label in common, or fewer where there are no more such."""
         clips: list[LabelledClip] = []
         for _ in range(100 * count):
-            clip = self.clips[rng.integers(len(self.clips))]
+            clip = self._clip(rng)
             if not any(set(clip.numbers) & set(other.numbers) for other in clips):
                 clips.append(clip)
             if len(clips) == count:
                 break
         return clips
 
-    def labelled(self, waveform: Tensor, clips: Sequence[LabelledClip], reverbs: Sequence[Reverb]) -> Heard:
+    def _clip(self, rng: np.random.Generator) -> LabelledClip:
+        if self.shares is None:
+            return self.clips[rng.integers(len(self.clips))]
+        return self.clips[np.searchsorted(self.shares, rng.random(), side="right")]
+
+    def _altered(
+        self, rng: np.random.Generator, clip: LabelledClip, reverb: Reverb
+    ) -> tuple[tuple[np.ndarray, Filter], Shares]:
+        """(sound and room, share of each label) of one place."""
+
+        def sound(clip: LabelledClip) -> tuple[np.ndarray, Filter]:
+            source = load_source(*self.dataset.files_of(Source(clip.audio_id, reverb.reverb_id)), self.settings)
+            samples = source[0] * gain(source[0], self.settings.rms_dbfs)
+            if self.augmentation.roll_and_gain:
+                samples = np.roll(samples, rng.integers(len(samples))) * np.float32(0.5 + rng.beta(10, 10))
+            return samples, source[1]
+
+        samples, filter = sound(clip)
+        if rng.random() >= self.augmentation.mixup:
+            return (samples, filter), whole(clip)
+        other = self._clip(rng)
+        share = rng.beta(10, 10)
+        mixed = np.zeros(self.settings.length, np.float32)
+        for part, weight in ((samples, share), (sound(other)[0], 1 - share)):
+            mixed[: len(part)] += np.float32(weight) * part[: len(mixed)]
+        events: dict[int, float] = defaultdict(float)
+        for labels, weight in ((clip.numbers, share), (other.numbers, 1 - share)):
+            for event in labels:
+                events[event] += weight
+        return (mixed, filter), list(events.items())
+
+    def labelled(self, waveform: Tensor, labels: Sequence[Shares], reverbs: Sequence[Reverb]) -> Heard:
         """A scene (or what was made from it) with what there is to learn of it."""
         events = torch.zeros(self.n_classes)
         asked = torch.zeros(MAX_ASKED, dtype=torch.long)
         direction, distance, present = torch.zeros(MAX_ASKED, 3), torch.ones(MAX_ASKED), torch.zeros(MAX_ASKED)
-        pairs = [(event, reverb) for clip, reverb in zip(clips, reverbs, strict=True) for event in clip.numbers]
-        for place, (event, reverb) in enumerate(pairs):
-            events[event] = 1.0
+        pairs = [(event, share, r) for here, r in zip(labels, reverbs, strict=True) for event, share in here]
+        for place, (event, share, reverb) in enumerate(pairs):
+            events[event] = share
             if place < MAX_ASKED:
                 x, y, z = (value / reverb.position.distance for value in reverb.source)
                 asked[place], present[place] = event, 1.0
                 direction[place] = torch.tensor([x, -z, y])
                 distance[place] = reverb.position.distance
-        return Heard(waveform, events, asked, direction, distance, present)
+        return Heard(waveform, events, asked, direction, distance, present, torch.tensor(len(reverbs)))
+
+
+def whole(clip: LabelledClip) -> Shares:
+    return [(event, 1.0) for event in clip.numbers]
+
+
+def clip_shares(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Labels of each clip → running totals of the clips' chances, up to 1: rare labels come more often."""
+    counts = Counter(event for events in labels for event in events)
+    weights = np.array([sum(1000 / (counts[event] + 0.01) for event in events) for events in labels])
+    totals = np.cumsum(weights / weights.sum())
+    return totals / totals[-1]
 
 
 class CuedRooms(TorchDataset):
@@ -149,7 +225,7 @@ class CuedRooms(TorchDataset):
             cues = self.sources.cues(torch.cat([stft, (stft + stft[partners]) / 2]))
         members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]
         rows = [
-            drawn.labelled(row, [clips[i] for i in member], [reverbs[i] for i in member])
+            drawn.labelled(row, [whole(clips[i]) for i in member], [reverbs[i] for i in member])
             for row, member in zip(cues.clone(), members, strict=True)
         ]
         return Heard(*(torch.stack(part) for part in zip(*rows, strict=True)))

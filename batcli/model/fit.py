@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from batcli.core.errors import BatError
+from batcli.core.errors import BatError, ExitCode, Stopped
 from batcli.core.progress import Reporter
 from batcli.core.signals import deferred
+from batcli.model import state
+from batcli.model.log import TRAINING, Log
 from batcli.model.recipes import learning_rate
 
 BAD_IN_A_ROW = 3
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "process group")  # in errors of torch.distributed
 
 
 @dataclass(frozen=True)
@@ -35,28 +38,40 @@ class Batch:
 @dataclass(frozen=True)
 class Schedule:
     stage: str
+    seed: int
     total: int  # updates
     lr: float  # at the peak; not read from the optimizer, whose own is a resumed run's last
     warmup: float
     clip: float
     log_every: int
     save_every: int
+    validate_every: int = 0  # 0: only at the end
+    first: int = 0  # updates of the stages before
 
 
-class Log:
-    """`log.jsonl`, one line per logged step; cut back to where a resumed run goes on."""
+def parameter_groups(
+    named: Mapping[str, nn.Parameter],
+    part: str,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    layer_of: Callable[[str], int] | None = None,
+) -> list[dict[str, Any]]:
+    """The optimizer's groups of one part of a model, all clipped together but for matrices and the rest.
 
-    def __init__(self, path: Path, bytes_kept: int) -> None:
-        self.file = path.open("ab")
-        self.file.truncate(bytes_kept)
-
-    def write(self, **record: Any) -> None:
-        self.file.write((json.dumps(record) + "\n").encode())
-        self.file.flush()
-
-    @property
-    def size(self) -> int:
-        return self.file.seek(0, 2)
+    Matrices alone have weight decay, as is customary. `layer_of`: how many layers a parameter lies
+    below the top; its learning rate is `layer_decay` to that power of the peak (Bao et al. 2022, BEiT).
+    """
+    groups: dict[tuple[bool, int], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        matrix, layer = parameter.ndim > 1, layer_of(name) if layer_of else 0
+        group = {
+            "params": [],
+            "weight_decay": weight_decay if matrix else 0.0,
+            "lr_scale": layer_decay**layer,
+            "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
+        }
+        groups.setdefault((not matrix, layer), group)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
 
 
 def fit(
@@ -68,6 +83,7 @@ def fit(
     start: int,
     log: Log | None,
     save: Callable[[int], None],
+    validate: Callable[[int], None] | None,
     reporter: Reporter,
 ) -> None:
     """Minimise `objective(*batch.inputs)`, a dictionary of losses, from update `start` on.
@@ -75,19 +91,21 @@ def fit(
     `updates` yields the batches whose gradients make one update. Their losses are weighted by
     `Batch.weight` over all batches and processes, so neither accumulation nor the number of
     processes changes the gradient. `save(update)` is called every `save_every` updates, at the end,
-    and when a signal asks to stop, after which `Stopped` is raised.
+    and when a signal to any process asks to stop, after which `Stopped` is raised. `validate(update)`
+    comes before it, so that what it logs is never cut off, nor measured twice.
 
-    Raises BatError after three losses in a row that are not finite; such a step changes no weight.
+    Raises BatError after three losses in a row that are not finite (such a step changes no weight), and
+    when another process is gone.
     """
     bad, began, seen = 0, time.monotonic(), 0.0
     mean: dict[str, float] = {}
-    with deferred() as stop:
+    with deferred() as stop, _lost_ranks(accelerator):
         for update in reporter.track(range(start, schedule.total), f"stage {schedule.stage}"):
             lr = schedule.lr * learning_rate(update, schedule.total, schedule.warmup)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             batches = next(updates)
-            losses, norm = _step(accelerator, objective, optimizer, batches, schedule.clip)
+            losses, norm, stopping = _step(accelerator, objective, optimizer, batches, schedule, update, bool(stop))
             bad = 0 if math.isfinite(norm) else bad + 1
             if bad >= BAD_IN_A_ROW:
                 names = ", ".join(name for batch in batches for name in batch.names[:4])
@@ -98,17 +116,39 @@ def fit(
             done = update + 1
             if log and (done % schedule.log_every == 0 or done == schedule.total):
                 log.write(
+                    kind=TRAINING,
                     stage=schedule.stage,
                     update=done,
-                    loss=round(sum(losses.values()), 6),
-                    losses={name: round(value, 6) for name, value in losses.items()},
+                    step=schedule.first + done,
+                    loss=sum(losses.values()),
+                    losses=losses,
                     lr=lr,
                     grad_norm=norm,
-                    weight_per_second=round(seen / (time.monotonic() - began), 2),
+                    weight_per_second=seen / (time.monotonic() - began),
                 )
-            if done % schedule.save_every == 0 or done == schedule.total or stop:
+            stopping = stopping or (bool(stop) and accelerator.num_processes == 1)
+            if validate and (done == schedule.total or _due(done, schedule.validate_every)):
+                validate(done)
+            if done % schedule.save_every == 0 or done == schedule.total or stopping:
                 save(done)
-            stop.check()
+            if stopping:
+                raise Stopped(stop.code or ExitCode.TERMINATED)
+
+
+def _due(update: int, every: int) -> bool:
+    return every > 0 and update % every == 0
+
+
+@contextmanager
+def _lost_ranks(accelerator: Accelerator) -> Iterator[None]:
+    """Say in a line what a failed exchange between processes most often means."""
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or not any(word in str(error) for word in LOST):
+            raise
+        message = " ".join(str(error).split())
+        raise BatError(f"another process was lost; start them all again with --resume ({message:.120})") from None
 
 
 def _step(
@@ -116,16 +156,22 @@ def _step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
-    clip: float,
-) -> tuple[dict[str, float], float]:
-    """One update; returns the mean losses over all processes, and the gradient's norm before clipping."""
+    schedule: Schedule,
+    update: int,
+    stop: bool,
+) -> tuple[dict[str, float], float, bool]:
+    """One update; returns the mean losses over all processes, the gradient's norm before clipping, and
+    whether any process was asked to stop (`stop`: this one), which all must do after the same update."""
     optimizer.zero_grad(set_to_none=True)
-    weight = torch.tensor(sum(batch.weight for batch in batches), device=accelerator.device)
-    weight = accelerator.reduce(weight, "sum")
+    known = torch.tensor([sum(batch.weight for batch in batches), float(stop)], device=accelerator.device)
+    weight, stopping = accelerator.reduce(known, "sum")
     total: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
-        with nullcontext() if last else accelerator.no_sync(objective):
+    statistics = Statistics(objective)
+    for part, batch in enumerate(batches):
+        last = part == len(batches) - 1
+        number = (update * len(batches) + part) * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(_seed(schedule, number))
+        with nullcontext() if last else accelerator.no_sync(objective), statistics.of_one_batch():
             with accelerator.autocast():
                 losses = objective(*batch.inputs)
             # Gradients are averaged over the processes, so each counts its share of the whole.
@@ -133,10 +179,51 @@ def _step(
             accelerator.backward(sum(losses.values()) * share)
         for name, value in losses.items():
             total[name] = total.get(name, 0.0) + value.detach() * share
+    statistics.settle(accelerator)
     stacked = accelerator.reduce(torch.stack(list(total.values())).float(), "mean")
-    # Each group for itself: the gradient of one part must not drown another's.
-    norms = [accelerator.clip_grad_norm_(group["params"], clip) for group in optimizer.param_groups if group["params"]]
-    norm = float(torch.stack([torch.as_tensor(n) for n in norms]).norm())
+    # Each part for itself: the gradient of one must not drown another's.
+    parts: dict[str, list[nn.Parameter]] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])
+    norms = [accelerator.clip_grad_norm_(parameters, schedule.clip) for parameters in parts.values() if parameters]
+    norm = float(torch.stack([state.whole(torch.as_tensor(n)) for n in norms]).norm())
     if math.isfinite(norm):
         optimizer.step()
-    return dict(zip(total, stacked.tolist(), strict=True)), norm
+    return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)
+
+
+def _seed(schedule: Schedule, batch: int) -> int:
+    """Of the dropout and masks of one batch: the same whichever process computes it, and in a resumed run."""
+    words = [schedule.seed, zlib.crc32(schedule.stage.encode()), batch]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
+class Statistics:
+    """The running means of batch norms over an update: each batch moves those from before it, and the mean is kept.
+
+    So they hang neither on the order of batches, nor on which process computes which.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        buffers = [buffer for norm in norms if norm.training for buffer in norm.buffers()]
+        self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self.counters = [(buffer, int(buffer)) for buffer in buffers if not buffer.is_floating_point()]
+        self.before = [buffer.clone() for buffer in self.buffers]
+        self.sums = [torch.zeros_like(buffer) for buffer in self.buffers]
+        self.batches = 0
+
+    @contextmanager
+    def of_one_batch(self) -> Iterator[None]:
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            buffer.copy_(before)
+        yield
+        for total, buffer in zip(self.sums, self.buffers, strict=True):
+            total += buffer
+        self.batches += 1
+
+    def settle(self, accelerator: Accelerator) -> None:
+        for buffer, total in zip(self.buffers, self.sums, strict=True):
+            buffer.copy_(accelerator.reduce(total / self.batches, "mean"))
+        for counter, before in self.counters:
+            counter.fill_(before + 1)

@@ -24,7 +24,7 @@ class EncoderObjective(nn.Module):
     """`forward(heard)` → losses by name; their sum is minimised.
 
     Published (Zheng et al. 2024, eq. 4): 1250 BCE(events) + CE(distance) + 2 (CE(azimuth) + CE(elevation)).
-    Place is asked where a scene has one source: one direction token cannot hold two directions.
+    Place is asked where sound comes from one place: one direction token cannot hold two directions.
     """
 
     def __init__(self, encoder: SpatialAST) -> None:
@@ -33,7 +33,7 @@ class EncoderObjective(nn.Module):
 
     def forward(self, heard: Heard) -> dict[str, Tensor]:
         read = self.encoder.heads(self.encoder(heard.waveform))
-        alone = (heard.present.sum(1) == heard.present[:, 0]).float()
+        alone = (heard.places == 1).float()
         x, front, up = heard.direction[:, 0].unbind(-1)
         azimuth = torch.rad2deg(torch.atan2(front, x)).round().long() % N_AZIMUTHS
         elevation = (torch.rad2deg(torch.asin(up.clamp(-1, 1))).round().long() + 90).clamp(0, N_ELEVATIONS - 1)
@@ -71,18 +71,19 @@ class SourceObjective(nn.Module):
         cues = heard.waveform[:, :, start : start + length]
         cues = torch.where(mirrored[:, None, None, None], mirror(cues), cues)
         most = int(heard.present.sum(1).max())  # events in a scene; what is beyond is padding
-        heard = Heard(heard.waveform, heard.events, *(part[:, :most] for part in heard[2:]))
+        asked, present, metres = heard.asked[:, :most], heard.present[:, :most], heard.distance[:, :most]
         side = torch.where(mirrored, -1.0, 1.0)[:, None]
-        direction = torch.stack([heard.direction[..., 0] * side, *heard.direction.unbind(-1)[1:]], -1)
+        right, front, up = heard.direction[:, :most].unbind(-1)
+        direction = torch.stack([right * side, front, up], -1)
         states, events = self.sources.hear(cues)
-        found = self.sources.locate(cues, states, heard.asked)
-        count = heard.present.sum().clamp_min(1)
+        found = self.sources.locate(cues, states, asked)
+        count = present.sum().clamp_min(1)
 
         def mean(loss: Tensor) -> Tensor:
-            return (loss * heard.present).sum() / count
+            return (loss * present).sum() / count
 
         words = F.binary_cross_entropy_with_logits(found.words, (direction > 0).float(), reduction="none")
-        distance = -(soft_distance(heard.distance) * found.distance.log_softmax(-1)).sum(-1)
+        distance = -(soft_distance(metres) * found.distance.log_softmax(-1)).sum(-1)
         return {
             "events": F.binary_cross_entropy_with_logits(events, heard.events) * events.shape[1],
             "direction": mean((found.direction - direction).square().sum(-1)),
@@ -102,6 +103,11 @@ class AnswerObjective(nn.Module):
         super().train(mode)
         self.model.encoder.eval()
         return self
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """What FSDP shards one by one, as accelerate asks for it: the language model's layers."""
+        return list(self.model.llm._no_split_modules)
 
     def forward(self, encoding: Encoding, tokens: Tokens) -> dict[str, Tensor]:
         return {"answers": self.model(encoding, tokens).loss}

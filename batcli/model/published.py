@@ -24,12 +24,15 @@ from batcli.model.checkpoint import LORA, require_numbers, require_same
 from batcli.model.features import N_BINS, N_FFT, mel_filterbank
 from batcli.model.presets import ModelConfig
 from batcli.model.qformer import Projector
+from batcli.model.spatial_ast import SpatialAST
 
 FRONT_END_ERROR = 1e-4
 """Largest relative difference of a frozen front end from ours; another window or scale differs by 1e-2 and more."""
 
 TRAINING_STATE = {"optimizer", "scaler", "epoch", "args"}
 """What the reference training loop saves beside `model`; of no use to a trained encoder, so dropped."""
+
+LEFT_OF_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
 
 
 def front_end() -> dict[str, Tensor]:
@@ -71,6 +74,22 @@ def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
             if (theirs - ours).abs().max() > FRONT_END_ERROR * ours.abs().max():
                 raise InputError(f"{name} is not the published front end", path, "this encoder hears other features")
     return {f"encoder.{name}": tensor for name, tensor in _fitted(state, model.encoder.state_dict(), path).items()}
+
+
+def read_audiomae(path: Path, encoder: SpatialAST) -> dict[str, Tensor]:
+    """AudioMAE's ViT, `{"model": {name: tensor}}`, as the tensors of the encoder that it has: patches and blocks.
+
+    Its class token, positions, last norm, head and decoder have no place here (Spatial-AST starts them
+    afresh, too) and are left out by name. Huang et al. 2022, "Masked Autoencoders that Listen".
+    Raises InputError for a block or patch tensor that is missing or of another shape, and for any other tensor.
+    """
+    content = _load(path)
+    if not isinstance(content.get("model"), dict):
+        raise InputError("no 'model' in it", path, 'an AudioMAE checkpoint is {"model": {name: tensor}}')
+    wanted = {k: v for k, v in encoder.state_dict().items() if k.startswith(("patch_embed.", "blocks."))}
+    state = _tensors(content["model"], path)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(LEFT_OF_AUDIOMAE)}
+    return _fitted(kept, wanted, path)
 
 
 def read_bat(path: Path, model: BAT) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ class Projector(nn.Module):
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
         self.sources = nn.Sequential(nn.Linear(source_dim, llm_dim), nn.LayerNorm(llm_dim)) if source_dim else None
         if source_dim:
+            self.mentions = nn.Sequential(nn.Linear(2 * source_dim, llm_dim), nn.LayerNorm(llm_dim))
             self.register_buffer("names", torch.full((n_events, NAME_TOKENS), NO_TOKEN))
 
     def name_events(self, ids: Sequence[Sequence[int]]) -> None:
@@ -63,34 +64,43 @@ class Projector(nn.Module):
         if self.sources is None or sources is None:
             return out
         assert words is not None, "source tokens take their names from the language model's embeddings"
-        return torch.cat([out, self._place(sources) + self._name(sources[..., 0].long(), words)], dim=1)
+        place = self.sources(sources[..., 1:].to(query.dtype))
+        return torch.cat([out, place + self._name(sources[..., 0].long(), words)], dim=1)
 
     def mention(self, ids: Tensor, embedded: Tensor, sources: Tensor) -> Tensor:
         """Words (B, L) and their embeddings (B, L, llm_dim) → embeddings that know of the scene.
 
-        Where a question names an event that the encoder hears, the name's tokens carry its place, as
-        its source token does. The language model need not find out first that the two belong together.
+        Once a question has named an event that the encoder hears, its words carry the place of the
+        event named last, and of the one before it, since relations are asked of two. The language
+        model need not find out first which source token belongs to which word.
         """
         names = self.names[sources[..., 0].long()]  # (B, K, NAME_TOKENS)
         rest = (names == NO_TOKEN).unsqueeze(2)
         windows = F.pad(ids, (0, NAME_TOKENS - 1), value=NO_TOKEN).unfold(1, NAME_TOKENS, 1)
         starts = ((windows.unsqueeze(1) == names.unsqueeze(2)) | rest).all(-1) & ~rest.all(-1)  # (B, K, L)
-        inside = torch.zeros_like(starts)
-        for token in range(NAME_TOKENS):
-            inside |= F.pad(starts, (token, 0))[..., : ids.shape[1]] & ~rest[..., token]
-        shares = inside.to(embedded.dtype)
-        place = torch.einsum("bkl,bkd->bld", shares, self._place(sources).to(embedded.dtype))
-        return torch.where(inside.any(1).unsqueeze(-1), _unit(embedded) + place, embedded)
-
-    def _place(self, sources: Tensor) -> Tensor:
-        assert self.sources is not None
-        return self.sources(sources[..., 1:].to(self.query.dtype))
+        when = torch.arange(ids.shape[1], device=ids.device)
+        named, which = torch.where(starts, when, -1).cummax(-1).values.max(1)  # (B, L): the last one named so far
+        places = sources[..., 1:].to(self.query.dtype)
+        before = torch.einsum("bkj,bjd->bkd", _just_before(starts), places)
+        known = self.mentions(torch.cat([places, before], -1)).to(embedded.dtype)
+        carried = known.gather(1, which.unsqueeze(-1).expand(-1, -1, known.shape[-1]))
+        return torch.where((named >= 0).unsqueeze(-1), _unit(embedded) + carried, embedded)
 
     def _name(self, events: Tensor, words: nn.Module) -> Tensor:
         """Events (B, K) → the mean embedding of their names' tokens, at the size that a norm would give it."""
         ids = self.names[events]
         known = (ids != NO_TOKEN).unsqueeze(-1)
         return _unit((words(ids.clamp_min(0)).float() * known).sum(2) / known.sum(2).clamp_min(1))
+
+
+def _just_before(starts: Tensor) -> Tensor:
+    """Where each name starts (B, K, L) → (B, K, K), 1 at [k, j] where j is the last one named before k."""
+    first = torch.where(starts.any(-1), starts.int().argmax(-1), -1)  # (B, K), −1: not named
+    earlier = torch.where(first.unsqueeze(1) < first.unsqueeze(2), first.unsqueeze(1), -1)  # of j, seen from k
+    last = earlier.argmax(-1, keepdim=True)
+    return torch.zeros_like(earlier, dtype=torch.float32).scatter(
+        -1, last, (earlier.amax(-1, keepdim=True) >= 0).float()
+    )
 
 
 def _unit(x: Tensor) -> Tensor:

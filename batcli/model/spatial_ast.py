@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from batcli.model.features import features, mel_filterbank, spectrum
 from batcli.model.presets import PATCH, EncoderConfig
@@ -92,6 +93,7 @@ class SpatialAST(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False  # keep no activations within blocks for the gradient, compute them again
         dim = config.dim
         self.register_buffer("mel", torch.from_numpy(mel_filterbank(config.n_mels)), persistent=False)
         self.bn = nn.BatchNorm2d(2, affine=False)
@@ -124,8 +126,14 @@ class SpatialAST(nn.Module):
             x = drop_patches(x, self.config.grid, self.config.patch_mask)
         x = torch.cat([self.cls_tokens.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return x
+
+    def layers_below_top(self, name: str) -> int:
+        """How far a parameter lies below the heads; what a ViT's checkpoint cannot initialise counts as the top."""
+        if name.startswith("patch_embed."):
+            return self.config.depth + 1
+        return self.config.depth - int(name.split(".")[1]) if name.startswith("blocks.") else 0
 
     def stem(self, stft: Tensor) -> Tensor:
         """Spectrum (B, 2, bins, T) → one image (B, 1, frames, mels)."""

@@ -1,7 +1,8 @@
 """Training states: all that a killed run needs to go on as if nothing had happened.
 
-`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer, each process's random
-state and `state.json`. It is written under a temporary name and renamed when whole.
+`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer and `state.json`. No random
+state: what is random in a batch follows from its number. It is written under a temporary name and
+renamed when whole.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.tensor import DTensor
 
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
@@ -47,7 +55,6 @@ def save(
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     weights, moments = get_state_dict(module, optimizer, options=SAVING)
-    torch.save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, torch.Tensor)}
         save_file(tensors, temporary / "weights.safetensors")
@@ -59,6 +66,25 @@ def save(
         temporary.rename(final)
         for old in _states(run)[:-keep]:
             shutil.rmtree(old)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that FSDP has spread over the processes, put together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def weights(accelerator: Accelerator, objective: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors of `objective.model`, whole, for the first process; all processes call it together."""
+    if not sharded(accelerator):
+        return objective.model.state_dict()  # type: ignore[union-attr]
+    found: dict[str, Any] = get_model_state_dict(
+        objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+
+
+def sharded(accelerator: Accelerator) -> bool:
+    return accelerator.distributed_type == DistributedType.FSDP
 
 
 def _states(run: Path) -> list[Path]:
@@ -79,24 +105,11 @@ def newest(run: Path) -> tuple[Path, Place] | None:
         raise InputError("damaged", states[-1] / "state.json", "delete this state's folder") from None
 
 
-def load(folder: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a state back into a module and an optimizer that were built as they were when it was saved."""
     try:
         weights: dict[str, Any] = dict(load_file(folder / "weights.safetensors"))
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-        own = folder / f"random-{accelerator.process_index}.pt"
-        random = torch.load(own, weights_only=True) if own.exists() else None
     except Exception as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", folder, "delete this state's folder") from None
     set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=moments, options=LOADING)
-    if random is not None:
-        torch.set_rng_state(random["cpu"])
-        if torch.cuda.is_available() and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"])
-
-
-def _random_state() -> dict[str, Any]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state

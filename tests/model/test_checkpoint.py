@@ -6,7 +6,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from batcli.core.errors import InputError
-from batcli.model import checkpoint
+from batcli.model import checkpoint, published
 from batcli.model.bat import BAT, load_llm
 from batcli.model.checkpoint import fingerprint, finish, load_run, save_run, write_config
 from batcli.model.presets import ModelConfig, SourcesConfig
@@ -165,3 +165,70 @@ def test_weights_that_are_not_finite_are_never_saved(bat, tokenizer, llm_folder,
         save_run(tmp_path, bat, tokenizer, llm_folder)
     assert not (tmp_path / "projector.safetensors").exists()
     assert not any(path.name.startswith(".tmp-") for path in tmp_path.rglob("*"))
+
+
+AUDIOMAE = (
+    "cls_token",
+    "pos_embed",
+    "mask_token",
+    "norm.weight",
+    "decoder_blocks.0.norm1.weight",
+    "decoder_embed.bias",
+)
+
+
+def audiomae(path, encoder, **changes):
+    """A file as AudioMAE's training leaves it; a tensor of None is left out."""
+    state = {
+        k: torch.randn_like(v) for k, v in encoder.state_dict().items() if k.startswith(("patch_embed.", "blocks."))
+    }
+    state |= {name: torch.zeros(3) for name in AUDIOMAE} | changes
+    torch.save({"model": {k: v for k, v in state.items() if v is not None}, "epoch": 1, "args": None}, path)
+    return state
+
+
+def test_audiomae_starts_patches_and_blocks(bat, tmp_path):
+    state = audiomae(tmp_path / "mae.pth", bat.encoder)
+    found = published.read_audiomae(tmp_path / "mae.pth", bat.encoder)
+    assert "blocks.0.attn.qkv.weight" in found
+    assert "patch_embed.proj.weight" in found
+    assert not any(name.startswith(("cls", "pos", "decoder", "norm")) for name in found)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+    kept = bat.encoder.conv_downsample[0].weight.clone()
+    bat.encoder.load_state_dict(found, strict=False)
+    assert torch.equal(bat.encoder.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
+    assert torch.equal(bat.encoder.conv_downsample[0].weight, kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks.0.mlp.fc1.bias": None}, "missing: blocks.0.mlp.fc1.bias"),
+        ({"patch_embed.proj.weight": torch.zeros(8, 3, 16, 16)}, "wrong shape: patch_embed.proj.weight"),
+        ({"blocks.9.norm1.bias": torch.zeros(8)}, "surplus: blocks.9.norm1.bias"),
+        ({"something": torch.zeros(8)}, "surplus: something"),
+    ],
+)
+def test_what_is_no_audiomae_of_this_size_is_refused(bat, tmp_path, changes, message):
+    audiomae(tmp_path / "mae.pth", bat.encoder, **changes)
+    with pytest.raises(InputError, match=message) as error:
+        published.read_audiomae(tmp_path / "mae.pth", bat.encoder)
+    assert str(tmp_path / "mae.pth") in str(error.value)
+
+
+def test_memory_is_saved_without_another_gradient(bat, encoding):
+    """Gradient checkpointing computes the same."""
+
+    def gradients():
+        bat.train().zero_grad()
+        torch.manual_seed(0)
+        waveform = torch.randn(2, 2, bat.config.encoder.samples)
+        bat.encoder(waveform).square().sum().backward()
+        return {name: p.grad.clone() for name, p in bat.encoder.named_parameters() if p.grad is not None}
+
+    before = gradients()
+    bat.save_memory()
+    after = gradients()
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name])

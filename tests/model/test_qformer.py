@@ -75,6 +75,9 @@ def test_a_mention_of_what_is_heard_carries_its_place():
     moved = sources.clone()
     moved[0, 1, 1:] += 1
     assert (projector.mention(ids, words, moved) != known).any(-1).nonzero().tolist() == [[0, 4]]
+    moved = sources.clone()
+    moved[0, 0, 1:] += 1  # named first: the second mention knows of it
+    assert (projector.mention(ids, words, moved) != known).any(-1).nonzero().tolist() == [[0, 1], [0, 2], [0, 4]]
 
 
 def test_half_precision_tokens_are_read_in_the_projectors_own():

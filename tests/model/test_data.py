@@ -1,0 +1,72 @@
+"""Scenes that are drawn for the encoder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from batcli.audio.render import Settings, load_source
+from batcli.core.dataset import open_dataset
+from batcli.model.data import Augmentation, DrawnScenes, clip_shares
+
+SETTINGS = Settings(1.0)
+
+
+def drawn(demo: Path, two: float = 0.0, **how) -> DrawnScenes:
+    return DrawnScenes(open_dataset(demo), "train", SETTINGS, 0, 40, two, Augmentation(**how))
+
+
+def test_a_scene_hangs_on_its_number_alone(demo: Path):
+    scenes = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
+    again = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
+    for number in (7, 3):
+        for a, b in zip(scenes[number], again[number], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_scenes_say_from_how_many_places_sound_comes(demo: Path):
+    assert {int(drawn(demo, 0.0)[i].places) for i in range(5)} == {1}
+    assert {int(drawn(demo, 1.0)[i].places) for i in range(5)} == {2}
+
+
+def test_mixed_clips_share_a_place_and_a_scene_s_events(demo: Path):
+    scenes = [drawn(demo, mixup=1.0)[i] for i in range(20)]
+    different = [scene for scene in scenes if scene.present.sum() > 1]
+    assert len(different) > 10
+    for scene in different:
+        assert int(scene.places) == 1
+        assert scene.events.sum() == pytest.approx(1.0)
+        assert torch.equal(scene.direction[0], scene.direction[1])
+        assert 0.1 < scene.events.max() < 0.9
+
+
+def test_no_augmentation_is_the_published_rendering(demo: Path):
+    """Switched on, but with nothing to do, the other way through the code gives the same sound."""
+    plain, other = drawn(demo), drawn(demo, balanced=True)
+    other.shares = None  # as likely as without
+    torch.testing.assert_close(other[4].waveform, plain[4].waveform)
+    assert torch.equal(other[4].events, plain[4].events)
+
+
+def test_clips_in_memory_are_not_written_to(demo: Path):
+    scenes = drawn(demo, roll_and_gain=True, mixup=1.0)
+    clip, reverb = scenes.clips[0][0], scenes.rooms[0][0]
+    files = scenes.dataset.audio_path(clip), scenes.dataset.brir_path(reverb.reverb_id)
+    before = load_source(*files, SETTINGS)[0].copy()
+    for number in range(10):
+        scenes[number]
+    np.testing.assert_array_equal(load_source(*files, SETTINGS)[0], before)
+
+
+def test_rare_labels_come_as_often_as_frequent_ones():
+    """Nine clips of one label and one of another: each label has half of the chances."""
+    totals = clip_shares([[0]] * 9 + [[1]])
+    chances = np.diff(totals, prepend=0)
+    np.testing.assert_allclose(chances, [1 / 18] * 9 + [1 / 2], rtol=2e-2)
+    assert totals[-1] == 1.0
+    draws = np.searchsorted(totals, np.random.default_rng(0).random(10_000), side="right")
+    assert Counter(draws.tolist())[9] == pytest.approx(5000, abs=200)

@@ -1,0 +1,163 @@
+"""Training in processes of its own: several at once, lost ones, killed ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [*("--encoder-steps", "3", "--encoder-scenes", "192", "--epochs", "1,1,1"), "--log-every", "1"]
+SMALL += ["--workers", "1", "--device", "cpu", "-q"]
+
+
+def environment(rank: int = 0, world: int = 1, port: int = 0) -> dict[str, str]:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    several = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in ranks.items()}} if world > 1 else {}
+    return {**os.environ, **several, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def start(demo: Path, output: Path, *words: str, **where: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "batcli", "train", str(demo), "-o", str(output), *SMALL, *words]
+    return subprocess.Popen(command, env=environment(**where), stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def start_two(demo: Path, output: Path, *words: str) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(demo, output, *words, rank=rank, world=2, port=port) for rank in range(2)]
+
+
+def log_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = [*run.glob("*.safetensors"), *run.glob("llm/*.safetensors"), *run.glob("best/*.safetensors")]
+    return {f"{file.relative_to(run)}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def wait_for_updates(run: Path, count: int, process: subprocess.Popen) -> None:
+    """Until the log has `count` lines, or the process has ended."""
+    while process.poll() is None and not ((run / "log.jsonl").exists() and len(log_of_unfinished(run)) >= count):
+        time.sleep(0.02)
+
+
+def log_of_unfinished(run: Path) -> list[str]:
+    return (run / "log.jsonl").read_text().splitlines()
+
+
+def test_two_processes_learn_what_one_learns_in_two_steps(demo: Path, tmp_path: Path):
+    measured = ["--validate", "eval", "--validate-questions", "20", "--validate-scenes", "12"]
+    finish(start(demo, tmp_path / "one", "--batch-size", "8", "--accumulate", "2", *measured))
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+    words = ["-m", "batcli", "train", str(demo), "-o", str(tmp_path / "two"), *SMALL, "--batch-size", "8", *measured]
+    subprocess.run([*launched, *words], env=environment(), check=True, timeout=300, capture_output=True)
+    one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    assert [(entry["kind"], entry["stage"], entry["update"]) for entry in one] == [
+        (entry["kind"], entry["stage"], entry["update"]) for entry in two
+    ]
+    for a, b in zip(one, two, strict=True):
+        if "loss" in a:
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-4), f"stage {a['stage']}, update {a['update']}"
+        else:
+            assert b["merit"] == pytest.approx(a["merit"], abs=1e-4)
+    for (name, a), b in zip(weights(tmp_path / "one").items(), weights(tmp_path / "two").values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_lost_process_is_named(demo: Path, tmp_path: Path):
+    first, second = start_two(demo, tmp_path / "run", "--save-every", "1", "--encoder-steps", "1000")
+    wait_for_updates(tmp_path / "run", 2, first)
+    second.kill()
+    _, errors = first.communicate(timeout=120)
+    second.communicate()
+    assert first.returncode == 1
+    assert "another process was lost; start them all again with --resume" in errors
+    assert len(errors.splitlines()) == 1, errors
+
+
+def test_killed_ten_times_it_ends_with_the_same_weights(demo: Path, tmp_path: Path):
+    rng = random.Random(5)
+    often = ["--save-every", "1", "--batch-size", "8", "--validate", "eval", "--validate-scenes", "8"]
+    finish(start(demo, tmp_path / "calm", *often))
+    run, kills = tmp_path / "run", 0
+    while kills < 10:
+        process = start(demo, run, *often, "--resume")
+        lines = len(log_of_unfinished(run)) if (run / "log.jsonl").exists() else 0
+        wait_for_updates(run, lines + rng.randrange(3), process)
+        time.sleep(rng.random())
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    finish(start(demo, run, *often, "--resume"))
+    calm, disturbed = weights(tmp_path / "calm"), weights(run)
+    assert kills == 10, f"it was done after {kills} kills"
+    assert calm.keys() == disturbed.keys()
+    assert all(torch.equal(calm[name], disturbed[name]) for name in calm)
+    strip = [
+        [{k: v for k, v in e.items() if k != "weight_per_second"} for e in log_of(r)] for r in (tmp_path / "calm", run)
+    ]
+    assert strip[0] == strip[1]
+
+
+SHARDED = """
+# accelerate shards on GPUs alone; told that these are, it does on processors what it does there.
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
+
+PartialState(cpu=True)
+PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+make = Accelerator.__init__
+Accelerator.__init__ = lambda self, cpu, **how: make(self, **how)
+from batcli.cli import main
+main()
+"""
+
+
+def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
+    words = ["train", str(demo), *SMALL, "--stages", "1,2,3"]
+    plain = [
+        sys.executable,
+        "-m",
+        "batcli",
+        *words,
+        "--batch-size",
+        "8",
+        "--accumulate",
+        "2",
+        "-o",
+        str(tmp_path / "one"),
+    ]
+    subprocess.run(plain, env=environment(), check=True, timeout=300)
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    fsdp = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    where = {**environment(), "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}
+    where |= {f"FSDP_{name}": value for name, value in fsdp.items()}
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+    sharded = [*launched, str(tmp_path / "sharded.py"), *words, "--batch-size", "8", "-o", str(tmp_path / "two")]
+    done = subprocess.run(sharded, env=where, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4), f"stage {a['stage']}, update {a['update']}"
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in two.items()}
