@@ -8,20 +8,19 @@ distinct scene once.
 from __future__ import annotations
 
 import itertools
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import DataLoader, Subset, default_collate
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset, default_collate
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.render import Settings
@@ -33,66 +32,27 @@ from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
-from batcli.core.work import default_jobs
-from batcli.model import checkpoint, hearing, quiz, state
+from batcli.model import checkpoint, state
 from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
 from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
-from batcli.model.data import (
-    GROUP,
-    Augmentation,
-    CuedRooms,
-    DrawnScenes,
-    GivenScenes,
-    Heard,
-    Unheard,
-    as_list,
-    one_thread,
-)
+from batcli.model.data import GROUP, Augmentation, CuedRooms, DrawnScenes, GivenScenes, Heard, Unheard, as_list
 from batcli.model.fit import Batch, Schedule, fit, parameter_groups
-from batcli.model.log import VALIDATION, Log, read_log, require_tensorboard, summary
+from batcli.model.log import Log, require_tensorboard
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
+from batcli.model.measure import measuring
+from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
 from batcli.model.presets import PRESETS
 from batcli.model.probe import largest_batch
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer, word_ids
 from batcli.model.published import read_audiomae
-from batcli.model.recipes import ALL, CURRICULUM, RECIPES, STAGES, Recipe
+from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
+from batcli.model.run import ENCODE_BATCH, Run
 from batcli.model.sources import SourceTokens
-from batcli.questions.answers import Vocabulary
 
-ENCODER, SOURCES = "encoder", "sources"
-AUTO = "auto"
 CACHE = "cache"
 BAD = "bad.jsonl"
-BEST = "best"
 CURVES = "curves.png"
-ENCODE_BATCH = 16
-
-
-@dataclass
-class Run:
-    """What all stages share."""
-
-    options: TrainOptions
-    recipe: Recipe
-    dataset: Dataset
-    stages: list[str]
-    settings: Settings
-    accelerator: Accelerator
-    model: BAT
-    tokenizer: PreTrainedTokenizerBase
-    reporter: Reporter
-    log: Log | None  # the first process's
-    resumed: tuple[Path, state.Place] | None
-    step: int = 0  # updates of the stages that are done
-    bad: int = 0  # scenes that could not be rendered
-
-    def load(self, items, **how) -> DataLoader:
-        """A loader whose workers render ahead; it draws from no random state that training uses."""
-        workers = self.options.workers or default_jobs()
-        return DataLoader(
-            items, num_workers=workers, worker_init_fn=one_thread, generator=torch.Generator().manual_seed(0), **how
-        )
 
 
 def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
@@ -102,11 +62,11 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     signal (the state is saved), TooManyBad when more scenes failed than `max_bad`.
     """
     require(options, "output")
-    stages, recipe = _stages(options.stages), _recipe(options)
+    stages, recipe = stages_of(options.stages), recipe_of(options)
     dataset = open_dataset(options.data)
     if options.validate:
-        _require_validation(dataset, options.validate, stages)
-    _say_plan(options, dataset, stages, recipe, reporter)
+        require_validation(dataset, options.validate, stages)
+    say_plan(options, dataset, stages, recipe, reporter)
     if options.tensorboard:
         require_tensorboard()
     if options.dry_run:
@@ -116,7 +76,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     )
     main = accelerator.is_main_process
     if state.sharded(accelerator):
-        _require_shardable(options, stages, recipe, accelerator)
+        require_shardable(options, stages, recipe, accelerator)
     if recipe.batch == 0 and options.resume and not options.overwrite:
         recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch", 0))
     tables = _tables(options, recipe, dataset, accelerator.num_processes)
@@ -199,77 +159,6 @@ def _dataset_facts(dataset: Dataset, options: TrainOptions) -> dict[str, str]:
 
 
 # ---- before any work --------------------------------------------------------------------------------
-
-
-def _stages(text: str) -> list[str]:
-    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
-    known = [ENCODER, *STAGES]
-    for stage in stages:
-        if stage not in known:
-            raise InputError(f"unknown stage {stage!r}", "--stages", f"known: {', '.join(known)}")
-    mixed = ALL in stages and len(set(stages) & set(STAGES)) > 1
-    if not stages or mixed or stages != [stage for stage in known if stage in stages]:
-        raise InputError(f"{text!r} is no order of stages", "--stages", f"such as {','.join(known)}")
-    return stages
-
-
-def _recipe(options: TrainOptions) -> Recipe:
-    """The preset's, with what the options say otherwise."""
-    recipe = RECIPES[options.preset]
-    if options.epochs:
-        try:
-            one, two, three = (float(part) for part in options.epochs.split(","))
-        except ValueError:
-            raise InputError(f"{options.epochs!r} is not three numbers", "--epochs", "such as 2,2,3") from None
-        recipe = replace(recipe, epochs=(one, two, three))
-    return replace(
-        recipe,
-        encoder_steps=options.encoder_steps or recipe.encoder_steps,
-        source_scenes=options.encoder_scenes or recipe.source_scenes,
-        batch=_batch_size(options.batch_size) if options.batch_size else recipe.batch,
-        lr=options.lr or recipe.lr,
-    )
-
-
-def _batch_size(text: str) -> int:
-    """A number; 0 for `auto`, which is found when the longest sample is at hand."""
-    if text == AUTO:
-        return 0
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise InputError(f"{text!r:.40} is neither a number above 0 nor {AUTO}", "--batch-size")
-    return int(text)
-
-
-def _require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> None:
-    dataset.split(split)
-    if ENCODER in stages:
-        dataset.clips(split), dataset.reverbs(split)
-
-
-def _require_shardable(options: TrainOptions, stages: Sequence[str], recipe: Recipe, accelerator: Accelerator) -> None:
-    """FSDP is for large language models: what runs the model's parts by themselves finds only pieces of them."""
-    plugin = accelerator.state.fsdp_plugin
-    if plugin is not None and plugin.fsdp_version != 2:
-        raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
-    if ENCODER in stages:
-        raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
-    if options.validate:
-        raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
-    if recipe.batch == 0:
-        raise InputError("cannot be found for a sharded model", "--batch-size auto", "give a number")
-
-
-def _say_plan(
-    options: TrainOptions, dataset: Dataset, stages: Sequence[str], recipe: Recipe, reporter: Reporter
-) -> None:
-    counts = dataset.split(options.split).counts
-    total = sum(counts.values())
-    reporter.info(f"{options.preset} on {total:,} questions of {options.data}, stages {', '.join(stages)}")
-    for kind, count in counts.items():
-        reporter.detail(f"  {kind}: {count:,}")
-    if ENCODER in stages:
-        clips, reverbs = len(dataset.clips(options.split)), len(dataset.reverbs(options.split))
-        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
 
 
 def _claim(options: TrainOptions, tables: Tables, accelerator: Accelerator) -> tuple[Path, state.Place] | None:
@@ -379,84 +268,11 @@ def _fit(
         first,
     )
     if start < total:
-        validate = _validation(run, stage, objective, first) if options.validate else None
+        validate = measuring(run, stage, objective, first) if options.validate else None
         fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate, run.reporter)
     run.step += total
     objective.eval()
     run.accelerator.free_memory()
-
-
-def _validation(run: Run, stage: str, objective: nn.Module, first: int) -> Callable[[int], None]:
-    """What is measured on `options.validate` while `objective` is trained: logged, and the best encoder kept.
-
-    Training goes on as if nothing had been.
-    """
-    encoding = {ENCODER: ("encoder.",), SOURCES: ("sources.",)}.get(stage)
-    measure = _hearing(run, stage) if encoding else _quiz(run, stage)
-    records = read_log(run.options.output / LOG) if run.log else ()
-    merits = [record.get("merit") for record in records if (record["kind"], record["stage"]) == (VALIDATION, stage)]
-
-    def validate(update: int) -> None:
-        objective.eval()
-        with torch.no_grad():
-            found = measure()
-        objective.train()
-        if run.log:
-            run.log.write(kind=VALIDATION, stage=stage, update=update, step=first + update, **found)
-            run.reporter.info(f"stage {stage}, update {update:,}: {summary(found)}")
-        if encoding and run.accelerator.is_main_process:
-            if found["merit"] >= max((merit for merit in merits if merit is not None), default=-math.inf):
-                best = checkpoint.select(run.model.state_dict(), encoding)
-                checkpoint.write_tensors(run.options.output / BEST / f"{stage}.safetensors", best)
-            merits.append(found["merit"])
-
-    return validate
-
-
-def _hearing(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
-    """The encoder, or its source tokens, on scenes that are always the same."""
-    options, accelerator = run.options, run.accelerator
-    read = hearing.heads(run.model.encoder) if run.model.sources is None or stage == ENCODER else None
-    read = read or hearing.tokens(run.model.sources)  # type: ignore[arg-type]
-    count = options.validate_scenes
-    drawn = DrawnScenes(run.dataset, options.validate, run.settings, hearing.SEED, count, hearing.TWO)
-    mine = range(accelerator.process_index, count, accelerator.num_processes)
-
-    def measure() -> dict[str, Any]:
-        loader = run.load(Subset(drawn, mine), batch_size=ENCODE_BATCH, collate_fn=default_collate)
-        heard = (Heard(*batch) for batch in loader)
-        return hearing.scores(gather_object([hearing.listen(read, heard, accelerator.device)]))
-
-    return measure
-
-
-def _quiz(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
-    """Loss and decoded answers of a sample of questions that is always the same."""
-    options, accelerator = run.options, run.accelerator
-    questions = quiz.sample(run.dataset.questions(options.validate), STAGES[stage], options.validate_questions)
-    mine = questions[accelerator.process_index :: accelerator.num_processes]
-    vocabulary = Vocabulary.of(label.name for label in run.dataset.labels)
-    heard: dict[Scene, Encoding] = {}
-
-    def measure() -> dict[str, Any]:
-        if not heard:
-            heard.update(_heard(run, list(dict.fromkeys(question.scene for question in mine))))
-        asked = [(question, heard[question.scene]) for question in mine if question.scene in heard]
-        replies = quiz.answer(run.model, run.tokenizer, asked, accelerator.device)
-        return quiz.scores(gather_object(replies), vocabulary)
-
-    return measure
-
-
-def _heard(run: Run, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Encoding]]:
-    """Scenes of the measurement through the frozen encoder; one that cannot be rendered is left out."""
-    items = GivenScenes(run.dataset, scenes, run.settings)
-    for batch in run.load(items, batch_size=ENCODE_BATCH, collate_fn=as_list):
-        for place, waveform in batch:
-            if isinstance(waveform, Unheard):
-                run.reporter.warn(f"not measured: {waveform.error['message']}")
-            else:
-                yield scenes[place], run.model.encode(waveform[None].to(run.accelerator.device)).to("cpu")
 
 
 Updates = Callable[[int], Iterator[Sequence[Batch]]]

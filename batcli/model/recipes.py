@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-ALL = "all"
+ENCODER, SOURCES, ALL = "encoder", "sources", "all"
 STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 """Stage → families it learns from; the published training files are cumulative in the same way.
 
