@@ -113,7 +113,7 @@ def _memory(batch: int) -> Line:
     """Peak memory of a forward pass beside the weights, per clip, each way in a process of its own."""
     folder = Path(__file__).resolve().parents[1]
     program = "import sys; sys.path.insert(0, {!r}); from timed.encoder import weigh; print(weigh({!r}, {}))"
-    ours, plain = (float(run_python("-c", program.format(str(folder), w, batch)).output) for w in ("ours", "plain"))
+    ours, plain = (float(run_python("-c", program.format(str(folder), w, batch))) for w in ("ours", "plain"))
     ratio = plain / ours
     return Line(f"encode, memory per clip of {batch}", ours, plain, (ratio, ratio, ratio), 1, 1, unit="MB")
 
