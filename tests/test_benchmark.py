@@ -103,6 +103,7 @@ def test_the_memory_of_a_process_is_its_own():
 @pytest.mark.parametrize("option", [[], ["--growth"]])
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list):
     out = tmp_path / "out.json"
+    monkeypatch.setattr(rendering, "SCENES", 1)
     monkeypatch.setattr(
         sys, "argv", ["benchmark.py", "--quick", "--only", "render,decode,start", *option, "--json", str(out)]
     )
