@@ -12,7 +12,7 @@ import pytest
 import torch
 from timed import data, decoding, encoder, rendering, training
 from timed.plain import plain_render
-from timed.timing import compare, run_python, table
+from timed.timing import compare, run_python, table, weigh_python
 
 from batcli.audio.render import Settings, render_files
 from batcli.model.presets import PRESETS, EncoderConfig
@@ -86,15 +86,24 @@ def test_the_ratio_is_of_the_same_round():
 
 
 def test_a_process_that_fails_is_not_timed():
-    assert run_python("-c", "print(6 * 7)").output == "42\n"
+    assert run_python("-c", "print(6 * 7)") == "42\n"
     with pytest.raises(RuntimeError, match="no such thing"):
         run_python("-c", "raise ValueError('no such thing')")
+
+
+def test_the_memory_of_a_process_is_its_own():
+    mine = np.ones(30_000_000)  # 240 MB, which a child must not be charged for
+    seconds, megabytes = weigh_python("-c", "x = bytearray(80_000_000)")
+    assert mine[-1] == 1
+    assert seconds > 0
+    assert 80 < megabytes < 160
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [[], ["--growth"]])
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list):
     out = tmp_path / "out.json"
+    monkeypatch.setattr(rendering, "SCENES", 1)
     monkeypatch.setattr(
         sys, "argv", ["benchmark.py", "--quick", "--only", "render,decode,start", *option, "--json", str(out)]
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from timed.timing import Line, compare, run_python
+from timed.timing import Line, compare, run_python, weigh_python
 
 from batcli.audio.hrtf import kemar
 from batcli.audio.rooms import draw_scene, simulate
@@ -95,13 +95,13 @@ def lines(quick: bool) -> Iterator[Line]:
 
 def import_line(folder: Path, count: int) -> Line:
     arguments = make_released(folder, count)
-    process = run_python("-m", "batcli", "prepare", *arguments, "-q")
+    seconds, megabytes = weigh_python("-m", "batcli", "prepare", *arguments, "-q")
     with open(folder / "data/questions/train.jsonl") as file:
         written = sum(1 for _ in file)
     if written != count:
         raise RuntimeError(f"{written:,} of {count:,} records were imported")
-    note = f"{count:,} records in {process.seconds:.1f} s, peak memory {process.megabytes:.0f} MB"
-    return Line("import", process.seconds / count, None, None, 1, count, note)
+    note = f"{count:,} records in {seconds:.1f} s, peak memory {megabytes:.0f} MB"
+    return Line("import", seconds / count, None, None, 1, count, note)
 
 
 def growth(quick: bool) -> Iterator[Line]:

@@ -108,7 +108,7 @@ def plain_hear(model: BAT, dataset: Dataset, scenes: Sequence[Scene]) -> Encodin
 
 
 def lines(quick: bool) -> Iterator[Line]:
-    scenes, rounds = (8, 3) if quick else (50, 5)
+    scenes, rounds = (16, 2) if quick else (50, 5)
     with tempfile.TemporaryDirectory() as name:
         exam = make_exam(Path(name), scenes, beams=4)
         same = sum(a == b for a, b in zip(ours(exam), plain(exam), strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timed.timing import Line, quartiles, run_python, times
+from timed.timing import Line, compare, quartiles, run_python, times
 from torch import Tensor
 
 from batcli.model.features import N_BINS, N_FFT
@@ -113,9 +113,23 @@ def _memory(batch: int) -> Line:
     """Peak memory of a forward pass beside the weights, per clip, each way in a process of its own."""
     folder = Path(__file__).resolve().parents[1]
     program = "import sys; sys.path.insert(0, {!r}); from timed.encoder import weigh; print(weigh({!r}, {}))"
-    ours, plain = (float(run_python("-c", program.format(str(folder), w, batch)).output) for w in ("ours", "plain"))
+    ours, plain = (float(run_python("-c", program.format(str(folder), w, batch))) for w in ("ours", "plain"))
     ratio = plain / ours
     return Line(f"encode, memory per clip of {batch}", ours, plain, (ratio, ratio, ratio), 1, 1, unit="MB")
+
+
+def growth(quick: bool) -> Iterator[Line]:
+    """Against the scene's length: its attention grows with the square of it, a tenth of all products at 10 s."""
+    for seconds in (0.3, 1.0, 3.0) if quick else (0.3, 1.0, 3.0, 10.0, 30.0):
+        encoder = SpatialAST(EncoderConfig(seconds=seconds)).eval()
+        waveform = 0.1 * torch.randn(1, 2, encoder.config.samples)
+
+        @torch.inference_mode()
+        def ours(encoder: SpatialAST = encoder, waveform: Tensor = waveform) -> None:
+            encoder(waveform)
+
+        line = compare("", ours, None, 3)
+        yield line._replace(name=f"encode, per second of {seconds:g} s", ours=line.ours / seconds)
 
 
 def weigh(which: str, batch: int) -> float:

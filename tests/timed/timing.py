@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -57,25 +55,24 @@ def quartiles(ours: Sequence[float], plain: Sequence[float]) -> tuple[float, flo
     return float(low), float(middle), float(high)
 
 
-class Process(NamedTuple):
-    seconds: float
-    megabytes: float  # of memory at its peak
-    output: str
+def run_python(*arguments: str) -> str:
+    """What a Python process prints. Raises RuntimeError when it fails."""
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(f"{arguments}: {process.stderr[-500:]}")
+    return process.stdout
 
 
-def run_python(*arguments: str) -> Process:
-    """A Python process from start to end. Raises RuntimeError when it fails."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{arguments}: {errors.read()[-500:]}")
-        return Process(seconds, usage.ru_maxrss / 1024, out.read())
+def weigh_python(*arguments: str) -> tuple[float, float]:
+    """(seconds, MB of memory at its peak) of a Python process."""
+    # By way of a small one: a process is born with the peak of its parent.
+    program = (
+        "import resource, subprocess, sys, time; start = time.perf_counter();"
+        "subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL);"
+        "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    )
+    seconds, megabytes = run_python("-c", program, *arguments).split()
+    return float(seconds), float(megabytes)
 
 
 def table(lines: Sequence[Line], head: bool = True) -> str:
