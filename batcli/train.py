@@ -53,6 +53,7 @@ from batcli.model.sources import SourceTokens
 CACHE = "cache"
 BAD = "bad.jsonl"
 CURVES = "curves.png"
+WINDOW = 16  # updates among which questions of like length are put together
 
 
 def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
@@ -487,7 +488,10 @@ def _question_stage(
     batch, pad, end = recipe.batch, padding_id(run.tokenizer), run.tokenizer.eos_token_id
     per_update = batch * options.accumulate * accelerator.num_processes
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
-    order = _order(len(questions), total * per_update, options.seed, 1 + list(STAGES).index(stage))
+    number = 1 + list(STAGES).index(stage)
+    sizes = np.array([len(q.question) + len(q.answer) for q in questions])
+    order = _order(len(questions), total * per_update, options.seed, number)
+    order = _alike(order, sizes, per_update, options.seed, number)
 
     def batch_of(share: range) -> Batch:
         chosen = order[share.start : share.stop]
@@ -518,3 +522,17 @@ def _order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
     """`length` sample numbers: one shuffled epoch after another, each its own shuffle."""
     epochs = [np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(-(-length // count))]
     return np.concatenate(epochs)[:length]
+
+
+def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:
+    """The same order but that within `WINDOW` updates of `each` samples those of like size come together.
+
+    A batch is as long as its longest text: with texts of all sizes in each, a third of it is padding.
+    """
+    rng = np.random.default_rng([seed, stage, WINDOW])
+    out = []
+    for start in range(0, len(order), WINDOW * each):
+        some = order[start : start + WINDOW * each]
+        updates = some[np.argsort(sizes[some], kind="stable")].reshape(-1, each)
+        out.append(updates[rng.permutation(len(updates))].ravel())
+    return np.concatenate(out)

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from batcli.model import checkpoint
 from batcli.model.presets import PRESETS
 from batcli.model.recipes import RECIPES
 from batcli.model.spatial_ast import SpatialAST
-from batcli.train import _order, train
+from batcli.train import _alike, _order, train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -250,3 +251,19 @@ def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_o
     train(train_options(demo, tmp_path / "run", **options, resume=True))
     train(train_options(demo, tmp_path / "given", **{**options, "batch_size": "16"}))
     assert same(weights(tmp_path / "run"), weights(tmp_path / "given"))
+
+
+def test_questions_of_like_length_come_together_without_leaving_their_window():
+    sizes = np.random.default_rng(0).integers(10, 200, 400)
+    order = _order(count=400, length=800, seed=0, stage=1)
+    alike = _alike(order, sizes, each=8, seed=0, stage=1)
+    for start in range(0, 800, 16 * 8):
+        assert sorted(alike[start : start + 128]) == sorted(order[start : start + 128])
+
+    def padding(order: np.ndarray) -> float:
+        batches = sizes[order].reshape(-1, 8)
+        return 1 - batches.sum() / (8 * batches.max(1)).sum()
+
+    assert padding(alike) < 0.3 * padding(order)
+    longest = sizes[alike].reshape(-1, 8).max(1)
+    assert np.corrcoef(longest[:-1], longest[1:])[0, 1] < 0.5  # short and long ones in turn, not a ramp

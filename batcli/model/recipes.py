@@ -43,14 +43,14 @@ class Recipe:
 RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
-    # Rendering costs ten times what a step on ready cues costs, so scenes are used six times over.
+    # Rendering costs ten times what a step on ready cues costs, so scenes are used five times over.
     "tiny": Recipe(
-        encoder_steps=100,
+        encoder_steps=60,
         encoder_batch=16,
         encoder_lr=2e-3,
         source_scenes=36_000,
         source_epochs=5,
-        epochs=(0.5, 0.5, 2.0),
+        epochs=(0.5, 0.4, 1.5),
         batch=32,
         lr=2e-3,
         warmup=0.05,

@@ -18,12 +18,24 @@ from batcli.core.options import DemoOptions, RoomsOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.work import default_jobs, run_jobs
 from batcli.prepare.rooms import rooms
-from batcli.questions.generate import generate
+from batcli.questions.generate import PUBLISHED, generate
 
 SAMPLE_RATE = 32_000
 RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
 MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
-PER_SCENE = {"train": 8, "eval": 4}  # questions; a scene costs a hundred times as much as a question
+PER_SCENE = {"train": 12, "eval": 4}  # questions; a scene costs a hundred times as much as a question
+TRAIN_SHARES = {
+    "CLASSIFICATION": 0.05,
+    "DOA": 0.10,
+    "MIXUP_SINGLE_CLASSIFICATION": 0.14,
+    "MIXUP_SINGLE_DOA": 0.14,
+    "MIXUP_DIRECTION": 0.26,
+    "MIXUP_DISTANCE_BOTH": 0.17,
+    "MIXUP_NONBINARY_DIRECTION": 0.04,
+    "MIXUP_NONBINARY_DISTANCE": 0.05,
+    "MIXUP_NONBINARY_SOURCE": 0.05,
+}
+"""Facts are learned from few questions, relations from many; evaluation has the published shares."""
 EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
 UNFINISHED = ".tmp-demo.json"
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
@@ -82,6 +94,7 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
             questions[split],
             seed=seed,
             per_scene=PER_SCENE[split],
+            shares=TRAIN_SHARES if split == "train" else PUBLISHED,
         )
         dataset.add_split(split, reporter.track(asked, f"{split} questions", questions[split]), clips, reverbs)
     dataset.save()

@@ -34,16 +34,19 @@ from batcli.questions.tally import Tally
 PER_SCENE = 4  # questions about two sources: few, so that scores rest on many scenes
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for
 PATIENCE = 5_000  # scenes in a row that allow no question, after which there is no hope
-RELEASED = {"A": 139_392, "B": 139_392, "C": 118_000, "D": 118_000, "E": 357_528}
-"""Questions per family in the released training set: the proportions of ours."""
-SHARES = {
-    "MIXUP_DIRECTION": 3,
-    "MIXUP_DISTANCE_BOTH": 3,
-    "MIXUP_NONBINARY_DIRECTION": 1,
-    "MIXUP_NONBINARY_DISTANCE": 1,
-    "MIXUP_NONBINARY_SOURCE": 1,
+PUBLISHED = {
+    "CLASSIFICATION": 0.160,
+    "DOA": 0.160,
+    "MIXUP_SINGLE_CLASSIFICATION": 0.135,
+    "MIXUP_SINGLE_DOA": 0.135,
+    "MIXUP_DIRECTION": 0.137,
+    "MIXUP_DISTANCE_BOTH": 0.137,
+    "MIXUP_NONBINARY_DIRECTION": 0.046,
+    "MIXUP_NONBINARY_DISTANCE": 0.046,
+    "MIXUP_NONBINARY_SOURCE": 0.046,
 }
-"""How E is shared out: its three released evaluation sets are direction, distance, and all that is not binary."""
+"""Shares of the types: families as in the released training set (139,392 A, as many B, 118,000 C, as many D,
+357,528 E), and E in three, as its released evaluation sets are: direction, distance, all that is not binary."""
 
 T = TypeVar("T", bound=Hashable)
 
@@ -110,12 +113,9 @@ def question_types(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in QUESTION_TYPES if kind in wanted)
 
 
-def counts_by_type(count: int, types: Sequence[str]) -> dict[str, int]:
-    """Exactly `count` questions in the proportions of the released set (largest remainders)."""
-    weights = {
-        kind: RELEASED[FAMILIES[kind]] * (SHARES[kind] / sum(SHARES.values()) if kind in SHARES else 1)
-        for kind in types
-    }
+def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] = PUBLISHED) -> dict[str, int]:
+    """Exactly `count` questions in proportion to the types' shares (largest remainders)."""
+    weights = {kind: shares[kind] for kind in types}
     exact = {kind: count * weight / sum(weights.values()) for kind, weight in weights.items()}
     counts = {kind: math.floor(value) for kind, value in exact.items()}
     for kind in sorted(types, key=lambda k: counts[k] - exact[k])[: count - sum(counts.values())]:
@@ -135,6 +135,7 @@ def generate(
     seed: int = 0,
     tally: Tally | None = None,
     per_scene: int = PER_SCENE,
+    shares: Mapping[str, float] = PUBLISHED,
 ) -> Iterator[Question]:
     """`count` questions of the given types, `per_scene` about two sources, which follow one another.
 
@@ -143,7 +144,7 @@ def generate(
     """
     rng = random.Random(seed)
     stage = Stage(clips, labels, reverbs, rng)
-    counts = counts_by_type(count, types)
+    counts = counts_by_type(count, types, shares)
     return _run(stage, Balance(rng), counts, Tally() if tally is None else tally, per_scene)
 
 
