@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, default_collate
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
@@ -42,11 +42,11 @@ from batcli.model.log import Log, require_tensorboard
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.measure import measuring
 from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
-from batcli.model.presets import PRESETS
+from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
-from batcli.model.prompt import IGNORED, Tokens, collate, encode, padding_id, train_tokenizer, word_ids
+from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
-from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
+from batcli.model.recipes import ALL, CURRICULUM, ENCODER, NEW, SOURCES, STAGES, Recipe
 from batcli.model.run import ENCODE_BATCH, Run
 from batcli.model.sources import SourceTokens
 
@@ -191,19 +191,23 @@ def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedToke
         return model, tokenizer
     preset = PRESETS[options.preset]
     config = replace(preset, encoder=replace(preset.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels)))
+    if options.source_tokens and config.sources is None:
+        config = replace(config, sources=SourcesConfig())
     if config.llm is not None:
         texts = (text for q in dataset.questions(options.split) for text in (q.question, " " + q.answer, q.answer))
         tokenizer = train_tokenizer(texts, config.llm.vocabulary)
-        model = BAT(config, new_llm(config.llm, tokenizer))
-        if model.sources is not None:
-            model.projector.name_events([word_ids(tokenizer, " " + label.name.lower()) for label in dataset.labels])
-        return model, tokenizer
-    require(options, "llm")
-    assert options.llm is not None
-    assert config.lora is not None
-    llm = load_llm(options.llm, _dtype(options), quantize=options.quantize, attention=options.attention)
-    lora = replace(config.lora, targets=lora_targets(llm.config.model_type))
-    return BAT(replace(config, lora=lora), llm), load_tokenizer(options.llm)
+        llm: PreTrainedModel = new_llm(config.llm, tokenizer)
+    else:
+        require(options, "llm")
+        assert options.llm is not None
+        assert config.lora is not None
+        llm = load_llm(options.llm, _dtype(options), quantize=options.quantize, attention=options.attention)
+        tokenizer = load_tokenizer(options.llm)
+        config = replace(config, lora=replace(config.lora, targets=lora_targets(llm.config.model_type)))
+    model = BAT(config, llm)
+    if model.sources is not None:
+        model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
+    return model, tokenizer
 
 
 def _dtype(options: TrainOptions) -> torch.dtype:
@@ -490,7 +494,14 @@ def _question_stage(
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
     number = 1 + list(STAGES).index(stage)
     sizes = np.array([len(q.question) + len(q.answer) for q in questions])
-    order = _order(len(questions), total * per_update, options.seed, number)
+    new = np.flatnonzero([q.family in NEW[stage] for q in questions])
+    first = round(recipe.focus * total) * per_update if len(new) else 0
+    order = np.concatenate(
+        [
+            new[_order(len(new), first, options.seed, number)],
+            _order(len(questions), total * per_update - first, options.seed, number),
+        ]
+    )
     order = _alike(order, sizes, per_update, options.seed, number)
 
     def batch_of(share: range) -> Batch:
@@ -520,8 +531,9 @@ def _answers_seen(stage: str, questions: Sequence[Question], recipe: Recipe) -> 
 
 def _order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
     """`length` sample numbers: one shuffled epoch after another, each its own shuffle."""
-    epochs = [np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(-(-length // count))]
-    return np.concatenate(epochs)[:length]
+    epochs = -(-length // max(1, count))
+    orders = [np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(epochs)]
+    return np.concatenate([np.empty(0, np.intp), *orders])[:length]
 
 
 def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:

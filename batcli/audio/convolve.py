@@ -72,7 +72,7 @@ def gain(clip: np.ndarray, rms_dbfs: float = RMS_DBFS) -> np.float32:
     total = 0.0
     for start in range(0, len(clip), 1 << 14):
         part = clip[start : start + (1 << 14)].astype(np.float64)
-        total += float(part @ part)
+        total += float(np.square(part, out=part).sum())  # not `@`: BLAS wakes threads that others need
     rms = (total / max(1, len(clip))) ** 0.5
     return np.float32(1.0 if rms < SILENCE else 10.0 ** (rms_dbfs / 20.0) / rms)
 

@@ -156,6 +156,7 @@ class TrainOptions(Options, LanguageModel):
     )
     accumulate: int = option(1, "Steps whose gradients are added before an update.", min=1)
     gradient_checkpointing: bool = option(False, "Compute twice what then need not be kept: less memory, more time.")
+    source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
     encoder_steps: int = option(0, "Updates of the encoder stage; 0: the preset's.", min=0)
     encoder_scenes: int = option(0, "Scenes drawn for the source tokens; 0: the preset's.", min=0)
     epochs: str = option("", "Epochs of stages 1,2,3, such as 2,2,3 [default: the preset's].")

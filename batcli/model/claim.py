@@ -14,7 +14,18 @@ from batcli.core.options import TrainOptions
 from batcli.model.checkpoint import CONFIG, DONE
 
 LOG = "log.jsonl"
-FIXED = ("preset", "stages", "split", "seed", "init", "encoder_init", "precision", "quantize", "attention")
+FIXED = (
+    "preset",
+    "stages",
+    "split",
+    "seed",
+    "init",
+    "encoder_init",
+    "source_tokens",
+    "precision",
+    "quantize",
+    "attention",
+)
 """Options that decide the weights. The others name paths, or say what is saved, shown and measured, or
 are in the recipe; the data and the language model are known by their hashes, wherever they lie."""
 

@@ -49,9 +49,10 @@ def encode(
     return [start + prompt for prompt in prompts], ends
 
 
-def word_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of a piece of text, without any that mark its start or end."""
-    return _ids(tokenizer, [text])[0]
+def name_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
+    """The tokens of a name as they stand within a sentence, whatever the tokenizer does at its start."""
+    before, whole = _ids(tokenizer, ["sound of", f"sound of {name}"])
+    return whole[len(before) :]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

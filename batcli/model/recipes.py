@@ -13,6 +13,8 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 questions as the three stages would, which on the released files are 4.8 epochs (SLAM-LLM's script: 5).
 """
 CURRICULUM = ("1", "2", "3")
+NEW = {"1": "AB", "2": "CD", "3": "E", ALL: "ABCDE"}
+"""Stage → families that no stage before it has."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Recipe:
     encoder_steps: int = 780_000  # 100 epochs of AudioSet-2M at 256 scenes per step
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
-    source_scenes: int = 0  # scenes drawn for the source tokens, if the model has them
-    source_epochs: int = 0
+    source_scenes: int = 36_000  # scenes drawn for the source tokens, if the model has them
+    source_epochs: int = 5
     source_batch: int = 64
     two_sources: float = 0.5  # share of two-source scenes
     layer_decay: float = 1.0  # of the encoder's learning rate, from each block to the one below
@@ -32,6 +34,7 @@ class Recipe:
     roll_and_gain: bool = False  # turn each clip around in time and change its level by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
+    focus: float = 0.0  # share of a stage's updates, at its start, with nothing but the families that are new
     batch: int = 8
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
@@ -43,14 +46,12 @@ class Recipe:
 RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
-    # Rendering costs ten times what a step on ready cues costs, so scenes are used five times over.
     "tiny": Recipe(
         encoder_steps=60,
         encoder_batch=16,
         encoder_lr=2e-3,
-        source_scenes=36_000,
-        source_epochs=5,
         epochs=(0.5, 0.4, 1.5),
+        focus=0.4,
         batch=32,
         lr=2e-3,
         warmup=0.05,

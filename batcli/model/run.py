@@ -21,7 +21,7 @@ from batcli.model.log import Log
 from batcli.model.recipes import Recipe
 from batcli.model.state import Place
 
-ENCODE_BATCH = 16
+ENCODE_BATCH = 8  # scenes: with more of them, what lies between two operations falls out of the cache
 
 
 @dataclass

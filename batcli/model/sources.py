@@ -12,9 +12,19 @@ apart from patches needs far more data than a network that is shown inter-aural 
    perceptron reads direction and distance from the averages.
 
 The K tokens hold the event's embedding and probability, the direction, the distance and the hidden
-state that they were read from; to the language model each also carries the event's name, in its own
-words (`model/qformer.py`), so that the question's words find it. An encoder cannot know the question,
-but it can place whatever it hears, and the language model picks the token that the question names.
+state that they were read from. An encoder cannot know the question, but it can place whatever it
+hears; which of it a question is about, `model/qformer.py` sees from the names.
+
+What each choice bought (made clips of 28 classes, rooms up to 4 m, unseen rooms and clips, one seed;
+octant right with one source, with two):
+
+- 10,222 scenes used eight times: 66, 44 %. Hearing clips or rooms again that training knew changed
+  nothing (64 and 60 against 61 %, one source), whole scenes did (80 %): what lacked were scenes.
+- 36,000 scenes from draws of six sources in a room, each alone and in pairs (`CuedRooms`), three
+  times: 71, 49 %; five times, with distances drawn evenly: 80, 61 %, in the time of the first line.
+- Stretches of 60 % of a scene instead of whole scenes: as good per pass, two thirds of the time.
+- Blocks of 20 ms and 48 bands instead of 50 ms and 64, six passes: 65, 40 → 71, 42 %, at twice the
+  time; 40 ms and 48 bands is the compromise. Bands dropped at random: 64, 41 %.
 """
 
 from __future__ import annotations

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from batcli.audio.render import Settings, load_source
+from batcli.audio.render import Settings, load_source, render_files
 from batcli.core.dataset import open_dataset
-from batcli.model.data import Augmentation, DrawnScenes, clip_shares
+from batcli.model.data import GROUP, Augmentation, CuedRooms, DrawnScenes, clip_shares
+from batcli.model.features import spectrum
+from batcli.model.presets import PRESETS
+from batcli.model.sources import SourceTokens
 
 SETTINGS = Settings(1.0)
 
@@ -70,3 +73,36 @@ def test_rare_labels_come_as_often_as_frequent_ones():
     assert totals[-1] == 1.0
     draws = np.searchsorted(totals, np.random.default_rng(0).random(10_000), side="right")
     assert Counter(draws.tolist())[9] == pytest.approx(5000, abs=200)
+
+
+def test_a_draw_of_a_room_is_its_sources_alone_and_in_pairs(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    heard: list[list[tuple[Path, Path]]] = []
+
+    def listening(files, settings):
+        heard.append(files)
+        return render_files(files, settings)
+
+    monkeypatch.setattr("batcli.model.data.render_files", listening)
+    scenes = drawn(demo)
+    sources = SourceTokens(PRESETS["tiny"].sources, scenes.n_classes)
+    _, draw = CuedRooms(scenes, sources)[3]
+    assert len(heard) == GROUP
+    assert len(draw.events) == 2 * GROUP
+    assert draw.places[:GROUP].tolist() == [1] * GROUP
+    for number in range(GROUP, 2 * GROUP):
+        pair = [i for i in range(GROUP) if draw.asked[i, 0] in draw.asked[number, : int(draw.present[number].sum())]]
+        assert len(pair) == int(draw.places[number])
+        assert torch.equal(draw.events[number], draw.events[pair].amax(0))
+        together = render_files([heard[i][0] for i in pair], SETTINGS)
+        expected = sources.cues(spectrum(torch.from_numpy(together))[None])[0]
+        torch.testing.assert_close(draw.waveform[number], expected, atol=0.02, rtol=1e-3)
+
+
+def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
+    rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources, len(open_dataset(demo).labels)))
+    for number in range(6):
+        _, draw = rooms[number]
+        pairs = draw.places == 2
+        assert pairs.sum() >= GROUP - 1
+        assert (draw.events[pairs].sum(1) == 2).all()
+        assert (draw.direction[pairs, 0] != draw.direction[pairs, 1]).any(-1).all()

@@ -12,6 +12,7 @@ from batcli.model.prompt import (
     collate_prompts,
     decode,
     encode,
+    name_ids,
     padding_id,
     train_tokenizer,
 )
@@ -76,6 +77,13 @@ def test_the_answer_is_cut_from_the_joint_text():
 def test_without_answers_only_prompts():
     assert encode(TOKENIZER, [QUESTION])[0] == encode(TOKENIZER, [QUESTION], [ANSWER])[0]
     assert encode(TOKENIZER, []) == ([], [])
+
+
+def test_a_name_has_the_tokens_that_it_has_in_a_question():
+    (prompt,), _ = encode(TOKENIZER, [QUESTION])
+    name = name_ids(TOKENIZER, "the dog")
+    assert TOKENIZER.decode(name) == " the dog"
+    assert any(prompt[i : i + len(name)] == name for i in range(len(prompt)))
 
 
 def test_layout_of_a_batch():

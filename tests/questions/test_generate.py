@@ -22,7 +22,7 @@ from batcli.core.catalogue import Clip, Label, Reverb, read_clips, read_labels, 
 from batcli.core.errors import InputError
 from batcli.core.geometry import locate
 from batcli.core.schema import QUESTION_TYPES
-from batcli.questions.generate import PER_SCENE, counts_by_type, generate, question_types
+from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
 from batcli.questions.tally import Tally
 from batcli.questions.templates import WORDINGS
 
@@ -401,6 +401,23 @@ def test_another_seed_other_questions(material):
 
 
 # ---- which and how many --------------------------------------------------------------------------
+
+
+def test_more_questions_about_a_scene_are_asked_in_rounds(material):
+    few, many = (list(generate(*stage(material), 1_200, per_scene=n)) for n in (4, 12))
+    assert len({q.scene for q in many}) < 0.5 * len({q.scene for q in few})
+    by_scene = Counter(q.scene for q in many)
+    assert max(by_scene.values()) <= 12
+    assert max(n for scene, n in by_scene.items() if len(scene) == 1) == 6  # three of A, three of B
+    answers = Counter(q.answer for q in many if q.question_type in ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH"))
+    assert abs(answers["Yes"] - answers["No"]) <= 4
+
+
+def test_types_come_in_the_shares_that_are_asked_for(material):
+    shares = {**PUBLISHED, "DOA": 10.0}
+    counts = Counter(q.question_type for q in generate(*stage(material), 400, shares=shares))
+    assert counts == counts_by_type(400, QUESTION_TYPES, shares)
+    assert counts["DOA"] > 350
 
 
 def test_types_by_family_and_by_name():

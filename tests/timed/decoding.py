@@ -21,7 +21,7 @@ from batcli.decode import Listener, _answers
 from batcli.model.bat import BAT, Encoding, new_llm
 from batcli.model.features import spectrum
 from batcli.model.presets import PRESETS, ModelConfig
-from batcli.model.prompt import collate_prompts, encode, padding_id, train_tokenizer, word_ids
+from batcli.model.prompt import collate_prompts, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.prompt import decode as to_text
 from batcli.prepare.demo import demo
 
@@ -60,7 +60,7 @@ def make_model(config: ModelConfig, dataset: Dataset, seed: int = 0) -> tuple[BA
     config = replace(config, encoder=replace(config.encoder, n_classes=len(dataset.labels)))
     model = BAT(config, new_llm(config.llm, tokenizer))
     if model.sources is not None:
-        model.projector.name_events([word_ids(tokenizer, " " + label.name.lower()) for label in dataset.labels])
+        model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
     with torch.no_grad():
         for name, parameter in model.llm.named_parameters():
             if "norm" not in name:
