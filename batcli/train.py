@@ -46,7 +46,7 @@ from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
-from batcli.model.recipes import ALL, CURRICULUM, ENCODER, NEW, SOURCES, STAGES, Recipe
+from batcli.model.recipes import ALL, CURRICULUM, ENCODER, FIRST, SOURCES, STAGES, Recipe
 from batcli.model.run import ENCODE_BATCH, Run
 from batcli.model.sources import SourceTokens
 
@@ -494,7 +494,7 @@ def _question_stage(
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
     number = 1 + list(STAGES).index(stage)
     sizes = np.array([len(q.question) + len(q.answer) for q in questions])
-    new = np.flatnonzero([q.family in NEW[stage] for q in questions])
+    new = np.flatnonzero([q.question_type in FIRST.get(stage, ()) for q in questions])
     first = round(recipe.focus * total) * per_update if len(new) else 0
     order = np.concatenate(
         [
