@@ -222,7 +222,9 @@ class CuedRooms(TorchDataset):
         )
         with torch.inference_mode():
             stft = spectrum(torch.from_numpy(alone))
-            cues = self.sources.cues(torch.cat([stft, (stft + stft[partners]) / 2]))
+            scenes = [*stft, *((stft[i] + stft[partner]) / 2 for i, partner in enumerate(partners))]
+            # One by one: together they fall out of the cache, and stacked they must be laid out anew.
+            cues = torch.cat([self.sources.cues(scene[None]) for scene in scenes])
         members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]
         rows = [
             drawn.labelled(row, [whole(clips[i]) for i in member], [reverbs[i] for i in member])

@@ -53,31 +53,31 @@ def test_a_source_token_carries_its_events_name():
     torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_mention_of_what_is_heard_carries_its_place():
+def test_a_question_knows_the_places_of_what_it_has_named():
     torch.manual_seed(0)
     projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=3).eval()
     projector.name_events([[1, 2], [3], [2]])
     sources = torch.randn(2, 2, 1 + 7)
     sources[..., 0] = torch.tensor([[0, 1], [1, 2]])
-    ids = torch.tensor([[9, 1, 2, 9, 3, 9, 1], [9, 1, 2, 9, 3, 9, NO_TOKEN]])
+    ids = torch.tensor([[9, 1, 2, 9, 3, 9, 1], [9, 1, 9, 2, 3, 9, NO_TOKEN]])
     words = torch.randn(2, 7, 24)
     known = projector.mention(ids, words, sources)
-    carries = (known != words).any(-1)
-    # Half a name is no name, and event 2 is not heard in the first scene.
-    assert carries.tolist() == [
-        [False, True, True, False, True, False, False],
-        [False, False, True, False, True, False, False],
-    ]
-    unit = words / words.square().mean(-1, keepdim=True).sqrt()
-    place = known - unit
-    torch.testing.assert_close(place[0, 1], place[0, 2])  # every token of a name
-    assert not torch.allclose(place[0, 1], place[0, 4], atol=0.1)
-    moved = sources.clone()
-    moved[0, 1, 1:] += 1
-    assert (projector.mention(ids, words, moved) != known).any(-1).nonzero().tolist() == [[0, 4]]
-    moved = sources.clone()
-    moved[0, 0, 1:] += 1  # named first: the second mention knows of it
-    assert (projector.mention(ids, words, moved) != known).any(-1).nonzero().tolist() == [[0, 1], [0, 2], [0, 4]]
+    # Half a name is no name, and what is not heard has no place.
+    assert (known != words).any(-1).tolist() == [[False] + [True] * 6, [False] * 3 + [True] * 4]
+    place = known - words / words.square().mean(-1, keepdim=True).sqrt()
+    for same in ((1, 2), (2, 3), (4, 5), (5, 6)):
+        torch.testing.assert_close(place[0, same[0]], place[0, same[1]])
+    assert not torch.allclose(place[0, 3], place[0, 4], atol=0.1)
+
+    def changes(source: int) -> list[int]:
+        moved = sources.clone()
+        moved[0, source, 1:] += 1
+        return (projector.mention(ids, words, moved) != known)[0].any(-1).nonzero()[:, 0].tolist()
+
+    assert changes(1) == [4, 5, 6]
+    assert changes(0) == [1, 2, 3, 4, 5, 6]  # named first: the second mention knows of it
+    unheard = torch.tensor([[9, 9, 9]] * 2)
+    assert torch.equal(projector.mention(unheard, words[:, :3], sources), words[:, :3])
 
 
 def test_half_precision_tokens_are_read_in_the_projectors_own():
