@@ -69,7 +69,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from batcli.prepare.demo import demo as make
 
     data = tmp_path_factory.mktemp("demo") / "data"
-    make(DemoOptions(data=data, clips=4, rooms=12, sources=4, count=120, eval_count=60, seconds=1.0, jobs=1))
+    make(DemoOptions(data=data, clips=4, rooms=12, sources=4, count=240, eval_count=60, seconds=1.0, jobs=1))
     return data
 
 

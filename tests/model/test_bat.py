@@ -62,13 +62,20 @@ def test_the_loss_is_the_mean_over_all_answers_tokens_and_ends(bat, encoding):
     assert loss.item() == pytest.approx(total / sum(len(answer) + 1 for answer in ANSWERS), rel=1e-4)
 
 
+def until_end(ids: list[int]) -> list[int]:
+    """Beams write the end of an answer only where there is room for it beside a longer one."""
+    ids = ids[: ids.index(END)] if END in ids else ids
+    while ids and ids[-1] == PAD:
+        ids = ids[:-1]
+    return ids
+
+
 @pytest.mark.parametrize("beams", [1, 4])
 def test_an_answer_does_not_depend_on_its_batch(bat, encoding, beams):
     together = greedy(bat, encoding, PROMPTS, num_beams=beams)
     for n, prompt in enumerate(PROMPTS):
         (alone,) = greedy(bat, rows(encoding, n), [prompt], num_beams=beams)
-        assert together[n][: len(alone)] == alone
-        assert set(together[n][len(alone) :]) <= {PAD}
+        assert until_end(together[n]) == until_end(alone)
     assert len({tuple(answer) for answer in together}) > 1
 
 

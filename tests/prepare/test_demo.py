@@ -68,7 +68,7 @@ def test_every_class_has_as_many_clips(demo):
 
 def test_all_types_are_asked(demo):
     dataset = open_dataset(demo)
-    for split, count in (("train", 120), ("eval", 60)):
+    for split, count in (("train", 240), ("eval", 60)):
         asked = Counter(question.question_type for question in dataset.questions(split))
         assert asked == dataset.split(split).counts
         assert sum(asked.values()) == count
