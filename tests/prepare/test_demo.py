@@ -158,7 +158,7 @@ def test_what_is_something_else_is_refused_and_stays(demo, tmp_path):
 def test_a_dry_run_checks_and_makes_nothing(demo, tmp_path):
     said = Said()
     make(again(demo, tmp_path / "data", dry_run=True), said)
-    assert "28 classes, 140 clips of 1 s, 15 rooms with 4 BRIRs each, 180 questions" in said.lines
+    assert "28 classes, 140 clips of 1 s, 15 rooms with 4 BRIRs each, 300 questions" in said.lines
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="made with other options"):
         make(again(demo, demo, seed=1, dry_run=True))
