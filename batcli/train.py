@@ -46,7 +46,7 @@ from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
 from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
-from batcli.model.recipes import ALL, CURRICULUM, ENCODER, FIRST, SOURCES, STAGES, Recipe
+from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
 from batcli.model.run import ENCODE_BATCH, Run
 from batcli.model.sources import SourceTokens
 
@@ -494,14 +494,7 @@ def _question_stage(
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
     number = 1 + list(STAGES).index(stage)
     sizes = np.array([len(q.question) + len(q.answer) for q in questions])
-    new = np.flatnonzero([q.question_type in FIRST.get(stage, ()) for q in questions])
-    first = round(recipe.focus * total) * per_update if len(new) else 0
-    order = np.concatenate(
-        [
-            new[_order(len(new), first, options.seed, number)],
-            _order(len(questions), total * per_update - first, options.seed, number),
-        ]
-    )
+    order = _order(len(questions), total * per_update, options.seed, number)
     order = _alike(order, sizes, per_update, options.seed, number)
 
     def batch_of(share: range) -> Batch:

@@ -196,10 +196,9 @@ def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCa
     """A Llama with random weights and the vocabulary of `tokenizer`.
 
     Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
-    all attention is the same for a long while. Words do start at 0.02, so that they soon differ: a
-    norm follows, and the smaller they are, the more a step of the same size turns them.
+    all attention is the same for a long while.
     """
-    llm = LlamaForCausalLM(
+    return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=config.dim,
@@ -214,8 +213,6 @@ def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCa
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    nn.init.normal_(llm.model.embed_tokens.weight, std=0.02)
-    return llm
 
 
 def quiet() -> None:

@@ -13,13 +13,6 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 questions as the three stages would, which on the released files are 4.8 epochs (SLAM-LLM's script: 5).
 """
 CURRICULUM = ("1", "2", "3")
-FIRST = {
-    "2": ("MIXUP_SINGLE_CLASSIFICATION", "MIXUP_SINGLE_DOA"),
-    "3": ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH"),
-}
-"""Stage → the types that it may begin with: what is new in it, and of the relations those whose answer is
-Yes or No. Word and sides both turn that answer round, so neither alone says anything of it, and among
-other questions `tiny` had not begun to learn it after 2,800 updates; alone, it has after 500."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,6 @@ class Recipe:
     roll_and_gain: bool = False  # turn each clip around in time and change its level by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
-    focus: float = 0.0  # share of a stage's updates, at its start, with nothing but the types of `FIRST`
     batch: int = 8
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
@@ -52,11 +44,10 @@ RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
-        encoder_steps=40,
+        encoder_steps=60,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.5, 0.3, 1.5),
-        focus=0.4,
+        epochs=(0.5, 0.4, 1.5),
         batch=32,
         lr=2e-3,
         warmup=0.05,
