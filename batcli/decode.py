@@ -31,14 +31,13 @@ from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, stack
-from batcli.model.data import GivenScenes, Unheard, as_list, one_thread
+from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, one_thread
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 SCENES_KEPT = 2_048  # encodings in memory
-ENCODE_BATCH = 8  # more fall out of a processor's cache; the published encoder fills a GPU with as many
 
 
 @dataclass

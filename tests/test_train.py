@@ -21,7 +21,8 @@ from batcli.model import checkpoint
 from batcli.model.presets import PRESETS
 from batcli.model.recipes import RECIPES
 from batcli.model.spatial_ast import SpatialAST
-from batcli.train import _alike, _order, train
+from batcli.questions.templates import is_turned
+from batcli.train import _alike, _one_way, _order, train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -112,6 +113,17 @@ def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_
     bad = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
     assert all("is empty" in entry["error"]["message"] for entry in bad)
     train(train_options(data, tmp_path / "allowed", max_bad=len(bad)))
+
+
+def test_relations_are_asked_one_way_first(demo: Path):
+    questions = list(open_dataset(demo).questions("train"))
+    order = _one_way(questions, 1_000, seed=0)
+    turned = np.array([is_turned(question) for question in questions])
+    assert len(order) == 1_000
+    assert set(order) == set(np.flatnonzero(~turned))
+    assert turned.sum() > 10
+    np.testing.assert_array_equal(order, _one_way(questions, 1_000, seed=0))
+    assert list(order) != list(_one_way(questions, 1_000, seed=1))
 
 
 @pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1", "1,all", "all,3"])

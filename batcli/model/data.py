@@ -26,6 +26,7 @@ from batcli.model.features import spectrum
 from batcli.model.sources import SourceTokens
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
+ENCODE_BATCH = 8  # scenes: with more, what lies between two operations falls out of a processor's cache
 GROUP = 6  # sources that are rendered together in one room for the source tokens
 
 
@@ -45,9 +46,7 @@ class Heard(NamedTuple):
 class Augmentation:
     """What Spatial-AST's released training code does to clips before they come into a room."""
 
-    mixup: float = (
-        0.0  # share of the scenes in which two clips sound in one place, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
-    )
+    mixup: float = 0.0  # share of scenes with two clips in one place, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
     roll_and_gain: bool = False  # start each clip anywhere and go round; times 0.5 + Beta(10, 10)
     balanced: bool = False  # draw a clip with weight Σ 1000 / (count of label + 0.01)
 

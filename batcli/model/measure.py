@@ -15,10 +15,10 @@ from batcli.core.schema import Scene
 from batcli.model import checkpoint, hearing, quiz
 from batcli.model.bat import Encoding
 from batcli.model.claim import LOG
-from batcli.model.data import DrawnScenes, GivenScenes, Heard, Unheard, as_list
+from batcli.model.data import ENCODE_BATCH, DrawnScenes, GivenScenes, Heard, Unheard, as_list
 from batcli.model.log import VALIDATION, read_log, summary
 from batcli.model.recipes import ENCODER, SOURCES, STAGES
-from batcli.model.run import ENCODE_BATCH, Run
+from batcli.model.run import Run
 from batcli.questions.answers import Vocabulary
 
 BEST = "best"

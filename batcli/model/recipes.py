@@ -32,6 +32,7 @@ class Recipe:
     roll_and_gain: bool = False  # turn each clip around in time and change its level by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
+    one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
     batch: int = 8
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
@@ -48,6 +49,7 @@ RECIPES = {
         encoder_batch=16,
         encoder_lr=2e-3,
         epochs=(0.5, 0.4, 1.5),
+        one_way=0.4,
         batch=32,
         lr=2e-3,
         warmup=0.05,

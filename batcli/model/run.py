@@ -21,8 +21,6 @@ from batcli.model.log import Log
 from batcli.model.recipes import Recipe
 from batcli.model.state import Place
 
-ENCODE_BATCH = 8  # scenes: with more of them, what lies between two operations falls out of the cache
-
 
 @dataclass
 class Run:

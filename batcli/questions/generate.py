@@ -159,9 +159,8 @@ def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally
         kinds = [kind for kind in groups[0 if one else 1] if kind in left]
         scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
         sources, before = tuple(placed.source for placed in scene), number
-        rounds = -(-per_scene // PER_SCENE)
-        most = min(per_scene, PER_SCENE)
-        for kind, asked in (a for _ in range(rounds) for a in _ask(scene, kinds, left, counts, balance, most)):
+        rounds = (min(PER_SCENE, per_scene - done) for done in range(0, per_scene, PER_SCENE))
+        for kind, asked in (a for most in rounds for a in _ask(scene, kinds, left, counts, balance, most)):
             yield Question.of(sources, number, kind, asked.question, asked.answer)
             tally.add(kind, asked.wording, asked.aspects)
             number += 1

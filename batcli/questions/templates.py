@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batcli.core.schema import Question
+
 CLASSIFICATION = (
     "Which sound events can you hear in this recording?",
     "What is making the sound in this clip?",
@@ -300,3 +302,15 @@ def place(words: Sequence[str]) -> str:
 def meters(distance: float) -> str:
     """1.0 → "1 meter", 3.5 → "3.5 meters"."""
     return f"{distance:g} meter{'' if distance == 1 else 's'}"
+
+
+LESS = [
+    *(PLACES[word] for word in ("left", "behind", "below")),
+    *(EXTREMES[word] for word in ("left", "behind", "below", "near")),
+]
+TURNED = ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH", "MIXUP_NONBINARY_SOURCE")
+
+
+def is_turned(question: Question) -> bool:
+    """Whether a relation is asked for by its less: by left, behind, below or near, and not by their opposites."""
+    return question.question_type in TURNED and any(phrase in question.question for phrase in LESS)

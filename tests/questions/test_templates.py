@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from batcli.core.schema import QUESTION_TYPES
+from batcli.core.schema import QUESTION_TYPES, Question
 from batcli.questions import templates
 
 NAMES = ("accelerating, revving, vroom", "whack, thwack", "speech", "bark, growl (dog)")
@@ -93,3 +93,21 @@ def test_phrases_differ():
 def test_place_and_meters():
     assert templates.place(("right", "front", "above")) == "to your right, in front of you and above you"
     assert [templates.meters(d) for d in (0.5, 1.0, 10.0)] == ["0.5 meters", "1 meter", "10 meters"]
+
+
+@pytest.mark.parametrize("kind", templates.TURNED)
+def test_of_two_opposites_one_is_turned(kind: str):
+    for wording in templates.WORDINGS[kind]:
+        for phrase in (
+            phrases(wording) if wording not in templates.DISTANCE_BOTH else list(templates.BESIDE.values())[-2:]
+        ):
+            text = wording.format(x="bark", y="speech", relation=phrase)
+            turned = templates.is_turned(Question("a", "b", "c", "d", 0, kind, text, "Yes"))
+            assert turned == any(word in phrase for word in ("left", "behind", "back", "below", "down", "near")), text
+
+
+def test_a_question_without_a_relation_is_not_turned():
+    text = templates.SINGLE_CLASSIFICATION[1].format(
+        place=templates.place(("left", "behind", "below")), distance="1 meter"
+    )
+    assert not templates.is_turned(Question("a", "b", "c", "d", 0, "MIXUP_SINGLE_CLASSIFICATION", text, "bark"))
