@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from batcli.model.bat import BAT, load_llm, new_llm
-from batcli.model.presets import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig
+from batcli.model.presets import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig, SourcesConfig
 from batcli.model.prompt import train_tokenizer
 
 ENCODER = EncoderConfig(seconds=0.3, n_classes=5, dim=16, depth=2, heads=2)
@@ -55,13 +55,16 @@ def save_llama(folder, **changes):
     llm.save_pretrained(folder)
 
 
-@pytest.fixture(params=["from nothing", "with LoRA"])
+@pytest.fixture(params=["from nothing", "with source tokens", "with LoRA"])
 def bat(request, tokenizer, llm_folder):
     """A BAT in evaluation mode, with weights large enough that its answers depend on what it hears."""
     torch.manual_seed(0)
-    if request.param == "from nothing":
-        config = ModelConfig(ENCODER, QFORMER, None, LlmConfig(24, 32, 2, 4))
+    if request.param != "with LoRA":
+        sources = SourcesConfig(tokens=2, bands=16, hidden=8, event_dim=4) if "source" in request.param else None
+        config = ModelConfig(ENCODER, QFORMER, None, LlmConfig(24, 32, 2, 4), sources)
         model = BAT(config, new_llm(config.llm, tokenizer))
+        if sources:
+            model.projector.name_events([[30], [41, 42], [50], [60, 61, 62], [31]])
     else:
         model = BAT(ModelConfig(ENCODER, QFORMER, LoraConfig(r=4)), load_llm(llm_folder))
     with torch.no_grad():

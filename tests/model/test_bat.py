@@ -62,6 +62,15 @@ def test_the_loss_is_the_mean_over_all_answers_tokens_and_ends(bat, encoding):
     assert loss.item() == pytest.approx(total / sum(len(answer) + 1 for answer in ANSWERS), rel=1e-4)
 
 
+def test_what_is_written_is_what_was_learned_to_be_likeliest(bat, encoding):
+    written = greedy(bat, encoding, PROMPTS)
+    answers = [ids[: ids.index(END)] if END in ids else ids[:-1] for ids in written]
+    tokens = collate(PROMPTS, answers, PAD, END)
+    found = bat(encoding, tokens).logits.argmax(-1)
+    for row, answer in enumerate(answers):
+        assert found[row, : len(answer)].tolist() == answer
+
+
 def until_end(ids: list[int]) -> list[int]:
     """Beams write the end of an answer only where there is room for it beside a longer one."""
     ids = ids[: ids.index(END)] if END in ids else ids
@@ -106,7 +115,7 @@ def test_beams_read_the_question_once(bat, encoding):
     remove = layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
     greedy(bat, rows(encoding, 0, 1), PROMPTS[:2], num_beams=4, max_new_tokens=3)
     remove.remove()
-    length = bat.config.qformer.queries + max(map(len, PROMPTS[:2]))
+    length = bat.audio_embeddings(encoding).shape[1] + max(map(len, PROMPTS[:2]))
     assert seen[:2] == [(2, length - 1), (8, 1)]
     assert set(seen[1:]) == {(8, 1)}
 

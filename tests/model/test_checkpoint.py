@@ -131,7 +131,7 @@ def test_damaged_weights_are_refused(saved, name, damage):
     run, _ = saved
     path = run / name
     state = load_file(path)
-    first = next(key for key in state if state[key].ndim == 2)
+    first = next(key for key in state if state[key].ndim == 2 and state[key].is_floating_point())
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "text":

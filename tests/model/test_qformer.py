@@ -62,8 +62,8 @@ def test_a_question_knows_the_places_of_what_it_has_named():
     ids = torch.tensor([[9, 1, 2, 9, 3, 9, 1], [9, 1, 9, 2, 3, 9, NO_TOKEN]])
     words = torch.randn(2, 7, 24)
     known = projector.mention(ids, words, sources)
-    # Half a name is no name, and what is not heard has no place.
-    assert (known != words).any(-1).tolist() == [[False] + [True] * 6, [False] * 3 + [True] * 4]
+    # Half a name is no name, what is not heard has no place, and what is no question is left alone.
+    assert (known != words).any(-1).tolist() == [[False] + [True] * 6, [False] * 3 + [True] * 3 + [False]]
     place = known - words / words.square().mean(-1, keepdim=True).sqrt()
     for same in ((1, 2), (2, 3), (4, 5), (5, 6)):
         torch.testing.assert_close(place[0, same[0]], place[0, same[1]])
