@@ -221,7 +221,9 @@ class CuedRooms(TorchDataset):
         )
         with torch.inference_mode():
             stft = spectrum(torch.from_numpy(alone))
-            scenes = [*stft, *((stft[i] + stft[partner]) / 2 for i, partner in enumerate(partners))]
+            parts = torch.view_as_real(stft)  # torch halves complex numbers at a tenth of the speed
+            pairs = (torch.view_as_complex(parts[i].lerp(parts[partner], 0.5)) for i, partner in enumerate(partners))
+            scenes = [*stft, *pairs]
             # One by one: together they fall out of the cache, and stacked they must be laid out anew.
             cues = torch.cat([self.sources.cues(scene[None]) for scene in scenes])
         members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]

@@ -102,6 +102,8 @@ class AnswerObjective(nn.Module):
     def train(self, mode: bool = True) -> AnswerObjective:
         super().train(mode)
         self.model.encoder.eval()
+        if self.model.sources is not None:
+            self.model.sources.eval()
         return self
 
     @property

@@ -57,7 +57,14 @@ def name_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     # A question that spells out "</s>" is text, not the end of the text.
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    if not getattr(tokenizer, "is_fast", False):
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    # The same by way of the Rust tokenizer: what transformers puts around it takes two thirds of the time.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:

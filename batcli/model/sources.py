@@ -56,12 +56,15 @@ class SourceTokens(nn.Module):
     """STFT (B, 2, bins, T) → source tokens (B, K, `dim`)."""
 
     mel: Tensor
+    mel_pairs: Tensor
 
     def __init__(self, config: SourcesConfig, n_events: int) -> None:
         super().__init__()
         self.config = config
         c = config
-        self.register_buffer("mel", torch.from_numpy(mel_filterbank(c.bands)), persistent=False)  # (F, bands)
+        mel = torch.from_numpy(mel_filterbank(c.bands)) / c.block  # (F, bands): from sums over blocks to means
+        self.register_buffer("mel", mel, persistent=False)
+        self.register_buffer("mel_pairs", mel.repeat_interleave(2, 0), persistent=False)
         # Levels span 100 dB, so everything is standardised before it is weighed: without it the same
         # 13,000 scenes named 77 % instead of 98 % of single events.
         self.standardise = nn.BatchNorm1d(3 * c.bands, affine=False)
@@ -93,13 +96,14 @@ class SourceTokens(nn.Module):
 
     def cues(self, stft: Tensor) -> Tensor:
         """STFT (B, 2, bins, T) → (B, CUES, blocks, bands)."""
-        # Time before frequency in memory: the sums below then run along whole rows.
+        # Time before frequency in memory, as `torch.stft` lays it out, and real and imaginary parts side by
+        # side: sums over whole rows, for which each band's weights stand there twice.
         left, right = torch.view_as_real(stft.mT.contiguous()).unbind(1)  # (B, T, F, 2) each
-        (left_re, left_im), (right_re, right_im) = left.unbind(-1), right.unbind(-1)
-        p_left = self._pool(left_re * left_re + left_im * left_im).clamp_min(FLOOR)
-        p_right = self._pool(right_re * right_re + right_im * right_im).clamp_min(FLOOR)
-        cosine = self._pool(left_re * right_re + left_im * right_im)
-        sine = self._pool(left_im * right_re - left_re * right_im)
+        p_left, p_right, cosine = (
+            self._pool((a * b).flatten(2), self.mel_pairs) for a, b in ((left, left), (right, right), (left, right))
+        )
+        sine = self._pool(left[..., 1] * right[..., 0] - left[..., 0] * right[..., 1], self.mel)
+        p_left, p_right = p_left.clamp_min(FLOOR), p_right.clamp_min(FLOOR)
         coherence = torch.stack([cosine, sine], 1) / (p_left * p_right).sqrt().unsqueeze(1)
         level_left, level_right = p_left.log(), p_right.log()
         level = torch.logaddexp(level_left, level_right)
@@ -108,10 +112,10 @@ class SourceTokens(nn.Module):
             [level_left / 4, level_right / 4, level_left - level_right, *coherence.unbind(1), onset / 2], 1
         )
 
-    def _pool(self, power: Tensor) -> Tensor:
+    def _pool(self, products: Tensor, mel: Tensor) -> Tensor:
         """(B, T, F) → means over blocks and bands, (B, blocks, bands)."""
-        usable = power.shape[1] // self.config.block * self.config.block
-        return power[:, :usable].unflatten(1, (-1, self.config.block)).mean(2) @ self.mel
+        usable = products.shape[1] // self.config.block * self.config.block
+        return products[:, :usable].unflatten(1, (-1, self.config.block)).sum(2) @ mel
 
     def hear(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Cues → (states (B, blocks, hidden), event logits (B, n_events))."""
