@@ -504,7 +504,16 @@ def _unparsed(answers: Iterator[Answered], file: Predictions, measured: Sequence
         if row in missing:
             said = int(file.said[row])
             text = None if said == NOT_SAID else file.texts[said]
-            yield {**answer.record, "prediction": text, "not_read": missing[row]}
+            yield {**_finite(answer.record), "prediction": text, "not_read": missing[row]}
+
+
+def _finite(value: Any) -> Any:
+    """JSON as others write it, null for NaN and infinity, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ---- the page ------------------------------------------------------------------------------------

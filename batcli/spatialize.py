@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from batcli.core.files import (
     require_writable,
     require_writable_file,
     sha256,
+    stays_below,
     write_json,
 )
 from batcli.core.jsonl import read_records, write_records
@@ -167,8 +169,14 @@ def _earlier(output: Path, facts: dict[str, Any]) -> dict[int, dict[str, Any]]:
     manifest = read_json(output / MANIFEST)
     if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in facts.items()):
         raise InputError("holds other scenes, or of other settings", output, "choose another folder")
-    records = enumerate(record for _, record in read_records(output / SCENES))
-    return {position: record for position, record in records if record["file"] and not _lost(record, output)}
+    found = {}
+    for position, (where, record) in enumerate(read_records(output / SCENES)):
+        file = record.get("file", 0)
+        if file is not None and not (isinstance(file, str) and stays_below(file)):
+            raise InputError("no record of a scene", where, "choose another folder")
+        if file and not _lost(record, output):
+            found[position] = record
+    return found
 
 
 def _todo(works: Sequence[Work], parts: Parts, earlier: dict[int, dict[str, Any]], output: Path) -> list[Work]:
@@ -185,7 +193,7 @@ def _todo(works: Sequence[Work], parts: Parts, earlier: dict[int, dict[str, Any]
 
 
 def _lost(record: dict[str, Any], output: Path) -> bool:
-    return record["file"] is not None and not (output / record["file"]).exists()
+    return record["file"] is not None and not os.path.exists(output / record["file"])  # no error for a name too long
 
 
 def _render_one(work: Work, output: Path, settings: Settings, encoding: str) -> dict[str, Any]:

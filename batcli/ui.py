@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from batcli.core.errors import printable
+
 T = TypeVar("T")
 
 
@@ -80,6 +82,7 @@ class Terminal:
             self._say(message)
 
     def _say(self, message: str) -> None:
+        message = "\n".join(map(printable, message.split("\n")))
         if self._progress is not None:
             self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
         else:

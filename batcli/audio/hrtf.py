@@ -37,6 +37,7 @@ WIDEST_GAP = 30.0  # degrees from any direction above −45° to the nearest mea
 TAPS = 96  # of a minimum-phase response
 BANK_TAPS = 128  # of a response with its delays: ±16 samples around 96 taps
 BANK_LEAD = 16  # sample of a bank response at which sound reaches the head's centre
+MAX_NUMBERS = 1 << 26  # in a SOFA file: 11,950 directions of 2,048 samples are 49 million
 PHASES = 4  # bank responses per direction, each a quarter of a sample later
 
 
@@ -201,10 +202,15 @@ def sofa(path: Path) -> Hrtf:
     if path.suffix.lower() != ".sofa":  # sofar reads no others
         raise InputError("not a SOFA file: its name does not end in .sofa", path)
     try:
+        import netCDF4  # which sofar reads with
         import sofar
     except ModuleNotFoundError:
         raise InputError("reading SOFA needs the extra 'sofa'", path, "pip install 'batcli[sofa]'") from None
     try:
+        with netCDF4.Dataset(path) as file:  # compressed, so its size on disk says little
+            numbers = sum(int(variable.size) for variable in file.variables.values())
+        if numbers > MAX_NUMBERS:
+            raise ValueError(f"{numbers:,} numbers, more than {MAX_NUMBERS:,}")
         content = sofar.read_sofa(str(path), verify=False, verbose=False)
         convention = content.GLOBAL_SOFAConventions
     except Exception as error:  # whatever netCDF, HDF5 or sofar raise for a file that is not SOFA
@@ -220,11 +226,15 @@ def sofa(path: Path) -> Hrtf:
         ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"damaged: {error}", path) from None
-    if irs.ndim != 3 or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
+    if not all(part.ndim == 2 and part.shape[1] == 3 and np.isfinite(part).all() for part in (places, view, ears)):
+        raise InputError("positions that are not three finite numbers each", path)
+    if irs.ndim != 3 or 0 in irs.shape or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
         raise InputError(f"impulse responses of shape {irs.shape} for {len(places)} directions", path, "two ears each")
     distances = np.linalg.norm(places, axis=-1)
-    if not (np.isfinite(irs).all() and np.abs(irs).max(-1).min() > 0 and distances.min() > 0):
-        raise InputError("a response that is silent or not finite, or a source in the head", path)
+    if not (np.isfinite(irs).all() and np.isfinite(given).all() and np.abs(irs).max(-1).min() > 0):
+        raise InputError("a response that is silent or not finite", path)
+    if not 0 < distances.min() <= distances.max() < 1e4:
+        raise InputError(f"sources at {distances.min():.3g} to {distances.max():.3g} m", path)
     if not 16_000 <= rate <= 384_000:
         raise InputError(f"sampling rate {rate:g} Hz", path, "from 16 to 384 kHz")
     if np.abs(view[:, 1:]).max() > 0.01 * view[:, 0].min():

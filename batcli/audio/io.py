@@ -18,10 +18,13 @@ from batcli.core.files import replacing, require_file, writing
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
+MAX_BRIR_BYTES = 1 << 25  # 20 s of two channels of 128 bits are 20.5 MB
 MAX_BRIR_PEAK = 1e6  # integers made floats, of 16 bits, have 3e4
-MAX_RATE = 384_000
-BLOCK = 1 << 19  # frames read at a time, so that many channels or a lying header take no more memory
+MIN_RATE, MAX_RATE = 1_000, 384_000
+MAX_FRAMES = 1 << 27  # 512 MB of one channel: ten minutes at 192 kHz are 115 million
+BLOCK = 1 << 19  # samples read at a time, so that many channels or a lying header take no more memory
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a WAV that was written to a pipe says of its own length
+UNKNOWN_FRAMES = 1 << 62  # what libsndfile says of a FLAC that was written to a pipe is more
 HEADER = 100  # bytes of a WAV that more than hold all before its samples
 
 ENCODINGS = {"float": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
@@ -38,17 +41,21 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(path) as file:
             if file.channels < channels:
                 raise InputError(f"{file.channels} channel, needed {channels}", path, "give a binaural recording")
-            if file.samplerate > MAX_RATE:
-                raise InputError(f"a sample rate of {file.samplerate:,} Hz", path)
-            limit = int(MAX_CLIP_SECONDS * file.samplerate)
+            if not MIN_RATE <= file.samplerate <= MAX_RATE:
+                raise InputError(f"a sample rate of {file.samplerate:,} Hz", path, f"from {MIN_RATE:,} to {MAX_RATE:,}")
+            longest = min(int(MAX_CLIP_SECONDS * file.samplerate), MAX_FRAMES)
+            too_long = InputError(f"longer than {longest / file.samplerate:,.0f} s", path, "cut it")
+            if longest < file.frames < UNKNOWN_FRAMES:
+                raise too_long
             # int16 read as such and scaled afterwards takes a fifth of the time of libsndfile's conversion.
             integer = file.subtype == "PCM_16"
-            blocks = []
-            while len(block := file.read(BLOCK, dtype="int16" if integer else "float32", always_2d=True)):
+            blocks, frames, each = [], 0, max(1, BLOCK // file.channels)
+            while len(block := file.read(each, dtype="int16" if integer else "float32", always_2d=True)):
+                frames += len(block)
+                if frames > longest:
+                    raise too_long
                 block = block[:, :channels].T
-                blocks.append(np.multiply(block, 2.0**-15, dtype=np.float32) if integer else block)
-                if BLOCK * len(blocks) > limit + BLOCK:
-                    raise InputError(f"longer than {MAX_CLIP_SECONDS:.0f} s", path, "cut it")
+                blocks.append(np.multiply(block, 2.0**-15, dtype=np.float32) if integer else block.copy())
             rate = file.samplerate
     except soundfile.LibsndfileError as error:
         raise InputError(f"not audio: {error.error_string}", path) from None
@@ -106,14 +113,16 @@ def read_brir(path: Path) -> np.ndarray:
 
     Raises InputError for what is missing, no array, of another shape, not finite or silent.
     """
-    require_file(path)
     hint = "a BRIR is a .npy of shape (2, T)"
+    if require_file(path).stat().st_size > MAX_BRIR_BYTES:  # NumPy reads a header as long as it says to be
+        raise InputError(f"larger than {MAX_BRIR_BYTES:,} bytes", path, hint)
     with open(path, "rb") as file:
         if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:  # `np.load` would take text for a pickle, and say so
             raise InputError("not a NumPy array", path, hint)
     try:
         # Mapped: the shape in the header is checked against the file's size before memory is taken.
-        brir = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape that no file could have, which is an error all the same
+            brir = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError, OverflowError, TokenError) as error:
         raise InputError(f"a damaged NumPy array: {error}", path, hint) from None
     if brir.ndim != 2 or brir.shape[0] != 2:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
-from batcli.core.files import read_json, require_file
+from batcli.core.files import MAX_LIST, read_json, require_file
 from batcli.core.geometry import Position, Vector, locate, parse_vector
 
 LABEL_COLUMNS = ["index", "mid", "display_name"]
+MAX_LABEL_BYTES = 1 << 24  # AudioSet's 527 classes take 15 kB
+NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source: beyond it no room, and no number that can be trusted
 
 
 class Label(NamedTuple):
@@ -40,7 +42,9 @@ class Reverb(NamedTuple):
 def read_labels(path: Path) -> list[Label]:
     """`index,mid,display_name`; rows must be in the order of their index, from 0."""
     labels: list[Label] = []
-    with open(require_file(path), encoding="utf-8", newline="") as file:
+    if require_file(path).stat().st_size > MAX_LABEL_BYTES:
+        raise InputError(f"larger than {MAX_LABEL_BYTES:,} bytes", path, "are these labels?")
+    with open(path, encoding="utf-8", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
             header = next(rows, [])
@@ -68,7 +72,7 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def _data(path: Path) -> list[Any]:
-    content = read_json(path)
+    content = read_json(path, MAX_LIST)
     data = content.get("data") if isinstance(content, dict) else content
     if not isinstance(data, list):
         raise InputError('neither a list nor {"data": [...]}', path)
@@ -84,7 +88,7 @@ def read_clips(path: Path) -> list[Clip]:
             raise InputError("not a clip with an 'id'", where)
         mids = entry.get("label")
         if not isinstance(mids, list) or not mids or not all(isinstance(mid, str) for mid in mids):
-            raise InputError(f"clip {entry['id']!r} has no labels", where, "'label' is a list of mids")
+            raise InputError(f"clip {entry['id']!r:.80} has no labels", where, "'label' is a list of mids")
         folder = entry.get("folder") or ""
         clips.append(Clip(f"{folder}/{entry['id']}" if folder else entry["id"], tuple(mids)))
     if not clips:
@@ -103,12 +107,14 @@ def read_reverbs(path: Path) -> dict[str, Reverb]:
             sensor = parse_vector(entry.get("sensor_position", ""))
             source = parse_vector(entry.get("source_position", ""))
         except ValueError as error:
-            raise InputError(f"{entry['fname']}: {error}", where) from None
-        if sensor == source:
-            raise InputError(f"{entry['fname']}: the source stands in the listener", where)
+            raise InputError(f"{entry['fname']:.80}: {error}", where) from None
+        position = locate(sensor, source)
+        if not NEAREST <= position.distance <= FARTHEST:
+            what = "the source stands in the listener" if position.distance < NEAREST else "the source is too far away"
+            raise InputError(f"{entry['fname']:.80}: {what}, at {position.distance:.3g} m", where)
         x, y, z = (b - a for a, b in zip(sensor, source, strict=True))
         extra = {k: v for k, v in entry.items() if k not in ("fname", "sensor_position", "source_position")}
-        reverbs[entry["fname"]] = Reverb(entry["fname"], locate(sensor, source), (x, y, z), extra)
+        reverbs[entry["fname"]] = Reverb(entry["fname"], position, (x, y, z), extra)
     if not reverbs:
         raise InputError("no BRIRs", path)
     return reverbs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from typing import Any
 
 from batcli.core.catalogue import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.core.errors import InputError
-from batcli.core.files import inside, read_json, require_directory, sha256, write_json
+from batcli.core.files import inside, read_json, require_directory, sha256, stays_below, write_json
 from batcli.core.jsonl import read_questions, write_records
 from batcli.core.manifest import versions
 from batcli.core.schema import QUESTION_TYPES, Question, Source
@@ -21,6 +21,7 @@ from batcli.core.schema import QUESTION_TYPES, Question, Source
 FILE = "dataset.json"
 SCHEMA = 1
 AUDIO_SUFFIXES = (".wav", ".flac")
+MAX_SECONDS = 600  # of a scene: what `--seconds` allows, too
 
 
 @dataclass
@@ -177,7 +178,7 @@ def audio_path(root: Path, audio_id: str) -> Path:
     """The clip's file: the id with the first known extension that exists (`.wav` if none does)."""
     # Not `with_suffix`: an AudioSet id may hold a dot, which is no extension.
     paths = [inside(root, audio_id + suffix) for suffix in AUDIO_SUFFIXES]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 def open_dataset(root: Path) -> Dataset:
@@ -190,19 +191,36 @@ def open_dataset(root: Path) -> Dataset:
     try:
         if content["schema"] != SCHEMA:
             raise InputError(f"schema {content['schema']!r:.20}, this version reads {SCHEMA}", file)
-        splits = {str(name): Split(**split) for name, split in content["splits"].items()}
+        splits = {name: _split(**entry) for name, entry in content["splits"].items()}
         dataset = Dataset(
             root,
-            str(content["audio_root"]),
-            str(content["reverb_root"]),
-            str(content["labels"]),
+            _path(content["audio_root"]),
+            _path(content["reverb_root"]),
+            _path(content["labels"]),
             float(content.get("seconds", 10.0)),
             int(content["seed"]),
             dict(content.get("recipe", {})),
             splits,
         )
-        if not 0 < dataset.seconds < math.inf:
-            raise ValueError(f"seconds is {dataset.seconds}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not 0 < dataset.seconds <= MAX_SECONDS:
+            raise ValueError(f"seconds is {dataset.seconds}, not up to {MAX_SECONDS}")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", file, "run `bat prepare` again") from None
     return dataset
+
+
+def _split(file: Any, sha256: Any, counts: Any, clips: Any = None, reverbs: Any = None) -> Split:
+    """An entry of `splits`. Raises TypeError for values of other types."""
+    if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
+        raise TypeError(f"counts are {counts!r:.60}")
+    if not isinstance(sha256, str):
+        raise TypeError(f"sha256 is {sha256!r:.60}")
+    metadata = (None if path is None else _path(path) for path in (clips, reverbs))
+    return Split(_path(file), sha256, counts, *metadata)
+
+
+def _path(value: Any) -> str:
+    """Absolute, as a user names places outside DATA, or below it. Raises TypeError for what is neither."""
+    if not isinstance(value, str) or not (os.path.isabs(value) or stays_below(value)):
+        raise TypeError(f"{value!r:.60} is no path")
+    return value

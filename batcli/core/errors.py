@@ -6,6 +6,11 @@ from enum import IntEnum
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey: names in files may hold escape sequences."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class ExitCode(IntEnum):
     DONE = 0
     UNEXPECTED = 1
@@ -35,7 +40,9 @@ class InputError(BatError):
         self.what = " ".join(str(what).split())  # one line, whatever a library put into its message
         self.where = where
         self.hint = hint
-        super().__init__((f"{where}: " if where is not None else "") + self.what + (f"; {hint}" if hint else ""))
+        super().__init__(
+            printable((f"{where}: " if where is not None else "") + self.what + (f"; {hint}" if hint else ""))
+        )
 
     def __reduce__(self):
         # Errors travel from worker processes to the main one by pickling.

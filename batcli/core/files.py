@@ -15,6 +15,9 @@ from typing import IO, Any
 from batcli.core.errors import InputError
 
 STDIO = Path("-")
+MAX_DEPTH = 100  # of lists and objects in one another in a JSON file
+MAX_JSON = 1 << 26  # bytes of what commands write about their work
+MAX_LIST = 1 << 29  # bytes of a list of clips or BRIRs: AudioSet's two million clips take 220 MB
 TEMPORARY = ".tmp-"
 """Files whose name starts so are unfinished; they can be deleted when no command runs."""
 
@@ -65,17 +68,44 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, max_bytes: int = 1 << 30) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_JSON) -> Any:
     """Raises InputError for what is missing, too large or not JSON."""
     require_file(path)
     if path.stat().st_size > max_bytes:
         raise InputError(f"larger than {max_bytes:,} bytes", path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}", f"{path}:{error.lineno}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", path) from None
+    require_plain(text, value, path)
+    return value
+
+
+def require_plain(text: str, value: Any, where: str | Path) -> None:
+    """Raises InputError for a `value`, read from the JSON `text`, that is JSON but could not be written again.
+
+    Half of a surrogate pair is no text; and what is nested hundreds deep is no data of ours, but deep
+    enough to exhaust the stack of whoever shows it.
+    """
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            hint = r"\ud800 to \udfff stand in pairs only"
+            raise InputError("holds bytes that are no text", where, hint) from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise InputError(f"nested more than {MAX_DEPTH} deep", where)
+
+
+def _is_deep(value: Any) -> bool:
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list))]
+        level, depth = [part for parts in inner for part in parts if isinstance(part, (dict, list))], depth + 1
+    return depth > MAX_DEPTH
 
 
 def require_file(path: Path, hint: str | None = None) -> Path:
@@ -94,8 +124,8 @@ def require_file(path: Path, hint: str | None = None) -> Path:
 
 
 def require_directory(path: Path, hint: str | None = None) -> Path:
-    if not path.is_dir():
-        raise InputError("is a file, not a directory" if path.is_file() else "no such directory", path, hint)
+    if not os.path.isdir(path):  # unlike `is_dir`, no error for a name that no file can have
+        raise InputError("is a file, not a directory" if os.path.isfile(path) else "no such directory", path, hint)
     return path
 
 
@@ -136,7 +166,7 @@ def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
     path = root / relative
     try:
         escaped = not path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, half a surrogate pair
         raise InputError(f"not a path: {relative!r:.120} ({error})", where or root, hint) from None
     if escaped:
         raise InputError(f"leads out of {root} through a link: {relative!r:.120}", where, hint)

@@ -35,9 +35,9 @@ def parse_vector(text: str) -> Vector:
     try:
         x, y, z = (float(part) for part in parts)
     except ValueError:
-        raise ValueError(f'not a position "x,y,z" in metres: {text!r}') from None
+        raise ValueError(f'not a position "x,y,z" in metres: {text!r:.60}') from None
     if not all(math.isfinite(value) for value in (x, y, z)):
-        raise ValueError(f"not a finite position: {text!r}")
+        raise ValueError(f"not a finite position: {text!r:.60}")
     return x, y, z
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, require_file, writing
+from batcli.core.files import STDIO, require_file, require_plain, writing
 from batcli.core.schema import Question, parse_question
 
 NEWLINE = b"\n"
@@ -29,11 +29,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}", where) from None
     if not isinstance(record, dict):
         raise InputError(f"not a JSON object: {line.strip():.60}", where)
-    if "\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text: it could not be written again
-        try:
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise InputError("holds bytes that are no text", where, r"\ud800 to \udfff stand in pairs only") from None
+    require_plain(line, record, where)
     return record
 
 

@@ -54,9 +54,9 @@ class Parts:
         found = {}
         for path in sorted(self.final.parent.glob(f"{escape(self.pattern)}*.jsonl")):
             for line in path.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n"):
-                    entry = json.loads(line)
-                    found[entry["position"]] = entry["record"]
+                # A kill cuts the last line; a machine that loses power may leave any bytes. They are done again.
+                if line.endswith(b"\n") and (entry := _entry(line)):
+                    found[entry[0]] = entry[1]
         return found
 
     def gather(self, count: int, timeout: float = 24 * 3600.0) -> list[dict[str, Any]]:
@@ -72,3 +72,13 @@ class Parts:
         """Delete the parts of this and of abandoned runs: the final file is written."""
         for path in self.final.parent.glob(f"{escape(TEMPORARY + self.final.name)}-*-part-*.jsonl"):
             remove(path)
+
+
+def _entry(line: bytes) -> tuple[int, dict[str, Any]] | None:
+    """(position, record) of a whole line that `append` wrote; None for anything else."""
+    try:
+        entry = json.loads(line)
+        position, record = entry["position"], entry["record"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (position, record) if type(position) is int and isinstance(record, dict) else None

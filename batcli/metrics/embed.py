@@ -19,9 +19,11 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, open_memmap
 from scipy.sparse import csr_array
 
 from batcli.core.errors import InputError
@@ -122,15 +124,24 @@ class Vectors:
         return _digest(repr((self.fingerprint, list(labels))).encode())
 
 
+MAX_VECTORS = 1 << 28  # bytes: 527 labels of 4,096 dimensions take 17 MB
+
+
 def label_vectors(path: Path, labels: Sequence[str], read: Callable[[str], frozenset[int]]) -> Vectors:
     """Given embeddings of the labels, as released: (labels, dimensions) in a `.npy`, in the labels' order.
 
     `read`: text → the labels that it names. A text's embedding is the mean of theirs.
     """
+    if require_file(path).stat().st_size > MAX_VECTORS:  # NumPy reads a header as long as it says to be
+        raise InputError(f"larger than {MAX_VECTORS:,} bytes", path)
     try:
-        given = np.load(require_file(path), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"not a .npy array: {error}", path) from None
+        with open(path, "rb") as file, np.errstate(over="ignore"):
+            # In memory, as large as the file is: what the header promises is then checked against that.
+            given = open_memmap(path, "r") if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX else None
+    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, TokenError) as error:
+        raise InputError(f"not a .npy array: {error!s:.200}", path) from None
+    if given is None:
+        raise InputError("not a .npy array", path)
     if given.ndim != 2 or len(given) != len(labels) or given.dtype.kind != "f":
         raise InputError(
             f"{given.dtype} array of shape {given.shape}, not a float vector for each of {len(labels)} labels",

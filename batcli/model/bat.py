@@ -30,11 +30,14 @@ from transformers import (
 from batcli.core.errors import InputError
 from batcli.core.files import require_directory, require_file
 from batcli.model.features import spectrum
-from batcli.model.presets import LlmConfig, LoraConfig, ModelConfig
-from batcli.model.prompt import IGNORED, Tokens
+from batcli.model.presets import MAX_LAYERS, LlmConfig, LoraConfig, ModelConfig
+from batcli.model.prompt import IGNORED, Tokens, encode, padding_id
+from batcli.model.prompt import decode as to_text
 from batcli.model.qformer import NO_TOKEN, Projector
 from batcli.model.sources import SourceTokens
 from batcli.model.spatial_ast import SpatialAST
+
+WEIGHTS = (".safetensors", ".bin")
 
 
 class Encoding(NamedTuple):
@@ -225,9 +228,13 @@ def llm_config(folder: Path) -> PretrainedConfig:
     """The config.json of a language model directory."""
     require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = getattr(config, "num_hidden_layers", 0)
     except Exception as error:  # whatever transformers finds wrong with it
         raise InputError(f"not a language model's config.json: {error!s:.200}", folder) from None
+    if not isinstance(layers, int) or layers > MAX_LAYERS:  # each is built before the weights are looked at
+        raise InputError(f"num_hidden_layers is {layers!r:.40}, more than {MAX_LAYERS:,}", folder / "config.json")
+    return config
 
 
 def empty_llm(folder: Path) -> PreTrainedModel:
@@ -252,7 +259,7 @@ def load_llm(
     `attention`: sdpa, eager or flash_attention_2.
     Raises InputError unless the directory's weights are exactly the model's.
     """
-    llm_config(folder)
+    _require_weights(folder)
     quiet()
     loader: Any = AutoModelForCausalLM  # its type leaves out what output_loading_info returns
     try:
@@ -278,6 +285,15 @@ def load_llm(
     return llm
 
 
+def _require_weights(folder: Path) -> None:
+    """Raises InputError for a configuration of more numbers than the files of weights can hold."""
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in empty_llm(folder).parameters())
+    there = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS)
+    if wanted > 2 * there:  # 4 bits each
+        raise InputError(f"config.json is of {wanted:,} numbers, the weights hold {there:,} bytes", folder)
+
+
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
@@ -288,6 +304,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Raises InputError when `folder` holds no tokenizer, or one without an end token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ids = encode(tokenizer, ["?"], ["Yes"])[0]  # many faults of its files show no sooner than in use
+        to_text(tokenizer, [[*ids[0], padding_id(tokenizer)]] if tokenizer.eos_token_id is not None else [])
     except Exception as error:
         raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
     if tokenizer.eos_token_id is None:

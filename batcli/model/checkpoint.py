@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.core.config import read_toml, to_toml
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
-from batcli.model.bat import BAT, load_llm, load_tokenizer, peft_options, quiet
+from batcli.model.bat import BAT, WEIGHTS, load_llm, load_tokenizer, peft_options, quiet
 from batcli.model.presets import ModelConfig
 
 CONFIG = "config.toml"
@@ -37,7 +37,8 @@ ENCODER_PARTS = ("encoder.", "sources.")
 PROJECTOR_PARTS = ("projector.",)
 LORA = ".lora_"
 BLOCK = 1 << 20  # bytes that `fingerprint` reads at both ends of a file
-WEIGHTS = (".safetensors", ".bin")
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 SHOWN = 5  # names in an error
 
 
@@ -163,10 +164,21 @@ def load_run(
     tokens = run / LLM if own else run / TOKENIZER
     tokenizer = load_tokenizer(tokens) if tokens.is_dir() else None
     loaded = load_llm(folder, dtype, device, quantize, attention)
+    if tokenizer is not None:
+        _require_room(tokenizer, loaded, tokens)
     with torch.device("meta"):  # all but the language model without memory: it comes from the files
         model = BAT(config, loaded)
     model.load_state_dict({**read_encoder(run, model), **read_bat(run, model)}, strict=False, assign=True)
     return model.to(device).eval(), tokenizer, config
+
+
+def _require_room(tokenizer: PreTrainedTokenizerBase, llm: PreTrainedModel, folder: Path) -> None:
+    """A token that the language model has no row for would end a decode in its middle."""
+    words: Any = llm.get_input_embeddings()
+    rows = len(words.weight)
+    ids = [tokenizer.vocab_size - 1, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    if (largest := max(number for number in ids if number is not None)) >= rows:
+        raise InputError(f"a token has number {largest:,}, the language model knows {rows:,}", folder)
 
 
 def read_bat(run: Path, model: BAT) -> dict[str, Tensor]:
@@ -259,9 +271,10 @@ def require_same(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, T
 
 
 def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str | Path) -> None:
-    """Each tensor dense, of the kind (floating or whole) that is expected, and finite."""
+    """Each tensor dense, of the kind (floating or whole) that is expected, not of 8 bits, and finite."""
     for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_floating_point() != expected[name].is_floating_point():
+        kinds = FLOATING if expected[name].is_floating_point() else WHOLE
+        if tensor.layout != torch.strided or tensor.dtype not in kinds:
             raise InputError(f"{name} is {tensor.layout} {tensor.dtype}, not {expected[name].dtype}", where)
         if tensor.device.type != "cpu" or not is_finite(tensor):
             raise InputError(f"{name} is not finite", where)

@@ -26,10 +26,22 @@ def _require(condition: bool, what: str) -> None:
         raise InputError(what, "model configuration")
 
 
+MAX_SIZE = 1 << 20  # of anything; a vocabulary is the largest there is
+MAX_LAYERS = 1_000
+MAX_SECONDS = 600.0
+
+
 def _require_sizes(config: Any, *may_be_zero: str) -> None:
+    """What a file says of sizes is built, without its weights, before they are compared: so it has limits."""
     for name, value in vars(config).items():
-        if isinstance(value, int) and name not in may_be_zero:
-            _require(value > 0, f"{name} must be positive")
+        if isinstance(value, int):
+            _require(value > 0 or name in may_be_zero, f"{name} must be positive")
+            limit = MAX_LAYERS if name in ("depth", "layers") else MAX_SIZE
+            _require(value <= limit, f"{name} is {value:.3g}, more than {limit:,}")
+        elif name == "mlp_ratio":
+            _require(0 < value <= 64, "mlp_ratio lies in (0, 64]")
+        elif name == "dropout":
+            _require(0 <= value < 1, "dropout lies in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _require_sizes(self, "frame_mask", "band_mask")
-        _require(self.seconds > 0, "seconds must be positive")
+        _require(0 < self.seconds <= MAX_SECONDS, f"seconds must be positive, and at most {MAX_SECONDS:g}")
         _require(self.n_mels % PATCH == 0, f"n_mels must be a multiple of {PATCH}")
         _require(self.dim % self.heads == 0 and self.dim % 4 == 0, "dim must be a multiple of 4 and of heads")
         _require(0 <= self.patch_mask < 1 and 0 <= self.drop_path < 1, "patch_mask and drop_path lie in [0, 1)")

@@ -142,6 +142,8 @@ def _load(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise InputError("holds compressed records, which torch.save never writes", path)
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise InputError("its records lie upon one another", path)
             damaged = archive.testzip()
         if damaged:
             raise InputError(f"damaged: the checksum of {damaged} is wrong", path)

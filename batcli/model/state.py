@@ -89,7 +89,7 @@ def sharded(accelerator: Accelerator) -> bool:
 
 def _states(run: Path) -> list[Path]:
     """Whole states, oldest first."""
-    folders = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdigit()]
+    folders = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdecimal()]
     return sorted(folders, key=lambda path: int(path.name[5:]))
 
 
@@ -100,9 +100,13 @@ def newest(run: Path) -> tuple[Path, Place] | None:
         return None
     content = read_json(states[-1] / "state.json")
     try:
-        return states[-1], Place(**content)
+        place = Place(**content)
     except TypeError:
-        raise InputError("damaged", states[-1] / "state.json", "delete this state's folder") from None
+        place = None
+    numbers = (place.update, place.step, place.log_bytes) if place else ()
+    if place is None or not isinstance(place.stage, str) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise InputError("damaged", states[-1] / "state.json", "delete this state's folder")
+    return states[-1], place
 
 
 def load(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -75,10 +75,9 @@ def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str],
             present.add(item)
     if not present:
         raise InputError(f"none of the {len(ids):,} {what} lies here (such as {ids[0]!r})", root, "check the roots")
-    if len(present) < len(ids):
-        first = next(item for item in ids if item not in present)
-        missing = f"{len(ids) - len(present):,} of {len(ids):,} {what}"
-        reporter.warn(f"{missing} have no file below {root} (such as {first!r}); left out")
+    if missing := [item for item in ids if item not in present]:
+        of_all = f"{len(missing):,} of {len(ids):,} {what}"
+        reporter.warn(f"{of_all} have no file below {root} (such as {missing[0]!r:.120}); left out")
     return present
 
 

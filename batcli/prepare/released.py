@@ -113,7 +113,8 @@ def _check(item: Any, where: str) -> Question:
     if not isinstance(item, dict):
         raise InputError(f"not a JSON object: {json.dumps(item):.60}", where)
     question = parse_question(item, where)
-    text = "".join([question.question, question.answer, *(part for source in question.scene for part in source)])
+    parts = [part for source in question.scene for part in source]
+    text = "".join([question.question, question.answer, str(question.question_id), *parts])
     try:
         text.encode()
     except UnicodeEncodeError:

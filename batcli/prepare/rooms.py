@@ -216,7 +216,10 @@ def _missing(root: Path, settings: Settings, count: int) -> set[int]:
         if not record.exists():
             missing.add(number)
             continue
-        found = read_json(record).get("settings", {})
+        content = read_json(record)
+        found = content.get("settings") if isinstance(content, dict) else None
+        if not isinstance(found, dict) or not isinstance(content.get("data"), list):
+            raise InputError("no record of a room", record, "delete its folder; it is made again")
         for key, value in _plain(settings).items():
             if found.get(key) != value:
                 raise InputError(
@@ -238,7 +241,7 @@ def _header(file: Path) -> dict[str, Any] | None:
     with open(file, encoding="utf-8") as lines:
         try:
             header = json.loads(lines.readline(1 << 16).rstrip(",\n") + "}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return header if isinstance(header, dict) and isinstance(header.get("settings"), dict) else None
 

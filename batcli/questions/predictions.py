@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, read_json, require_file
+from batcli.core.files import MAX_LIST, STDIO, read_json, require_file
 from batcli.core.jsonl import numbered_lines, parse_line, reading
 from batcli.core.progress import Reporter
 from batcli.core.schema import FIELDS, QUESTION_TYPES, parse_question
@@ -137,7 +137,7 @@ def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
             return
     if file.path == STDIO:
         raise InputError("JSON Lines are read from standard input, nothing else", file.shown, "give the file's name")
-    content = read_json(file.path)
+    content = read_json(file.path, MAX_LIST)
     data = content.get("data") if isinstance(content, dict) else content
     if not isinstance(data, list) or not all(isinstance(record, dict) for record in data):
         raise InputError('neither JSON Lines nor {"data": [...]}', file.shown)
