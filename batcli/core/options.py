@@ -63,7 +63,7 @@ class DemoOptions(Options):
     rooms: int = option(700, "Training rooms; evaluation gets a quarter as many more.", min=1)
     sources: int = option(6, "Sources, and so BRIRs, per room.", min=2)
     count: int = option(60_000, "Training questions.", min=20)
-    eval_count: int = option(2_000, "Evaluation questions.", min=20)
+    eval_count: int = option(2_400, "Evaluation questions.", min=20)
     seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
     jobs: int = option(0, "Processes; 0: one per processor.", min=0)
 

@@ -24,7 +24,7 @@ class Recipe:
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
     source_scenes: int = 36_000  # scenes drawn for the source tokens, if the model has them
-    source_epochs: int = 5
+    source_epochs: int = 8
     source_batch: int = 64
     two_sources: float = 0.5  # share of two-source scenes
     layer_decay: float = 1.0  # of the encoder's learning rate, from each block to the one below
