@@ -53,7 +53,7 @@ class _Workspace(threading.local):
         self.kept: dict[str, np.ndarray] = {}
         # The FFT's own arrays are out of reach. The C library keeps freed memory for blocks as large
         # as the largest that was ever freed (mallopt(3), M_MMAP_THRESHOLD); this one is never touched.
-        np.empty(1 << 24, np.uint8)
+        np.empty((1 << 25) - (1 << 16), np.uint8)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of unknown content; the next one of this name takes its place."""
