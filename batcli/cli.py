@@ -224,15 +224,6 @@ def _raise_terminated(number: int, frame: object) -> None:
     raise Stopped(ExitCode.TERMINATED)
 
 
-def _share_processors() -> None:
-    """Threads that wait for work sleep. To be called before torch is loaded, which reads it once.
-
-    Libgomp's threads otherwise wait in a loop for milliseconds after each operation, and take the
-    processor from the workers that render, and from whatever else the machine does.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 # ---- the commands --------------------------------------------------------------------------------
 
 
@@ -389,7 +380,6 @@ def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
 )
 def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
     """Train the encoder, then projector and language model, stage by stage; resumable."""
-    _share_processors()
     from batcli.train import train
 
     train(options, terminal)
@@ -407,7 +397,6 @@ def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
 )
 def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
     """Answer the questions of a split, or one question about one recording."""
-    _share_processors()
     from batcli.decode import decode
 
     answer = decode(options, terminal)

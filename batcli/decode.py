@@ -31,7 +31,7 @@ from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, stack
-from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, one_thread
+from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, beside_workers, one_thread
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
@@ -225,14 +225,15 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
         worker_init_fn=one_thread,
         collate_fn=as_list,
     )
-    for batch in reporter.track(loader, "listening", len(loader)):
-        good = [(place, audio) for place, audio in batch if not isinstance(audio, Unheard)]
-        listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
-        if not good:
-            continue
-        encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))
-        for row, (place, _) in enumerate(good):
-            listener.heard[new[place]] = encoding.row(row)
+    with beside_workers(listener.model.encoder):
+        for batch in reporter.track(loader, "listening", len(loader)):
+            good = [(place, audio) for place, audio in batch if not isinstance(audio, Unheard)]
+            listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
+            if not good:
+                continue
+            encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))
+            for row, (place, _) in enumerate(good):
+                listener.heard[new[place]] = encoding.row(row)
     while len(listener.heard) > max(SCENES_KEPT, len(wanted)):
         listener.heard.popitem(last=False)
 

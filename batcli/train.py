@@ -46,6 +46,7 @@ from batcli.model.data import (
     Heard,
     Unheard,
     as_list,
+    beside_workers,
 )
 from batcli.model.fit import Batch, Schedule, fit, parameter_groups
 from batcli.model.log import Log, require_tensorboard
@@ -412,7 +413,7 @@ def _fill(
     missing = np.unique(shelf.missing() // rows_each)
     todo = missing[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
     loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=as_list)
-    with torch.inference_mode():
+    with torch.inference_mode(), beside_workers(run.model.encoder):
         for batch in run.reporter.track(loader, description, len(loader)):
             good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
             for row, value in batch:

@@ -24,7 +24,7 @@ class Recipe:
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
     source_scenes: int = 36_000  # scenes drawn for the source tokens, if the model has them
-    source_epochs: int = 8
+    source_epochs: int = 6
     source_batch: int = 64
     two_sources: float = 0.5  # share of two-source scenes
     layer_decay: float = 1.0  # of the encoder's learning rate, from each block to the one below
@@ -45,10 +45,10 @@ RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
-        encoder_steps=60,
+        encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.5, 0.4, 1.5),
+        epochs=(0.5, 0.4, 1.3),
         one_way=0.4,
         batch=32,
         lr=2e-3,
