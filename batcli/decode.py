@@ -30,7 +30,7 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
-from batcli.model.bat import BAT, Encoding, stack
+from batcli.model.bat import BAT, Encoding, encode_alike, stack
 from batcli.model.data import GivenScenes, Unheard, as_list, one_thread
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
@@ -231,7 +231,7 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
         listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
         if not good:
             continue
-        encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))
+        encoding = encode_alike(listener.model, [audio for _, audio in good], ENCODE_BATCH, listener.device)
         for row, (place, _) in enumerate(good):
             listener.heard[new[place]] = encoding.row(row)
     while len(listener.heard) > max(SCENES_KEPT, len(wanted)):

@@ -33,7 +33,7 @@ from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
 from batcli.model import checkpoint, state
-from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.bat import BAT, Encoding, encode_alike, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
 from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
 from batcli.model.data import GROUP, Augmentation, CuedRooms, DrawnScenes, GivenScenes, Heard, Unheard, as_list
@@ -469,7 +469,7 @@ def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
     model, device = run.model.eval(), run.accelerator.device
 
     def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = model.encode(torch.stack(list(waveforms)).to(device))
+        found = encode_alike(model, waveforms, ENCODE_BATCH, device)
         return {name: part for name, part in found._asdict().items() if part is not None}
 
     with torch.inference_mode():
