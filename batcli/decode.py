@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from batcli.audio.io import read_binaural
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, alone, clear, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
 from batcli.core.options import DecodeOptions, require
@@ -135,7 +136,8 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
     if options.output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
+        with alone(options.output) if rank_and_world()[0] == 0 else nullcontext():
+            bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(
             f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
@@ -194,6 +196,7 @@ def _to_file(
         records = parts.gather(len(questions))
     bad = sum(record["prediction"] is None for record in records)
     manifest.unlink(missing_ok=True)
+    clear(options.output)
     with writing(options.output) as out:
         out.writelines(dump(record) for record in records)
     write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))

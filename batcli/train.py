@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import sha256
+from batcli.core.files import alone, require_writable, sha256
 from batcli.core.jsonl import dump
 from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
@@ -75,6 +76,18 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     accelerator = Accelerator(
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
+    with alone(require_writable(options.output)) if accelerator.is_main_process else nullcontext():
+        _train(options, dataset, stages, recipe, accelerator, reporter)
+
+
+def _train(
+    options: TrainOptions,
+    dataset: Dataset,
+    stages: list[str],
+    recipe: Recipe,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> None:
     main = accelerator.is_main_process
     if state.sharded(accelerator):
         require_shardable(options, stages, recipe, accelerator)

@@ -141,7 +141,11 @@ def pair(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
             questions.insert(1 + 2 * number, entry.question)  # here and there
         rewrite(open_dataset(mixed), split, questions)
         sound = {o.question.question_id for o in odd if o.reason is None}
-        rewrite(open_dataset(good), split, [q for q in questions if isinstance(q.question_id, int) or q.question_id in sound])
+        rewrite(
+            open_dataset(good),
+            split,
+            [q for q in questions if isinstance(q.question_id, int) or q.question_id in sound],
+        )
     for root in ("audio", "reverb/binaural"):
         for split in ("train", "eval"):
             shutil.copytree(mixed / root / f"odd-{split}", good / root / f"odd-{split}")

@@ -176,8 +176,8 @@ def encode_alike(model: BAT, waveforms: Sequence[Tensor], count: int, device: st
     or was encoded before a run was stopped, must change nothing.
     """
     filled = [*waveforms, *[waveforms[0]] * (count - len(waveforms))]
-    found = model.encode(torch.stack(filled).to(device))
-    return Encoding(*(None if part is None else part[: len(waveforms)] for part in found))
+    found, n = model.encode(torch.stack(filled).to(device)), len(waveforms)
+    return Encoding(found.tokens[:n], None if found.sources is None else found.sources[:n])
 
 
 def peft_options(config: LoraConfig) -> peft.LoraConfig:

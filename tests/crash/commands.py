@@ -30,7 +30,7 @@ def make_inputs(folder: Path) -> None:
     from batcli.train import train
 
     data, run = folder / "data", folder / "run"
-    sizes = {"clips": 2, "rooms": 8, "sources": 3, "count": 200, "eval_count": 60, "seconds": 0.5}
+    sizes = {"clips": 3, "rooms": 12, "sources": 4, "count": 240, "eval_count": 60, "seconds": 0.5}
     demo(DemoOptions(data=data, **sizes, jobs=1))
     small = {"encoder_steps": 2, "encoder_scenes": 24, "epochs": "1,1,1", "batch_size": "16"}
     train(TrainOptions(data=data, output=run, **small, workers=1, device="cpu"))
@@ -63,7 +63,7 @@ def _published(inputs: Path) -> list[str]:
     return ["--encoder", f"{folder}/finetuned.pth", "--checkpoint", f"{folder}/model.pt", "--llm", f"{folder}/llm"]
 
 
-_DEMO = ["--clips=2", "--rooms=2", "--sources=2", "--count=40", "--eval-count=20", "--seconds=0.5", "--jobs=1"]
+_DEMO = ["--clips=2", "--rooms=8", "--sources=4", "--count=80", "--eval-count=20", "--seconds=0.5", "--jobs=1"]
 _TRAIN = ["--encoder-steps=3", "--encoder-scenes=24", "--epochs=1,1,1", "--batch-size=16", "--log-every=1"]
 
 COMMANDS = [
@@ -89,7 +89,11 @@ COMMANDS = [
         done="data/dataset.json",
     ),
     Command(
-        "prepare model", lambda i, o: ["prepare", "model", f"{o}/run", *_published(i)], 20, ("run/tokenizer",), "run/DONE"
+        "prepare model",
+        lambda i, o: ["prepare", "model", f"{o}/run", *_published(i)],
+        20,
+        ("run/tokenizer",),
+        "run/DONE",
     ),
     Command(
         "spatialize",
@@ -100,7 +104,14 @@ COMMANDS = [
     Command(
         "spatialize, one scene",
         lambda i, o: [
-            *("spatialize", "--audio", str(next((i / "data/audio").rglob("*.wav"))), "-o", f"{o}/x.wav", "--seconds=60"),
+            *(
+                "spatialize",
+                "--audio",
+                str(next((i / "data/audio").rglob("*.wav"))),
+                "-o",
+                f"{o}/x.wav",
+                "--seconds=60",
+            ),
             *("--reverb", str(next((i / "data/reverb").rglob("*.npy")))),
         ],
         10,
@@ -117,7 +128,17 @@ COMMANDS = [
     Command(
         "train",
         lambda i, o: [
-            *("train", f"{i}/data", "-o", f"{o}/run", *_TRAIN, "--workers=1", "--device=cpu", "--save-every=2", "--resume"),
+            *(
+                "train",
+                f"{i}/data",
+                "-o",
+                f"{o}/run",
+                *_TRAIN,
+                "--workers=1",
+                "--device=cpu",
+                "--save-every=2",
+                "--resume",
+            ),
         ],
         20,
         ("run/",),

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from crash.commands import Command
 
+from batcli.core.errors import Stopped
+
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 ANSWERS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 TIMES = ("created", "weight_per_second", "command")
@@ -52,6 +54,9 @@ def start(words: list[str], folder: Path, stdout: int | None = None) -> int:
         os.dup2(stdout if stdout is not None else errors, 1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _main(words)
+    except (KeyboardInterrupt, Stopped) as error:  # before `main` began, or after it had ended: none of its business
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+        os.write(2, b"bat: outside\n")
     finally:
         os._exit(code)
 
@@ -100,20 +105,24 @@ def complete(words: list[str], folder: Path) -> Ended:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every file below `out`, times and the command line taken out of JSON."""
+    """Every file below `out` but the states of a training, which hold times; these are taken out of JSON."""
     return {
         path.relative_to(out).as_posix(): _timeless(path)
         for path in sorted(out.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path != out / "stderr"
+        if path.is_file() and not path.is_symlink() and path != out / "stderr" and "/state/" not in str(path)
     }
 
 
 def _timeless(path: Path) -> bytes:
     content = path.read_bytes()
+    if path.name == "config.toml":
+        return b"".join(line for line in content.splitlines(True) if not line.startswith((b"output =", b"path =")))
     if path.suffix not in (".json", ".jsonl") or not any(name.encode() in content for name in TIMES):
         return content
     try:
-        records = [json.loads(content)] if path.suffix == ".json" else [json.loads(line) for line in content.splitlines()]
+        records = (
+            [json.loads(content)] if path.suffix == ".json" else [json.loads(line) for line in content.splitlines()]
+        )
     except ValueError:
         return content
     return json.dumps(
