@@ -21,13 +21,18 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of the kills of a full run")
     parser.add_argument("--only", default="", help="commands, by commas")
     parser.add_argument("--kills-only", action="store_true", help="no disks and pipes")
+    parser.add_argument("--no-torch", action="store_true", help="only commands that need no torch: a quick look")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     from crash.commands import COMMANDS, make_inputs, use_small_presets
     from crash.kill import Tried, closed_pipes, disks, kills
 
     words = [word for word in given.only.split(",") if word]
-    chosen = [command for command in COMMANDS if not words or any(word in command.name for word in words)]
+    chosen = [
+        command
+        for command in COMMANDS
+        if (not words or any(word in command.name for word in words)) and not (given.no_torch and command.torch)
+    ]
     tried: list[Tried] = []
 
     def note(found: Tried) -> None:
@@ -44,19 +49,22 @@ def main() -> int:
         child = os.fork()  # what makes the inputs starts threads, which no fork survives
         if child == 0:
             inputs.mkdir()
-            make_inputs(inputs)
+            make_inputs(inputs, with_models=not given.no_torch)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             return 1
-        use_small_presets()
-        import batcli.decode
         import batcli.prepare.demo
-        import batcli.prepare.model
         import batcli.prepare.questions
         import batcli.prepare.released
         import batcli.score
         import batcli.spatialize
-        import batcli.train  # noqa: F401 -- loaded once here, not once in each child
+
+        if not given.no_torch:
+            import batcli.decode
+            import batcli.prepare.model
+            import batcli.train  # noqa: F401
+
+            use_small_presets()
 
         for number, command in enumerate(chosen):
             place = folder / f"kill-{number}"
