@@ -416,6 +416,10 @@ def main() -> None:
     except BrokenPipeError:
         _discard_output()
         code = ExitCode.DONE
+    except (KeyboardInterrupt, Stopped) as error:  # it came before a command began, or when it had ended
+        stopped = error if isinstance(error, Stopped) else Stopped(ExitCode.INTERRUPTED)
+        print(f"bat: {stopped}", file=sys.stderr)
+        code = stopped.exit_code
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from batcli.audio.io import read_binaural
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, alone, clear, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
 from batcli.core.options import DecodeOptions, require
@@ -30,7 +31,7 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
-from batcli.model.bat import BAT, Encoding, stack
+from batcli.model.bat import BAT, Encoding, encode_alike, stack
 from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, beside_workers, one_thread
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
@@ -134,7 +135,8 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
     if options.output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
+        with alone(options.output) if rank_and_world()[0] == 0 else nullcontext():
+            bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(
             f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
@@ -193,6 +195,7 @@ def _to_file(
         records = parts.gather(len(questions))
     bad = sum(record["prediction"] is None for record in records)
     manifest.unlink(missing_ok=True)
+    clear(options.output)
     with writing(options.output) as out:
         out.writelines(dump(record) for record in records)
     write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))
@@ -231,7 +234,7 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
             listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
             if not good:
                 continue
-            encoding = listener.model.encode(torch.stack([audio for _, audio in good]).to(listener.device))
+            encoding = encode_alike(listener.model, [audio for _, audio in good], ENCODE_BATCH, listener.device)
             for row, (place, _) in enumerate(good):
                 listener.heard[new[place]] = encoding.row(row)
     while len(listener.heard) > max(SCENES_KEPT, len(wanted)):

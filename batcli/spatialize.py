@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
     TEMPORARY,
+    alone,
     read_json,
     remove,
     require_file,
@@ -122,6 +124,19 @@ def _split(options: SpatializeOptions, dataset: Dataset, reporter: Reporter) -> 
         _report_bad(_check_files(works), len(works), "the clips and BRIRs", options, reporter)
         return
     require_writable(options.output)
+    with alone(options.output) if rank_and_world()[0] == 0 else nullcontext():
+        _render(options, dataset, scenes, works, settings, reporter)
+
+
+def _render(
+    options: SpatializeOptions,
+    dataset: Dataset,
+    scenes: Sequence[Scene],
+    works: Sequence[Work],
+    settings: Settings,
+    reporter: Reporter,
+) -> None:
+    """This process's share of the scenes; then, in the first, the list of all."""
     facts = {
         "split": options.split,
         "questions_sha256": sha256(dataset.questions_file(options.split)),

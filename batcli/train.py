@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from batcli.audio.render import Settings
 from batcli.core.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import sha256
+from batcli.core.files import alone, require_writable, sha256
 from batcli.core.jsonl import dump
 from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
 from batcli.model import checkpoint, state
-from batcli.model.bat import BAT, Encoding, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.bat import BAT, Encoding, encode_alike, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
 from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
 from batcli.model.data import (
@@ -87,6 +88,18 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     accelerator = Accelerator(
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
+    with alone(require_writable(options.output)) if accelerator.is_main_process else nullcontext():
+        _train(options, dataset, stages, recipe, accelerator, reporter)
+
+
+def _train(
+    options: TrainOptions,
+    dataset: Dataset,
+    stages: list[str],
+    recipe: Recipe,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> None:
     main = accelerator.is_main_process
     if state.sharded(accelerator):
         require_shardable(options, stages, recipe, accelerator)
@@ -481,7 +494,7 @@ def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
     model, device = run.model.eval(), run.accelerator.device
 
     def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = model.encode(torch.stack(list(waveforms)).to(device))
+        found = encode_alike(model, waveforms, ENCODE_BATCH, device)
         return {name: part for name, part in found._asdict().items() if part is not None}
 
     with torch.inference_mode():

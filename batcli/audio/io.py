@@ -14,7 +14,7 @@ import soxr
 from numpy.lib.format import MAGIC_PREFIX
 
 from batcli.core.errors import InputError
-from batcli.core.files import replacing, require_file, writing
+from batcli.core.files import require_file, writing
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
@@ -156,5 +156,7 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "
 
 def write_brir(path: Path, brir: np.ndarray) -> None:
     """Write float32 (channels, T) whole or not at all."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.ascontiguousarray(brir, dtype=np.float32), allow_pickle=False)
+    whole = io.BytesIO()  # as in `write_wav`
+    np.save(whole, np.ascontiguousarray(brir, dtype=np.float32), allow_pickle=False)
+    with writing(path, "wb") as file:
+        file.write(whole.getbuffer())

@@ -115,6 +115,11 @@ class Dataset:
         )
         return self.splits[name]
 
+    def take_splits(self) -> None:
+        """The splits as they are on disk now: another run may have added one since this was opened."""
+        if (self.root / FILE).is_file():
+            self.splits = open_dataset(self.root).splits
+
     def save(self) -> None:
         """Write `dataset.json`: always the last step."""
         write_json(

@@ -5,6 +5,14 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
+LONGEST = 1_200  # characters of a part of a message
+
+
+def shortened(text: str) -> str:
+    """Both ends of a text that a file may have made as long as it liked."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
 
 def printable(text: str) -> str:
     """`text` without what a terminal would obey: names in files may hold escape sequences."""
@@ -37,11 +45,13 @@ class InputError(BatError):
     exit_code = ExitCode.WRONG_INPUT
 
     def __init__(self, what: str, where: str | Path | None = None, hint: str | None = None) -> None:
-        self.what = " ".join(str(what).split())  # one line, whatever a library put into its message
+        self.what = shortened(" ".join(str(what).split()))  # one line, whatever a library put into its message
         self.where = where
         self.hint = hint
         super().__init__(
-            printable((f"{where}: " if where is not None else "") + self.what + (f"; {hint}" if hint else ""))
+            printable(
+                (f"{shortened(str(where))}: " if where is not None else "") + self.what + (f"; {hint}" if hint else "")
+            )
         )
 
     def __reduce__(self):

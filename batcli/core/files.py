@@ -9,10 +9,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 STDIO = Path("-")
 MAX_DEPTH = 100  # of lists and objects in one another in a JSON file
@@ -60,8 +66,29 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
+    clear(path)
     with writing(path) as file:
         file.write(text)
+
+
+def clear(path: Path) -> None:
+    """Delete what processes left that were killed while they wrote this file."""
+    if path == STDIO:
+        return
+    for leftover in path.parent.glob(f"{TEMPORARY}*-{escape(path.name)}"):
+        process = leftover.name.removeprefix(TEMPORARY).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            remove(leftover)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -140,6 +167,54 @@ def require_writable(directory: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", directory, "choose another output") from None
     return directory
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold what is written at `path`, a directory or a file: two runs at once would spoil each other's work.
+
+    Raises InputError when another process holds it. The lock ends with the process, however that ends.
+    On file systems without locks, and on Windows, it holds nothing.
+    """
+    if fcntl is None:
+        yield
+        return
+    directory = path.is_dir()
+    lock = path if directory else path.with_name(f"{TEMPORARY}{path.name}-lock")
+    number = os.open(lock, os.O_RDONLY | (0 if directory else os.O_CREAT), 0o666)
+    _HELD.add(number)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = directory or os.path.samestat(os.fstat(number), os.stat(lock))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError:
+            held = True  # a network file system that knows no locks
+        if not held:
+            raise InputError("another run is writing here", path, "wait for it, or choose another output")
+        try:
+            yield
+        finally:
+            if not directory:
+                remove(lock)
+    finally:
+        _HELD.discard(number)
+        os.close(number)
+
+
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked child shares its parent's locks: they would outlast a parent that is killed."""
+    for number in _HELD:
+        os.close(number)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def require_writable_file(path: Path) -> Path:

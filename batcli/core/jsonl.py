@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, require_file, require_plain, writing
+from batcli.core.files import STDIO, clear, require_file, require_plain, writing
 from batcli.core.schema import Question, parse_question
 
 NEWLINE = b"\n"
@@ -88,6 +88,7 @@ def dump(record: dict[str, Any]) -> str:
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> int:
     """Write a whole JSONL file, or none; returns how many records."""
     count = 0
+    clear(path)
     with writing(path) as file:
         for record in records:
             file.write(dump(record))

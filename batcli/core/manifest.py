@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -16,6 +17,8 @@ from batcli import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scipy", "soundfile", "soxr")
 SECRET_WORDS = ("key", "token", "secret", "password")
+MIN_SECRET = 12  # characters: a variable of fewer may be a word that stands in any path
+IN_ADDRESS = re.compile(r"(\w+://)[^/@\s]+@")  # user and password
 
 
 def versions() -> dict[str, str]:
@@ -48,11 +51,15 @@ def git_commit() -> str | None:
 
 
 def command_line() -> list[str]:
-    """The arguments as given, secrets masked."""
+    """The arguments as given, secrets masked: by option, in addresses, and what the environment calls a secret."""
+    known = [v for k, v in os.environ.items() if any(w in k.lower() for w in SECRET_WORDS) and len(v) >= MIN_SECRET]
     shown, mask = [Path(sys.argv[0]).name], False
     for argument in sys.argv[1:]:
         name, equals, _ = argument.partition("=")
         secret = name.startswith("--") and any(word in name.lower() for word in SECRET_WORDS)
+        for value in known:
+            argument = argument.replace(value, "…")
+        argument = IN_ADDRESS.sub(r"\1…@", argument)
         shown.append("…" if mask else f"{name}=…" if secret and equals else argument)
         mask = secret and not equals
     return shown

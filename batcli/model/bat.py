@@ -169,6 +169,17 @@ class BAT(nn.Module):
         return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
 
 
+def encode_alike(model: BAT, waveforms: Sequence[Tensor], count: int, device: str | torch.device) -> Encoding:
+    """`model.encode` of up to `count` scenes (2, samples), always as a batch of `count`.
+
+    The last bit of a row depends on the size of its batch: that a scene beside it could not be rendered,
+    or was encoded before a run was stopped, must change nothing.
+    """
+    filled = [*waveforms, *[waveforms[0]] * (count - len(waveforms))]
+    found, n = model.encode(torch.stack(filled).to(device)), len(waveforms)
+    return Encoding(found.tokens[:n], None if found.sources is None else found.sources[:n])
+
+
 def peft_options(config: LoraConfig) -> peft.LoraConfig:
     return peft.LoraConfig(
         task_type="CAUSAL_LM",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.core.config import read_toml, to_toml
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
+from batcli.core.files import TEMPORARY, clear, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
 from batcli.model.bat import BAT, WEIGHTS, load_llm, load_tokenizer, peft_options, quiet
 from batcli.model.presets import ModelConfig
@@ -115,9 +116,19 @@ def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if not is_finite(tensor):
             raise InputError(f"{name} is not finite; nothing was saved", path)
-    with replacing(path) as temporary:
+    clear(path)
+    with replacing(path) as temporary, disk_errors(path):
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         _let_read(temporary)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full or lost disk as an InputError: safetensors, and torch's zip writer, have errors of their own for it."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"cannot be written: {error!s:.200}", path, "is there space on the disk?") from None
 
 
 def _save_directory(folder: Path, *parts: Any) -> None:
@@ -125,8 +136,9 @@ def _save_directory(folder: Path, *parts: Any) -> None:
     quiet()
     temporary = folder.with_name(TEMPORARY + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
-    for part in parts:
-        getattr(part, "save_pretrained", part)(temporary)
+    with disk_errors(folder):
+        for part in parts:
+            getattr(part, "save_pretrained", part)(temporary)
     for path in temporary.glob("*.safetensors"):
         _let_read(path)
     shutil.rmtree(folder, ignore_errors=True)

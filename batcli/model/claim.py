@@ -48,7 +48,7 @@ def claim(options: TrainOptions, tables: Tables) -> None:
     """
     root = options.output
     if options.overwrite:
-        shutil.rmtree(root, ignore_errors=True)
+        _empty(root)
     require_writable(root)
     if (root / DONE).exists():
         raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
@@ -58,6 +58,15 @@ def claim(options: TrainOptions, tables: Tables) -> None:
         if not options.resume:
             raise InputError("holds an unfinished run", root, "go on with --resume, or --overwrite")
         require_unchanged(root, tables)
+
+
+def _empty(root: Path) -> None:
+    """The directory itself stays: whoever writes in it holds it."""
+    for path in root.iterdir() if root.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def require_unchanged(root: Path, tables: Tables) -> None:

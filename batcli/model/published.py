@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from batcli.core.errors import InputError
 from batcli.core.files import replacing, require_file
 from batcli.model.bat import BAT, empty_llm
-from batcli.model.checkpoint import LORA, require_numbers, require_same
+from batcli.model.checkpoint import LORA, disk_errors, require_numbers, require_same
 from batcli.model.features import N_BINS, N_FFT, mel_filterbank
 from batcli.model.presets import ModelConfig
 from batcli.model.qformer import Projector
@@ -136,9 +136,9 @@ def _our_name(name: str) -> str:
 def _load(path: Path) -> dict[str, Any]:
     """A file of `torch.save`, mapped into memory: a tensor that is not used is not read."""
     require_file(path)
-    if not zipfile.is_zipfile(path):
-        raise InputError("not a file of torch.save, or cut short", path)
     try:
+        if not zipfile.is_zipfile(path):
+            raise InputError("not a file of torch.save, or cut short", path)
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise InputError("holds compressed records, which torch.save never writes", path)
@@ -174,5 +174,5 @@ def _fitted(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, disk_errors(path):
         torch.save(content, temporary)

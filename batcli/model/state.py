@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
+from batcli.model.checkpoint import disk_errors
 
 FOLDER = "state"
 # Whole tensors on the CPU whatever the sharding, and of the model only what is trained.
@@ -57,8 +58,9 @@ def save(
     weights, moments = get_state_dict(module, optimizer, options=SAVING)
     if accelerator.is_main_process:
         tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, torch.Tensor)}
-        save_file(tensors, temporary / "weights.safetensors")
-        torch.save(moments, temporary / "optimizer.pt")
+        with disk_errors(final):
+            save_file(tensors, temporary / "weights.safetensors")
+            torch.save(moments, temporary / "optimizer.pt")
         write_json(temporary / "state.json", asdict(place))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from batcli.audio.synth import LABELS, synthesise
 from batcli.core.catalogue import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
 from batcli.core.dataset import FILE, Dataset, open_dataset
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, read_json, remove, require_directory, require_writable, write_json, write_text
+from batcli.core.files import (
+    TEMPORARY,
+    alone,
+    read_json,
+    remove,
+    require_directory,
+    require_writable,
+    write_json,
+    write_text,
+)
 from batcli.core.options import DemoOptions, RoomsOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.work import default_jobs, run_jobs
@@ -62,7 +72,20 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
         reporter.info(f"{root} is already complete")
         return open_dataset(root)
 
-    require_writable(root)
+    with alone(require_writable(root)):
+        return _make(options, facts, counts, n_rooms, questions, reporter)
+
+
+def _make(
+    options: DemoOptions,
+    facts: dict[str, Any],
+    counts: dict[str, int],
+    n_rooms: dict[str, int],
+    questions: dict[str, int],
+    reporter: Reporter,
+) -> Dataset:
+    """What is not there yet, `dataset.json` last; each count is by split."""
+    root = options.data
     write_json(root / UNFINISHED, facts)
     dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
     write_text(root / dataset.labels_file, _labels_csv())

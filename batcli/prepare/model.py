@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, require_directory, require_file, require_writable, sha256
+from batcli.core.files import TEMPORARY, alone, require_directory, require_file, require_writable, sha256
 from batcli.core.options import ModelOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.model import checkpoint, published
@@ -45,13 +45,14 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     reporter.info(f"{len(state):,} tensors read, {sum(part.numel() for part in state.values()):,} numbers, all placed")
     if options.dry_run:
         return
-    require_writable(options.run)
     tables = {"prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed}}
-    checkpoint.write_config(options.run, empty.config, tables, options.llm)
-    checkpoint.save_weights(options.run, state, empty.config, options.llm)
-    if tokenizer is not None:
-        checkpoint.save_tokenizer(options.run, tokenizer)
-    checkpoint.finish(options.run, inputs=inputs, seed=options.seed)
+    with alone(require_writable(options.run)):
+        _require_free(options.run)
+        checkpoint.write_config(options.run, empty.config, tables, options.llm)
+        checkpoint.save_weights(options.run, state, empty.config, options.llm)
+        if tokenizer is not None:
+            checkpoint.save_tokenizer(options.run, tokenizer)
+        checkpoint.finish(options.run, inputs=inputs, seed=options.seed)
 
 
 def _config(options: ModelOptions, llm: Path) -> ModelConfig:

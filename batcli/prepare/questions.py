@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from batcli.core.catalogue import Clip, read_clips, read_reverbs
 from batcli.core.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError
-from batcli.core.files import inside, require_writable
+from batcli.core.files import alone, inside, require_writable
 from batcli.core.options import QuestionsOptions, require
 from batcli.core.progress import SILENT, Reporter
 from batcli.questions.generate import counts_by_type, generate, question_types
@@ -49,9 +49,10 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
         for kind, n in counts.items():
             reporter.info(f"{kind:<27}{n:>9,}")
         return Report(counts, {}, ())
-    require_writable(options.data)
-    dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
-    dataset.save()
+    with alone(require_writable(options.data)):
+        dataset.take_splits()
+        dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
+        dataset.save()
     report = tally.report()
     for line in report.lines():
         reporter.info(line)
@@ -70,7 +71,7 @@ def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str],
         folder = str(path.parent)
         if folder not in names:
             directory = inside(root, folder) if folder != "." else root
-            names[folder] = set(os.listdir(directory)) if directory.is_dir() else set()
+            names[folder] = set(os.listdir(directory)) if os.path.isdir(directory) else set()
         if any(path.name + suffix in names[folder] for suffix in suffixes):
             present.add(item)
     if not present:

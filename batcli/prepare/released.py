@@ -10,14 +10,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.dataset import Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, require_file, require_writable
+from batcli.core.files import STDIO, alone, require_file, require_writable
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
 from batcli.core.options import ImportOptions, require
 from batcli.core.progress import SILENT, Reporter
@@ -49,15 +49,15 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
         if path is not None:
             require_file(path)
     dataset = extend_dataset(options.data, options.audio_root, options.reverb_root, options.labels, seed=options.seed)
-    if not options.dry_run:
-        require_writable(options.data)
     bad: list[str] = []
     counts = {}
-    for name, files in splits.items():
-        questions = reporter.track(_good(files, bad, reporter), name)
-        counts[name] = _count(questions) if options.dry_run else _write(dataset, name, questions, options)
-    if not options.dry_run:
-        dataset.save()
+    with nullcontext() if options.dry_run else alone(require_writable(options.data)):
+        dataset.take_splits()
+        for name, files in splits.items():
+            questions = reporter.track(_good(files, bad, reporter), name)
+            counts[name] = _count(questions) if options.dry_run else _write(dataset, name, questions, options)
+        if not options.dry_run:
+            dataset.save()
     for name, by_type in counts.items():
         reporter.info(f"{name}: {sum(by_type.values()):,} questions")
         for kind, n in by_type.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, read_json, remove, require_writable, sha256, write_json, writing
+from batcli.core.files import TEMPORARY, alone, read_json, remove, require_writable, sha256, write_json, writing
 from batcli.core.geometry import Direction, Vector
 from batcli.core.options import RoomsOptions
 from batcli.core.progress import SILENT, Reporter
@@ -81,6 +82,23 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
         return made
 
     require_writable(root)
+    with alone(file) if rank_and_world()[0] == 0 else nullcontext():
+        _make(options, settings, root, missing, made, header, keep, reporter)
+    return made
+
+
+def _make(
+    options: RoomsOptions,
+    settings: Settings,
+    root: Path,
+    missing: set[int],
+    made: Made,
+    header: dict[str, Any],
+    keep: bool,
+    reporter: Reporter,
+) -> None:
+    """This process's share of the rooms; then, in the first, the metadata of all."""
+    file = made.file
     mine = [number for number in share(range(options.rooms)) if number in missing]
     work = run_jobs(partial(make_room, settings, root, options.hrtf), mine, options.jobs or default_jobs(), chunk=2)
     for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
@@ -90,11 +108,12 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
         if not keep:
             _write_metadata(file, header, root)
         if options.plot:
+            from batcli.audio import plot
+
             plot.plot_room(options.plot, root, read_json(root / scene_name(settings.split, 0) / RECORD)["data"])
     else:
         while not keep and _header(file) != header:
             time.sleep(0.05)
-    return made
 
 
 def scene_name(split: str, number: int) -> str:

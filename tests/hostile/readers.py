@@ -499,7 +499,7 @@ def make_published(folder: Path) -> None:
 
     config = small_config()
     make_llm(folder / "llm")
-    empty = published.empty_model(ModelConfig(config.encoder, config.qformer, LoraConfig(r=2)), folder / "llm")
+    empty = published.empty_model(ModelConfig(config.encoder, config.qformer, LoraConfig()), folder / "llm")
     state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in empty.state_dict().items()}
     encoder = {name.removeprefix("encoder."): part for name, part in state.items() if name.startswith("encoder.")}
     torch.save({"model": encoder, "epoch": 3, "args": argparse.Namespace(lr=0.1)}, folder / "finetuned.pth")
@@ -526,7 +526,7 @@ def read_published(folder: Path) -> Any:
     if folder not in _EMPTY:
         config = small_config()
         _EMPTY[folder] = published.empty_model(
-            ModelConfig(config.encoder, config.qformer, LoraConfig(r=2)), folder / "llm"
+            ModelConfig(config.encoder, config.qformer, LoraConfig()), folder / "llm"
         )
     found: list[Any] = []
     for name, read in (("finetuned.pth", published.read_encoder), ("model.pt", published.read_bat)):

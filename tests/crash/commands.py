@@ -1,0 +1,159 @@
+"""Every command that writes, on little work, so that it can be killed a hundred times in a minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Command:
+    """`words(inputs, out)`: its arguments; `out` is a folder of its own, which holds all that it writes."""
+
+    name: str
+    words: Callable[[Path, Path], list[str]]
+    kills: int  # in a full run
+    growing: tuple[str, ...] = ()  # what may be unfinished under its own name: appended to, or the run's own business
+    done: str | None = None  # the file that says that a directory is finished
+    torch: bool = False
+
+
+def make_inputs(folder: Path, with_models: bool = True) -> None:
+    """A dataset, released questions and predictions; a trained run and published checkpoints; all tiny."""
+    from batcli.core.options import DemoOptions
+    from batcli.prepare.demo import demo
+
+    data = folder / "data"
+    sizes = {"clips": 3, "rooms": 12, "sources": 4, "count": 240, "eval_count": 60, "seconds": 0.5}
+    demo(DemoOptions(data=data, **sizes, jobs=1))
+    records = [json.loads(line) for line in (data / "questions/train.jsonl").read_text().splitlines()] * 20
+    (folder / "released.json").write_text(json.dumps({"data": records}))
+    answered = [{**record, "prediction": record["answer"]} for record in records[:600]]
+    (folder / "preds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in answered))
+    if with_models:
+        make_models(folder, data)
+
+
+def make_models(folder: Path, data: Path) -> None:
+    from hostile.readers import make_published
+
+    from batcli.core.options import TrainOptions
+    from batcli.train import train
+
+    small = {"encoder_steps": 2, "encoder_scenes": 24, "epochs": "1,1,1", "batch_size": "16"}
+    train(TrainOptions(data=data, output=folder / "run", **small, workers=1, device="cpu"))
+    (folder / "published").mkdir()
+    make_published(folder / "published")
+
+
+def use_small_presets() -> None:
+    """The published architecture in the size of `make_inputs`'s checkpoints."""
+    from hostile.readers import small_config
+
+    from batcli.model.presets import PRESETS, LoraConfig, ModelConfig
+
+    config = small_config()
+    PRESETS["llama2-7b"] = ModelConfig(config.encoder, config.qformer, LoraConfig(r=8))
+
+
+def _roots(inputs: Path) -> list[str]:
+    data = inputs / "data"
+    return [f"--audio-root={data / 'audio'}", f"--reverb-root={data / 'reverb'}", f"--labels={data / 'labels.csv'}"]
+
+
+def _published(inputs: Path) -> list[str]:
+    folder = inputs / "published"
+    return ["--encoder", f"{folder}/finetuned.pth", "--checkpoint", f"{folder}/model.pt", "--llm", f"{folder}/llm"]
+
+
+_DEMO = ["--clips=2", "--rooms=8", "--sources=4", "--count=80", "--eval-count=20", "--seconds=0.5", "--jobs=1"]
+_TRAIN = ["--encoder-steps=3", "--encoder-scenes=24", "--epochs=1,1,1", "--batch-size=16", "--log-every=1"]
+
+COMMANDS = [
+    Command(
+        "prepare rooms",
+        lambda i, o: ["prepare", "rooms", f"{o}/reverb", "--rooms=12", "--sources=2", "--rt60=0.15:0.3", "--jobs=1"],
+        40,
+    ),
+    Command("prepare demo", lambda i, o: ["prepare", "demo", f"{o}/data", *_DEMO], 40, done="data/dataset.json"),
+    Command(
+        "prepare questions",
+        lambda i, o: [
+            *("prepare", "questions", f"{o}/data", f"--clips={i / 'data/metadata/train.json'}", "--count=4000"),
+            *_roots(i),
+        ],
+        30,
+        done="data/dataset.json",
+    ),
+    Command(
+        "prepare import",
+        lambda i, o: ["prepare", "import", f"{o}/data", f"{i}/released.json", *_roots(i)],
+        30,
+        done="data/dataset.json",
+    ),
+    Command(
+        "prepare model",
+        lambda i, o: ["prepare", "model", f"{o}/run", *_published(i)],
+        20,
+        ("run/tokenizer",),
+        "run/DONE",
+        torch=True,
+    ),
+    Command(
+        "spatialize",
+        lambda i, o: ["spatialize", f"{i}/data", "--split=train", "-o", f"{o}/scenes", "--jobs=1"],
+        30,
+        done="scenes/manifest.json",
+    ),
+    Command(
+        "spatialize, one scene",
+        lambda i, o: [
+            *(
+                "spatialize",
+                "--audio",
+                str(next((i / "data/audio").rglob("*.wav"))),
+                "-o",
+                f"{o}/x.wav",
+                "--seconds=60",
+            ),
+            *("--reverb", str(next((i / "data/reverb").rglob("*.npy")))),
+        ],
+        10,
+    ),
+    Command(
+        "score -o",
+        lambda i, o: [
+            *("score", f"{i}/preds.jsonl", "-o", f"{o}/scores.json", "--format=json", "--replicates=2000"),
+            *("--unparsed", f"{o}/unparsed.jsonl", "--junit", f"{o}/gates.xml", "--fail-over=DOA.der=1"),
+        ],
+        20,
+    ),
+    Command(
+        "decode",
+        lambda i, o: ["decode", f"{i}/run", f"{i}/data", "-o", f"{o}/preds.jsonl", "--workers=1"],
+        20,
+        torch=True,
+    ),
+    Command(
+        "train",
+        lambda i, o: [
+            *(
+                "train",
+                f"{i}/data",
+                "-o",
+                f"{o}/run",
+                *_TRAIN,
+                "--workers=1",
+                "--device=cpu",
+                "--save-every=2",
+                "--resume",
+            ),
+        ],
+        20,
+        ("run/",),
+        "run/DONE",
+        torch=True,
+    ),
+]
