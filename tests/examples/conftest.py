@@ -1,0 +1,58 @@
+"""Fixtures for the examples: a folder as `examples/quickstart.sh` leaves it, and the game on a port of its own."""
+
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+
+@pytest.fixture(scope="session")
+def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `run` and `data`: that of the variable QUICKSTART, or the smallest."""
+    if "QUICKSTART" in os.environ:
+        return Path(os.environ["QUICKSTART"]).resolve()
+    folder = tmp_path_factory.mktemp("quickstart")
+    for name, fixture in (("run", "run"), ("data", "demo")):
+        (folder / name).symlink_to(request.getfixturevalue(fixture))
+    return folder
+
+
+@pytest.fixture
+def game(quickstart: Path) -> Any:
+    """A game of its own for each test."""
+    pytest.importorskip("starlette", reason="needs the extra 'game'")
+    from game import open_game
+
+    return open_game(quickstart / "run", quickstart / "data", seed=5)
+
+
+@pytest.fixture
+def address(game: Any) -> Iterator[str]:
+    """Where the game is served."""
+    import uvicorn
+    from game import build_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(build_app(game), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random(1)
