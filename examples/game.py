@@ -276,7 +276,9 @@ def _refuse_long(path: Path) -> None:
     try:
         header = soundfile.info(path)
     except soundfile.LibsndfileError as error:
-        raise InputError(f"not audio: {error.error_string.rstrip('.')}", path, "choose a WAV, FLAC or OGG file") from None
+        raise InputError(
+            f"not audio: {error.error_string.rstrip('.')}", path, "choose a WAV, FLAC or OGG file"
+        ) from None
     if header.samplerate <= MAX_RATE and header.duration > MAX_SECONDS:
         raise InputError(f"{header.duration:.0f} s long", path, f"cut it to {MAX_SECONDS:.0f} s or less")
 

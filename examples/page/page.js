@@ -46,7 +46,8 @@ async function attempt(button, place, work) {
   }
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+/* A message as a sentence; a file's name at its beginning stays as it is. */
+const sentence = (text) => (/^\S+\.\w/.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1)) + (/[.!?]$/.test(text) ? "" : ".");
 const say = (text) => { $("status").textContent = text; };
 
 /* ---- positions ---- */
@@ -225,8 +226,9 @@ function buildSources() {
     header.append(make("i", number + 1, { "aria-hidden": "true" }), select);
     const sliders = make("div", undefined, { class: "sliders" });
     for (const [name, axis, sign] of SLIDERS) {
-      const label = make("label", name, { class: "slider" });
-      const input = make("input", undefined, { type: "range", step: STEP, "data-axis": axis, "data-sign": sign });
+      const id = `slider-${number}-${axis}`; // an output in a label would be taken for what it labels
+      const label = make("label", name, { class: "slider", for: id });
+      const input = make("input", undefined, { type: "range", id, step: STEP, "data-axis": axis, "data-sign": sign });
       input.addEventListener("input", () => {
         const place = [...source.place];
         place[axis] = sign * input.value;

@@ -27,13 +27,20 @@ def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder
 
 
-@pytest.fixture
-def game(quickstart: Path) -> Any:
-    """A game of its own for each test."""
+@pytest.fixture(scope="session")
+def opened(quickstart: Path) -> Any:
     pytest.importorskip("starlette", reason="needs the extra 'game'")
     from game import open_game
 
-    return open_game(quickstart / "run", quickstart / "data", seed=5)
+    return open_game(quickstart / "run", quickstart / "data")
+
+
+@pytest.fixture
+def game(opened: Any) -> Any:
+    """A game of its own for each test; the model is loaded once."""
+    from game import Game
+
+    return Game(opened.listener, opened.stock, random.Random(5))
 
 
 @pytest.fixture
