@@ -249,7 +249,7 @@ function showSource(number) {
     const axis = +input.dataset.axis, sign = +input.dataset.sign, value = sign * place[axis];
     [input.min, input.max] = bounds[axis].map((bound) => sign * bound).sort((a, b) => a - b);
     input.value = value;
-    const text = `${Math.abs(place[axis]).toFixed(1)} m ${SAID[axis][place[axis] >= 0 ? 0 : 1]}`;
+    const text = `${Math.abs(place[axis]).toFixed(1)} m${value === 0 ? "" : ` ${SAID[axis][place[axis] > 0 ? 0 : 1]}`}`;
     input.previousElementSibling.textContent = text;
     input.setAttribute("aria-valuetext", text);
   }
@@ -352,15 +352,21 @@ function showResult() {
     for (const [key] of who) {
       const value = said[key][row], cell = make("td", value === null ? "not said" : row === "distance" ? metres(value) : value);
       const right = marks[key]?.[row];
+      if (right === null && row !== "what") cell.append(make("span", " too near the middle to count", { class: "hint" }));
       if (right === true || right === false) cell.append(make("span", right ? "✓" : "✗", { class: `mark ${right ? "right" : "wrong"}`, role: "img", "aria-label": right ? "right" : "wrong" }));
       line.append(cell);
     }
     return line;
   });
   if (state.result.sounds.length > 1) { // two questions, about a sound each
-    const group = make("tr", undefined, { class: "group" });
-    group.append(make("th", `Where the ${state.result.sounds[state.result.located].names.join("; ")} is`, { scope: "rowgroup", colspan: who.length + 1 }));
-    lines.splice(state.scene.what ? 1 : 0, 0, group);
+    const { sounds, located } = state.result;
+    const group = (text) => {
+      const line = make("tr", undefined, { class: "group" });
+      line.append(make("th", text, { scope: "rowgroup", colspan: who.length + 1 }));
+      return line;
+    };
+    lines.splice(state.scene.what ? 1 : 0, 0, group(`Where the ${sounds[located].names.join("; ")} is`));
+    if (state.scene.what) lines.unshift(group(`What sounds ${described(sounds[1 - located].place).replace(";", ",")}`));
   }
   $("result-body").replaceChildren(...lines);
   const points = (key) => Object.values(marks[key]).filter((right) => right === true).length;
