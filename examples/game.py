@@ -13,10 +13,13 @@ import argparse
 import json
 import random
 import secrets
+import socket
 import tempfile
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -408,6 +411,22 @@ def build_app(game: Game, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
     )
+
+
+@contextmanager
+def serving(app: Starlette) -> Iterator[str]:
+    """Serve beside the caller's own work, on any free port: its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def main() -> None:

@@ -134,6 +134,7 @@ function drawPlan() {
   }
   $("legend").replaceChildren(...legend.map(([who, text]) => make("span", text, { class: who })));
   drawHandles();
+  if ($("handles").children.length) $("legend").append("▲ above the ears, ▼ below");
 }
 
 function drawHandles() {

@@ -2,10 +2,7 @@
 
 import os
 import random
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,18 +43,10 @@ def game(opened: Any) -> Any:
 @pytest.fixture
 def address(game: Any) -> Iterator[str]:
     """Where the game is served."""
-    import uvicorn
-    from game import build_app
+    from game import build_app, serving
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(build_app(game), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with serving(build_app(game)) as address:
+        yield address
 
 
 @pytest.fixture

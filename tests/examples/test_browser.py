@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,43 +10,34 @@ import numpy as np
 import pytest
 
 from batcli.audio.io import write_wav
+from batcli.core.errors import InputError
 
 pytest.importorskip("starlette", reason="needs the extra 'game'")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the extra 'test'")
 Page, expect = playwright.Page, playwright.expect
 
 pytestmark = pytest.mark.browser
 
 SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
 SLOWEST_ANSWER = 3.0  # seconds
-FLAGS = (
-    "--no-sandbox",  # containers run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[playwright.Browser]:
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
-    path = next((path for path in found if path), None)
-    with playwright.sync_playwright() as driver:
-        if path is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium: install one, or name it in the variable CHROMIUM")
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+def browser() -> Iterator[playwright.Browser]:
+    from pictures import chromium
+
+    try:
+        with chromium() as opened:
+            yield opened
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=SIZES)
-def page(chromium, address: str, request) -> Iterator[Page]:
+def page(browser, address: str, request) -> Iterator[Page]:
     """The game's page. A script error or a request to elsewhere fails the test."""
     width, height = SIZES[request.param]
-    context = chromium.new_context(viewport={"width": width, "height": height}, has_touch=request.param == "phone")
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=request.param == "phone")
     page = context.new_page()
     page.set_default_timeout(15_000)
     faults: list[str] = []
