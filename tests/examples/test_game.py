@@ -237,8 +237,7 @@ def test_the_page_needs_nothing_from_elsewhere(browser: Browser):
         status, body, headers = browser.call(name)
         assert status == 200
         assert "default-src 'self'" in headers["content-security-policy"]
-        for line in body.decode().splitlines():
-            assert "//" not in line.replace("http://www.w3.org/", ""), line
+        assert "://" not in body.decode().replace("http://www.w3.org/", "")
 
 
 def test_other_names_and_other_paths_are_refused(browser: Browser):
