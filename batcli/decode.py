@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -70,7 +71,8 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
     return None
 
 
-def _listener(options: DecodeOptions) -> Listener:
+def open_listener(options: DecodeOptions) -> Listener:
+    """The model of a finished run, ready to hear and to answer. Raises InputError for what is no such run."""
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,18 +95,26 @@ def _one(options: DecodeOptions, reporter: Reporter) -> str | None:
     if options.dry_run:
         reporter.info(f"{options.audio}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
-    listener = _listener(options)
-    length = listener.settings.length
-    if audio.shape[1] > length:
+    listener = open_listener(options)
+    if audio.shape[1] > listener.settings.length:
         reporter.warn(f"{options.audio}: the model hears the first {listener.settings.seconds:g} s")
+    return answer(listener, [options.question], hear(listener, audio))[0]
+
+
+@torch.inference_mode()
+def hear(listener: Listener, audio: np.ndarray) -> Encoding:
+    """Binaural (2, n) at 32 kHz, cut or padded to what the model hears → its encoding."""
+    length = listener.settings.length
     waveform = torch.zeros(2, length)
     waveform[:, : audio.shape[1]] = torch.from_numpy(audio[:, :length])
-    with torch.inference_mode():
-        encoding = listener.model.encode(waveform[None].to(listener.device))
-        return _answer(listener, [options.question], encoding)[0]
+    return listener.model.encode(waveform[None].to(listener.device))
 
 
-def _answer(listener: Listener, questions: Sequence[str], encoding: Encoding) -> list[str]:
+@torch.inference_mode()
+def answer(listener: Listener, questions: Sequence[str], encoding: Encoding) -> list[str]:
+    """The answers to questions about as many scenes, or about one: `encoding` has that many rows, or one."""
+    if len(questions) > len(encoding.tokens) == 1:
+        encoding = stack([encoding] * len(questions))
     options, tokenizer = listener.options, listener.tokenizer
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
     prompts = collate_prompts(encode(tokenizer, questions)[0], pad)
@@ -166,7 +176,7 @@ def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Que
     bad = 0
     with writing(STDIO) as out:
         numbered = list(enumerate(questions))
-        for _, record in _answers(_listener(options), dataset, numbered, reporter):
+        for _, record in _answers(open_listener(options), dataset, numbered, reporter):
             bad += record["prediction"] is None
             out.write(dump(record))
             out.flush()
@@ -188,7 +198,7 @@ def _to_file(
         if done:
             reporter.info(f"{len(done):,} are answered already")
         if todo:
-            for position, record in _answers(_listener(options), dataset, todo, reporter):
+            for position, record in _answers(open_listener(options), dataset, todo, reporter):
                 parts.append(position, record)
         if rank_and_world()[0] != 0:
             return 0
@@ -256,7 +266,7 @@ def _answer_window(
     size = listener.options.batch_size
     for start in reporter.track(range(0, len(audible), size), "answering"):
         batch = audible[start : start + size]
-        texts = _answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
+        texts = answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
         for (position, question, _), text in zip(batch, texts, strict=True):
             found[position] = {**question.to_dict(), "prediction": text}
     for position, _ in window:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from batcli.audio.io import write_wav
 from batcli.core.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.core.options import DecodeOptions
-from batcli.decode import decode
+from batcli.decode import answer, decode, hear, open_listener
 
 LIMIT = 24
 
@@ -102,6 +103,15 @@ def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeyp
     decode(options(run, demo, tmp_path / "preds.jsonl"))
     assert len(heard) == len(set(heard))
     assert set(heard) == {question.scene for question in list(open_dataset(demo).questions("eval"))[:LIMIT]}
+
+
+def test_questions_about_one_scene_are_answered_as_one_by_one(run: Path):
+    listener = open_listener(DecodeOptions(run=run, device="cpu", max_new_tokens=12))
+    audio = np.random.default_rng(0).standard_normal((2, listener.settings.length + 500)).astype(np.float32) / 10
+    encoding = hear(listener, audio)
+    questions = ["What can be heard here?", "From where do you hear the sound, and from how far?"]
+    assert answer(listener, questions, encoding) == [answer(listener, [text], encoding)[0] for text in questions]
+    assert torch.equal(hear(listener, audio[:, : listener.settings.length]).tokens, encoding.tokens)
 
 
 def test_one_recording(run: Path, tmp_path: Path):
