@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import IO, Any
@@ -240,12 +241,18 @@ def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
         raise InputError(f"leads out of {root}: {relative!r:.120}", where, hint)
     path = root / relative
     try:
-        escaped = not path.resolve().is_relative_to(root.resolve())
+        escaped = not path.resolve().is_relative_to(_resolved(root))
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, half a surrogate pair
         raise InputError(f"not a path: {relative!r:.120} ({error})", where or root, hint) from None
     if escaped:
         raise InputError(f"leads out of {root} through a link: {relative!r:.120}", where, hint)
     return path
+
+
+@lru_cache(64)
+def _resolved(root: Path) -> Path:
+    """Where a root really is: looked up once, for it takes as long as each of the paths below it."""
+    return root.resolve()
 
 
 def sha256(path: Path) -> str:

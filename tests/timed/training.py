@@ -73,7 +73,7 @@ def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
     objective = AnswerObjective(model).train()
     if model.sources is not None:
         model.sources.eval()  # frozen, as the encoder is
-    optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=1e-3)
+    optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=1e-3, fused=True)
     losses = []
     for tokens, scenes in zip(course.tokens, course.batches, strict=True):
         loss = sum(objective(hear(scenes), tokens).values())
