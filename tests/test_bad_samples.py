@@ -27,6 +27,7 @@ from batcli.prepare.questions import questions as prepare_questions
 from batcli.spatialize import spatialize
 from batcli.train import train
 
+THOROUGH = pytest.mark.skipif(not os.environ.get("THOROUGH"), reason="trains: set THOROUGH=1")
 RNG = np.random.default_rng(3)
 NOISE = RNG.uniform(-0.3, 0.3, 32_000).astype(np.float32)
 ROOM = (RNG.normal(size=(2, 4_000)) * np.exp(-np.arange(4_000) / 400)).astype(np.float32)
@@ -206,6 +207,7 @@ def test_answers(pair: Pair, run: Path, tmp_path: Path):
     assert [line for line in lines if b'"error"' not in line] == lines_of(tmp_path / "good.jsonl")
 
 
+@THOROUGH
 def test_weights(pair: Pair, run: Path, tmp_path: Path, train_options):
     """Stages on questions: the same weights, to the bit. (The encoder draws its scenes: it draws others instead.)"""
     how = {"init": run, "stages": "1,2,3"}
@@ -246,6 +248,7 @@ def test_questions(pair: Pair, demo: Path, tmp_path: Path):
     assert "odd-train/missing" not in asked
 
 
+@THOROUGH
 def test_encoder_draws_others(pair: Pair, tmp_path: Path, train_options):
     """One clip in twenty is broken: the encoder stage ends, with scenes of the others."""
     shutil.copytree(pair.good, tmp_path / "data")

@@ -25,8 +25,15 @@ from batcli.core.jsonl import dump, parse_line
 from batcli.core.schema import FIELDS, parse_question
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = {"SOFA": 12, "run directories": 32, "tokenizers": 40, "foreign checkpoints": 30, "language models": 20}
-INPUTS = 120
+SLOW = {
+    "SOFA": 12,
+    "TOML": 30,
+    "run directories": 16,
+    "tokenizers": 24,
+    "foreign checkpoints": 16,
+    "language models": 12,
+}
+INPUTS = 60
 MEGABYTES = 1_000  # ten minutes at 192 kHz are 460 MB, once in blocks and once whole
 
 

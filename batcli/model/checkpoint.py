@@ -128,6 +128,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # not of the zip writer: a worker that died, say
         raise InputError(f"cannot be written: {error!s:.200}", path, "is there space on the disk?") from None
 
 
