@@ -273,7 +273,7 @@ def _fit(
     for number, named in enumerate(_unfreeze(run.model, trained)):
         groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of)
     objective.train()
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, fused=not state.sharded(run.accelerator))
     wrapped, prepared = run.accelerator.prepare(objective, optimizer)
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
