@@ -43,6 +43,7 @@ class Tried:
 
 def start(words: list[str], folder: Path, stdout: int | None = None) -> int:
     """The command in a child of this process, which has loaded what it needs; returns the child's number."""
+    (folder / "stderr").write_bytes(b"")
     child = os.fork()
     if child:
         return child
@@ -215,7 +216,7 @@ def kills(command: Command, inputs: Path, folder: Path, count: int, seed: int = 
             tried.counts[name] += 1
             if ended.code not in ANSWERS[SIGNALS[name]]:
                 tried.wrong.append(f"{name}: exit {ended.code}: {ended.errors[-300:]}")
-            if ended.code > 0 and not one_line(ended):
+            if ended.code > 0 and ended.errors and not one_line(ended):  # nothing: it had not begun
                 tried.wrong.append(f"{name}: says {ended.errors[-300:]!r}")
             if wrong := half_files(command, out, calm):
                 tried.wrong.append(f"{name} leaves {', '.join(wrong[:3])}")
