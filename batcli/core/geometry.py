@@ -73,19 +73,6 @@ def octant(position: Position) -> Direction:
     )
 
 
-def great_circle(a: Position, b: Position) -> float:
-    """Angle between two directions, in degrees [0, 180]."""
-    u, v = unit_vector(a.azimuth, a.elevation), unit_vector(b.azimuth, b.elevation)
-    cross = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
-    # atan2 keeps its accuracy where arccos of a dot product loses it: near 0° and 180°.
-    return math.degrees(math.atan2(math.hypot(*cross), sum(p * q for p, q in zip(u, v, strict=True))))
-
-
-def distance_between(a: Position, b: Position) -> float:
-    """Metres from one source to the other."""
-    return math.dist(offset(a), offset(b))
-
-
 def round_distance(metres: float) -> float:
     """To the published 0.5 m steps, halves up, so that 0.25 m and 1.25 m round alike."""
     return math.floor(2.0 * metres + 0.5) / 2.0

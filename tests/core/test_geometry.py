@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from batcli.core.geometry import (
     Direction,
     Position,
-    distance_between,
-    great_circle,
     locate,
     octant,
     offset,
@@ -61,29 +59,6 @@ def test_octant_has_the_signs_of_the_offset(sensor, source):
     assume(min(abs(x), abs(y), abs(z)) > 1e-6)
     words = Direction("right" if x > 0 else "left", "behind" if z > 0 else "front", "above" if y > 0 else "below")
     assert octant(locate(sensor, source)) == words
-
-
-@given(positions, positions, positions)
-def test_great_circle_is_a_metric(a, b, c):
-    # At a great angle the sum of arcs bends back, so the bound is the sphere's.
-    assert great_circle(a, b) == pytest.approx(great_circle(b, a))
-    assert 0 <= great_circle(a, b) <= 180
-    assert great_circle(a, c) <= great_circle(a, b) + great_circle(b, c) + 1e-6
-    assert great_circle(a, a) == pytest.approx(0, abs=1e-6)
-
-
-def test_great_circle_is_exact_where_the_arc_cosine_is_not():
-    a = Position(10, 0, 1)
-    assert great_circle(a, Position(10 + 1e-7, 0, 1)) == pytest.approx(1e-7, rel=1e-3)
-    assert great_circle(a, Position(190, 0, 1)) == pytest.approx(180)
-    assert great_circle(Position(0, 90, 1), Position(123, -90, 1)) == pytest.approx(180)
-
-
-@given(positions, positions)
-def test_distance_between_follows_the_law_of_cosines(a, b):
-    angle = math.radians(great_circle(a, b))
-    squared = a.distance**2 + b.distance**2 - 2 * a.distance * b.distance * math.cos(angle)
-    assert distance_between(a, b) == pytest.approx(math.sqrt(max(0, squared)), rel=1e-6, abs=1e-5)
 
 
 @given(st.floats(0, 360), st.floats(-90, 90))
