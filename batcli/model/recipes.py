@@ -23,7 +23,7 @@ class Recipe:
     encoder_steps: int = 780_000  # 100 epochs of AudioSet-2M at 256 scenes per step
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
-    source_scenes: int = 36_000  # scenes drawn for the source tokens, if the model has them
+    source_scenes: int = 30_000  # scenes drawn for the source tokens, if the model has them
     source_epochs: int = 6
     source_batch: int = 64
     two_sources: float = 0.5  # share of two-source scenes
@@ -48,7 +48,7 @@ RECIPES = {
         encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.5, 0.4, 1.3),
+        epochs=(0.4, 0.3, 1.15),
         one_way=0.4,
         batch=32,
         lr=2e-3,

@@ -33,7 +33,7 @@ from batcli.questions.generate import PUBLISHED, generate
 SAMPLE_RATE = 32_000
 RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
 MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
-PER_SCENE = {"train": 12, "eval": 4}  # questions; a scene costs a hundred times as much as a question
+PER_SCENE = {"train": 16, "eval": 4}  # questions; a scene costs a hundred times as much as a question
 TRAIN_SHARES = {
     "CLASSIFICATION": 0.05,
     "DOA": 0.10,
