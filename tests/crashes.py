@@ -80,7 +80,7 @@ def main() -> int:
                 break
         (folder / "pipe").mkdir()
         if not given.kills_only and (not words or "pipe" in words):
-            note(closed_pipes(inputs, folder / "pipe"))
+            note(closed_pipes(inputs, folder / "pipe", with_models=not given.no_torch))
     total = sum(count for t in tried for name, count in t.counts.items() if name.startswith("SIG"))
     faults = sum(len(t.wrong) for t in tried)
     print(f"{total} kills, {faults} faults")

@@ -63,6 +63,7 @@ def watch(name: str, *command: str) -> bool:
         samples.append(megabytes(processes))
         time.sleep(PAUSE)
     took = time.monotonic() - started
+    time.sleep(2 * PAUSE)  # the end of a worker may be seen a moment after its parent's
     left = [process for process in known if Path(f"/proc/{process}").exists()]
     files = set(Path(tempfile.gettempdir()).iterdir()) - before
     size = max(1, len(samples) // PARTS)

@@ -291,16 +291,17 @@ def disks(command: Command, inputs: Path, folder: Path, count: int, seed: int = 
     return tried
 
 
-def closed_pipes(inputs: Path, folder: Path) -> Tried:
+def closed_pipes(inputs: Path, folder: Path, with_models: bool = True) -> Tried:
     """`… | head -1`, with a reader that ends after its first line and one that reads nothing."""
     tried = Tried("closed pipe")
     streams = {
         "score": ["score", f"{inputs}/preds.jsonl", "--format=csv", "--replicates=0"],
         "score --unparsed -": ["score", f"{inputs}/preds.jsonl", "--replicates=0", "--unparsed=-", "-o", f"{folder}/s"],
-        "decode": ["decode", f"{inputs}/run", f"{inputs}/data", "-o", "-", "--workers=1", "--split=train"],
         "--print-config": ["train", "x", "--print-config"],
         "--help": ["train", "--help"],
     }
+    if with_models:
+        streams["decode"] = ["decode", f"{inputs}/run", f"{inputs}/data", "-o", "-", "--workers=1", "--split=train"]
     for name, words in streams.items():
         for reads in (True, False):
             ends = os.pipe()
