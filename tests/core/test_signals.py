@@ -1,6 +1,5 @@
 """A signal is noted; the step in hand is finished."""
 
-import os
 import signal
 import threading
 
@@ -21,7 +20,7 @@ def test_the_first_signal_waits(number, code):
         with deferred() as request:
             while True:
                 request.check()
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
                 steps.append(bool(request))  # the step goes on
 
     with pytest.raises(Stopped) as caught:
@@ -37,7 +36,7 @@ def test_the_second_signal_is_obeyed_at_once():
     def work() -> None:
         with deferred():
             for step in range(3):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 steps.append(step)
 
     with pytest.raises(KeyboardInterrupt):
