@@ -33,6 +33,7 @@ from batcli.core.options import TrainOptions, require
 from batcli.core.parts import key_of
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.schema import Question, Scene
+from batcli.core.signals import deferred
 from batcli.model import checkpoint, state
 from batcli.model.bat import BAT, Encoding, encode_alike, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.cache import Shelf
@@ -161,7 +162,9 @@ def _draw(output: Path, reporter: Reporter) -> None:
     except ModuleNotFoundError:
         reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
         return
-    plot_curves(output / CURVES, output / LOG)
+    with deferred() as stop:  # within a drawing, a signal comes out as some error of the drawing's
+        plot_curves(output / CURVES, output / LOG)
+    stop.check()
 
 
 def _parts(stage: str, model: BAT) -> list[str]:

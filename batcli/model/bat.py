@@ -317,7 +317,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         ids = encode(tokenizer, ["?"], ["Yes"])[0]  # many faults of its files show no sooner than in use
         to_text(tokenizer, [[*ids[0], padding_id(tokenizer)]] if tokenizer.eos_token_id is not None else [])
-    except Exception as error:
+    except BaseException as error:
+        # What tokenizers' Rust code gives up on is no Exception, and its class has no public name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end token", folder)
