@@ -26,6 +26,7 @@ from batcli import __version__
 from batcli.core import config as configuration
 from batcli.core import options as opts
 from batcli.core.errors import BatError, ExitCode, GateMissed, InputError, Stopped
+from batcli.core.signals import CODES
 from batcli.ui import Terminal
 
 CONTEXT = {"auto_envvar_prefix": "BAT", "help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -190,9 +191,12 @@ class _expected_errors:
 
     def __init__(self, debug: bool) -> None:
         self.debug = debug
+        self.stopped: Stopped | None = None
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGTERM, _raise_terminated)
+        signal.signal(signal.SIGTERM, self._stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
+            signal.signal(signal.SIGINT, self._stop)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, (typer.Exit, SystemExit)):
@@ -204,6 +208,7 @@ class _expected_errors:
             traceback.print_exception(kind, error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
             error = Stopped(ExitCode.INTERRUPTED)
+        error = self.stopped or error  # a signal may come out of a library as an error of the library's
         if isinstance(error, OSError) and error.errno is not None:
             hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
             error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
@@ -213,15 +218,15 @@ class _expected_errors:
         print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
         raise typer.Exit(ExitCode.UNEXPECTED) from None
 
+    def _stop(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        self.stopped = Stopped(CODES[signal.Signals(number)])
+        raise self.stopped
+
 
 def _discard_output() -> None:
     """The reader of our output has seen enough, as in `bat score … | head -1`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _raise_terminated(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Stopped(ExitCode.TERMINATED)
 
 
 # ---- the commands --------------------------------------------------------------------------------

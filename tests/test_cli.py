@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ Bat = Callable[..., Result]
 def bat(monkeypatch, capsys, tmp_path) -> Bat:
     """`bat(argument, …, VARIABLE=value)` in an empty folder; the command line as the shell starts it."""
     monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(*arguments: object, **environment: str) -> Result:
         with monkeypatch.context() as patch:
@@ -41,7 +42,8 @@ def bat(monkeypatch, capsys, tmp_path) -> Bat:
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as caught:
                 main()
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         out, err = capsys.readouterr()
         return Result(caught.value.code or 0, out, err)
 
@@ -231,6 +233,19 @@ def test_a_signal_to_the_process(tmp_path):
         process.send_signal(number)
         assert process.communicate(timeout=20)[1] == "bat: stopped by a signal; run again to go on\n"
         assert process.returncode == code
+
+
+@pytest.mark.parametrize("error", [None, AssertionError(), OSError(5, "Input/output error"), InputError("cut")])
+def test_a_signal_that_comes_out_of_a_library_as_its_own_error(bat, monkeypatch, error):
+    def lose_it(options, reporter):
+        with suppress(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+        if error:
+            raise error
+
+    monkeypatch.setattr(batcli.spatialize, "spatialize", lose_it)
+    result = bat("spatialize")
+    assert result == ((143, "", "bat: stopped by a signal; run again to go on\n") if error else (0, "", ""))
 
 
 def test_version(bat):

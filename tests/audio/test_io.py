@@ -1,5 +1,7 @@
 """Reading and writing audio: every fault of a file is one error with its path."""
 
+import io
+import signal
 import struct
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from batcli.audio.io import (
     write_brir,
     write_wav,
 )
-from batcli.core.errors import InputError
+from batcli.core.errors import InputError, Stopped
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal((2, 16_000))).astype(np.float32)
 
@@ -299,4 +301,21 @@ except OSError as error:
     pytest.importorskip("resource")
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "[Errno 27] File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_a_wav_is_encoded_leaves_no_file(tmp_path, monkeypatch):
+    """libsndfile calls `write` of the file in memory and drops what that raises: the WAV would be cut."""
+
+    signals = [signal.SIGINT]
+
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            while signals:
+                signal.raise_signal(signals.pop())
+            return super().write(data)
+
+    monkeypatch.setattr("batcli.audio.io.io.BytesIO", Interrupted)
+    with pytest.raises(Stopped):
+        write_wav(tmp_path / "a.wav", np.zeros((2, 1000), np.float32), 32_000)
     assert list(tmp_path.iterdir()) == []
