@@ -33,6 +33,7 @@ class Recipe:
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
+    soft_distance: float = 0.0  # share of a distance's weight in the answers' loss that goes to those half a metre off
     batch: int = 8
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
@@ -45,13 +46,15 @@ RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
+        source_scenes=36_000,
         encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.4, 0.3, 1.15),
+        epochs=(0.4, 0.3, 1.5),
         one_way=0.4,
-        batch=32,
-        lr=2e-3,
+        soft_distance=0.5,
+        batch=16,
+        lr=1.5e-3,
         warmup=0.05,
     ),
 }
