@@ -114,5 +114,7 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
 
 
 def default_jobs() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors this process may use: its share of them where a launcher started several here."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, count // max(1, int(beside))) if beside.isdecimal() else count

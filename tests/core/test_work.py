@@ -105,5 +105,10 @@ def test_waiting_for_a_file_that_does_not_come(tmp_path):
         wait_for([tmp_path / "none"], timeout=0)
 
 
-def test_there_is_at_least_one_processor():
-    assert work.default_jobs() >= 1
+@pytest.mark.parametrize(("ranks", "jobs"), [(None, 6), ("1", 6), ("2", 3), ("4", 1), ("100", 1), ("0", 6), ("x", 6)])
+def test_ranks_on_one_machine_share_its_processors(monkeypatch, ranks, jobs):
+    monkeypatch.setattr(work.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert work.default_jobs() == jobs
