@@ -33,7 +33,7 @@ from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, encode_alike, stack
-from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, beside_workers, one_thread
+from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, one_thread, threads_for
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
@@ -240,7 +240,7 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
         worker_init_fn=one_thread,
         collate_fn=as_list,
     )
-    with beside_workers(listener.model.encoder):
+    with threads_for(listener.model.encoder):
         for batch in reporter.track(loader, "listening", len(loader)):
             good = [(place, audio) for place, audio in batch if not isinstance(audio, Unheard)]
             listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))

@@ -48,7 +48,7 @@ from batcli.model.data import (
     Heard,
     Unheard,
     as_list,
-    beside_workers,
+    threads_for,
 )
 from batcli.model.fit import Batch, Schedule, fit, parameter_groups
 from batcli.model.log import Log, require_tensorboard
@@ -302,7 +302,9 @@ def _fit(
     )
     if start < total:
         validate = measuring(run, stage, objective, first) if options.validate else None
-        fit(run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate, run.reporter)
+        loop = (run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate)
+        with threads_for(objective):
+            fit(*loop, run.reporter)
     run.step += total
     objective.eval()
     run.accelerator.free_memory()
@@ -429,7 +431,7 @@ def _fill(
     missing = np.unique(shelf.missing() // rows_each)
     todo = missing[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
     loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=as_list)
-    with torch.inference_mode(), beside_workers(run.model.encoder):
+    with torch.inference_mode(), threads_for(run.model.encoder):
         for batch in run.reporter.track(loader, description, len(loader)):
             good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
             for row, value in batch:

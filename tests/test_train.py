@@ -149,7 +149,7 @@ def test_every_epoch_holds_every_question_once():
     ("changes", "message"),
     [
         ({"seed": 1}, "--seed: the run was begun with 0, not 1"),
-        ({"lr": 0.1}, "--lr: the run was begun with 0.002, not 0.1"),
+        ({"lr": 0.1}, "--lr: the run was begun with 0.0015, not 0.1"),
         ({"epochs": "1,1,2"}, "--epochs"),
         ({"batch_size": "8"}, "--batch-size: the run was begun with 16, not 8"),
         ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),

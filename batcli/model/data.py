@@ -28,7 +28,7 @@ from batcli.model.sources import SourceTokens
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
 ENCODE_BATCH = 8  # scenes: with more, what lies between two operations falls out of a processor's cache
-SMALL = 10_000_000  # parameters of a model that a processor runs in about the time of rendering
+SMALL = 10_000_000  # parameters of a model whose operations are too short to be divided
 GROUP = 6  # sources that are rendered together in one room for the source tokens
 
 
@@ -280,13 +280,14 @@ def one_thread(_: int) -> None:
 
 
 @contextmanager
-def beside_workers(model: nn.Module) -> Iterator[None]:
-    """While workers render, a model that takes no longer than they do gets one thread of this process, too.
+def threads_for(model: nn.Module) -> Iterator[None]:
+    """Inside, a small model gets one of torch's threads, on whatever processor it runs beside.
 
-    Threads that have nothing to do wait for it in a loop, on processors that the workers need: on two
-    processors, encoding a scene for `tiny` took 17.5 ms with two and takes 11.1 ms with one. That they
-    sleep while they wait (OMP_WAIT_POLICY) is no way out: an update of the language model then takes
-    129 instead of 99 ms, one of the source tokens 52 instead of 30.
+    Its operations are so short that dividing them gains nothing, and threads that have nothing to do wait
+    for it in a loop, on processors that the workers which render need, or anybody else. On two processors,
+    encoding a scene for `tiny` took 17.5 ms with two threads and takes 11.1 ms with one; an update of its
+    language model took 113 ms beside other work and takes 66. That they sleep while they wait
+    (OMP_WAIT_POLICY) is no way out: two threads then take longer than one.
     """
     threads = torch.get_num_threads()
     if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
