@@ -53,6 +53,8 @@ RECIPES = {
         epochs=(0.4, 0.3, 1.5),
         one_way=0.4,
         soft_distance=0.5,
+        # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
+        # 50 %, yes or no 77 instead of 61 (n = 325 and 394), at a tenth more time.
         batch=16,
         lr=1.5e-3,
         warmup=0.05,
