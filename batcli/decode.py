@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.io import read_binaural
@@ -33,13 +32,13 @@ from batcli.core.schema import Question, Scene
 from batcli.core.work import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, encode_alike, stack
-from batcli.model.data import ENCODE_BATCH, GivenScenes, Unheard, as_list, one_thread, threads_for
+from batcli.model.data import ENCODE_BATCH, GivenScenes, Loader, Unheard, as_list, threads_for
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
-SCENES_KEPT = 2_048  # encodings in memory
+KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published
 
 
 @dataclass
@@ -233,11 +232,10 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
         if scene in listener.heard:
             listener.heard.move_to_end(scene)
     new = [scene for scene in wanted if scene not in listener.heard]
-    loader = DataLoader(
+    loader = Loader(
         GivenScenes(dataset, new, listener.settings),
-        ENCODE_BATCH,
+        batch_size=ENCODE_BATCH,
         num_workers=min(listener.options.workers or default_jobs(), len(new)),
-        worker_init_fn=one_thread,
         collate_fn=as_list,
     )
     with threads_for(listener.model.encoder):
@@ -249,8 +247,14 @@ def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporte
             encoding = encode_alike(listener.model, [audio for _, audio in good], ENCODE_BATCH, listener.device)
             for row, (place, _) in enumerate(good):
                 listener.heard[new[place]] = encoding.row(row)
-    while len(listener.heard) > max(SCENES_KEPT, len(wanted)):
-        listener.heard.popitem(last=False)
+    size = sum(map(_size, listener.heard.values()))
+    while size > KEPT and len(listener.heard) > len(wanted):
+        size -= _size(listener.heard.popitem(last=False)[1])
+
+
+def _size(heard: Encoding | dict[str, str]) -> int:
+    """Bytes of an encoding, or about those of an error."""
+    return sum(part.nbytes for part in heard if part is not None) if isinstance(heard, Encoding) else 1_000
 
 
 def _answer_window(

@@ -40,14 +40,18 @@ def family(root: int) -> list[int]:
 
 
 def megabytes(processes: list[int]) -> float:
-    """What the processes hold alone, and their share of what they share."""
+    """What the processes hold alone, and their share of what they share; of files, only what they have changed.
+
+    What is mapped from files (libraries above all) can be read again, and their share of it moves with
+    whatever else runs on the machine.
+    """
     total = 0
     for process in processes:
         try:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total / 1000
 
 

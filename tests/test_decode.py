@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import batcli.decode
 from batcli.audio.io import write_wav
 from batcli.core.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
@@ -156,3 +157,24 @@ def test_an_unfinished_run_is_refused(run: Path, demo: Path, tmp_path: Path):
 def test_wrong_usage(run: Path, demo: Path, tmp_path: Path, changes: dict):
     with pytest.raises(InputError):
         decode(options(**{"run": run, "data": demo, "output": tmp_path / "p.jsonl", **changes}))
+
+
+def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, tmp_path: Path, monkeypatch):
+    sizes = []
+    original = batcli.decode._hear
+
+    def noting(listener, *given):
+        original(listener, *given)
+        sizes.append((len(listener.heard), sum(map(batcli.decode._size, listener.heard.values()))))
+
+    monkeypatch.setattr("batcli.decode._hear", noting)
+    monkeypatch.setattr("batcli.decode.WINDOW", 3)
+    decode(options(run, demo, tmp_path / "all.jsonl"))
+    each = sizes[0][1] // sizes[0][0]
+    assert sizes[-1][0] > 6, "there are enough scenes for the test"
+    room = 4 * each
+    sizes.clear()
+    monkeypatch.setattr("batcli.decode.KEPT", room)
+    decode(options(run, demo, tmp_path / "few.jsonl"))
+    assert max(size for _, size in sizes) == room
+    assert (tmp_path / "few.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()

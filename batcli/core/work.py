@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from batcli.core.errors import BatError, InputError
+from batcli.core.signals import held, obey_parent_alone
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,8 +73,9 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+def start_worker() -> None:
+    """What a worker process does first: from then on its parent alone ends it, whether by its word or by its end."""
+    obey_parent_alone()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -100,9 +101,10 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
         return
     chunks = (list(items[start : start + chunk]) for start in range(0, len(items), chunk))
     context = multiprocessing.get_context("spawn")
-    with one_thread_each(), ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
+    with one_thread_each(), ProcessPoolExecutor(jobs, context, initializer=start_worker) as pool:
         try:
-            pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
+            with held():  # here the processes are started
+                pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
             while pending:
                 yield from pending.pop(0).result()
                 pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]

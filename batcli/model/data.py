@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from batcli.audio.convolve import Filter, gain, render
@@ -23,6 +24,8 @@ from batcli.core.catalogue import Reverb
 from batcli.core.dataset import Dataset
 from batcli.core.errors import BatError, InputError
 from batcli.core.schema import Scene, Source
+from batcli.core.signals import held
+from batcli.core.work import start_worker
 from batcli.model.features import spectrum
 from batcli.model.sources import SourceTokens
 
@@ -274,8 +277,20 @@ def as_list(batch: list[Any]) -> list[Any]:
     return batch
 
 
-def one_thread(_: int) -> None:
+class Loader(DataLoader):
+    """A DataLoader whose workers leave signals to their parent."""
+
+    def __init__(self, items: TorchDataset, **how: Any) -> None:
+        super().__init__(items, worker_init_fn=_start_loading, **how)
+
+    def __iter__(self) -> Any:
+        with held():  # here the processes are started
+            return super().__iter__()
+
+
+def _start_loading(_: int) -> None:
     """A worker's share of the processor is one thread; the model has the others."""
+    start_worker()
     torch.set_num_threads(1)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.render import Settings
@@ -16,7 +15,7 @@ from batcli.core.options import TrainOptions
 from batcli.core.progress import Reporter
 from batcli.core.work import default_jobs
 from batcli.model.bat import BAT
-from batcli.model.data import one_thread
+from batcli.model.data import Loader
 from batcli.model.log import Log
 from batcli.model.recipes import Recipe
 from batcli.model.state import Place
@@ -40,9 +39,7 @@ class Run:
     step: int = 0  # updates of the stages that are done
     bad: int = 0  # scenes that could not be rendered
 
-    def load(self, items, **how) -> DataLoader:
+    def load(self, items, **how) -> Loader:
         """A loader whose workers render ahead; it draws from no random state that training uses."""
         workers = self.options.workers or default_jobs()
-        return DataLoader(
-            items, num_workers=workers, worker_init_fn=one_thread, generator=torch.Generator().manual_seed(0), **how
-        )
+        return Loader(items, num_workers=workers, generator=torch.Generator().manual_seed(0), **how)

@@ -1,10 +1,13 @@
 """Work over processes and ranks: the same results, in the same order, however many there are."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +115,51 @@ def test_ranks_on_one_machine_share_its_processors(monkeypatch, ranks, jobs):
     if ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     assert work.default_jobs() == jobs
+
+
+SIGNALLED = """
+import os, signal, subprocess, sys, time
+from batcli.core.work import run_jobs
+
+if __name__ == "__main__":
+    name, moment = sys.argv[1], float(sys.argv[2])
+    noted = []
+    signal.signal(getattr(signal, name), lambda number, frame: noted.append(number))
+    kill = f"import os, signal, time; time.sleep({moment}); os.killpg({os.getpgrp()}, signal.{name})"
+    stranger = subprocess.Popen([sys.executable, "-c", kill], start_new_session=True)
+    print(list(run_jobs(time.sleep, [1.0] * 4, 2, 1)))
+    stranger.wait()
+    print(len(noted))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing says who sent a signal")
+@pytest.mark.parametrize("moment", [0.0, 0.1, 1.0])  # while they start, and while they work
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_all_processes_is_for_the_parent_to_obey(tmp_path, name, moment):
+    (tmp_path / "program.py").write_text(SIGNALLED)
+    words = [sys.executable, str(tmp_path / "program.py"), name, str(moment)]
+    where = {**os.environ, "PYTHONPATH": str(Path(work.__file__).parents[2])}
+    done = subprocess.run(words, env=where, start_new_session=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[None, None, None, None]\n1\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
+def test_a_worker_obeys_its_parent():
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=_wait_as_worker, args=(ready,))
+    worker.start()
+    assert ready.wait(10)
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # a stranger
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def _wait_as_worker(ready) -> None:
+    work.start_worker()
+    ready.set()
+    time.sleep(60)

@@ -77,6 +77,11 @@ COMMANDS = [
         lambda i, o: ["prepare", "rooms", f"{o}/reverb", "--rooms=12", "--sources=2", "--rt60=0.15:0.3", "--jobs=1"],
         40,
     ),
+    Command(
+        "prepare rooms with workers",
+        lambda i, o: ["prepare", "rooms", f"{o}/reverb", "--rooms=60", "--sources=2", "--rt60=0.15:0.3", "--jobs=2"],
+        20,
+    ),
     Command("prepare demo", lambda i, o: ["prepare", "demo", f"{o}/data", *_DEMO], 40, done="data/dataset.json"),
     Command(
         "prepare questions",
@@ -105,6 +110,12 @@ COMMANDS = [
         "spatialize",
         lambda i, o: ["spatialize", f"{i}/data", "--split=train", "-o", f"{o}/scenes", "--jobs=1"],
         30,
+        done="scenes/manifest.json",
+    ),
+    Command(
+        "spatialize with workers",
+        lambda i, o: ["spatialize", f"{i}/data", "--split=train", "-o", f"{o}/scenes", "--jobs=2"],
+        20,
         done="scenes/manifest.json",
     ),
     Command(

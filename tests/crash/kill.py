@@ -6,11 +6,13 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import util
 from pathlib import Path
 from subprocess import DEVNULL, run
 from typing import NamedTuple
@@ -73,6 +75,8 @@ def _main(words: list[str]) -> int:
         main()
     except SystemExit as end:
         code = int(end.code or 0)
+    threading._shutdown()  # type: ignore[attr-defined]  # this and the next as at the end of any process
+    util._exit_function()  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -81,8 +85,13 @@ def _main(words: list[str]) -> int:
     return code
 
 
-def finish(child: int, folder: Path, began: float, moment: float | None = None, number: int = 0) -> Ended:
-    """Wait for a child, after `number` was sent to it at `moment`, in seconds from `began`."""
+def finish(
+    child: int, folder: Path, began: float, moment: float | None = None, number: int = 0, to_all: bool = False
+) -> Ended:
+    """Wait for a child, after `number` was sent to it at `moment`, in seconds from `began`.
+
+    `to_all`: its workers get it too, as from a terminal, `timeout` or a batch system.
+    """
     sent = moment is None
     while time.monotonic() - began < LONGEST:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -90,12 +99,19 @@ def finish(child: int, folder: Path, began: float, moment: float | None = None, 
             code = os.waitstatus_to_exitcode(status)
             return Ended(code, (folder / "stderr").read_text(errors="replace"), time.monotonic() - began)
         if not sent and time.monotonic() - began >= (moment or 0):
-            os.kill(child, number)
+            _send(child, number, to_all)
             sent = True
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return Ended(-99, "took too long", LONGEST)
+
+
+def _send(child: int, number: int, to_all: bool) -> None:
+    try:
+        (os.killpg if to_all else os.kill)(child, number)
+    except ProcessLookupError:  # it is no leader of a group yet
+        os.kill(child, number)
 
 
 def complete(words: list[str], folder: Path) -> Ended:
@@ -204,20 +220,20 @@ def kills(command: Command, inputs: Path, folder: Path, count: int, seed: int = 
         number += 1
         out = _made(folder / f"out-{number}")
         for _ in range(rng.choice((1, 1, 2, 4))):
-            name = rng.choice(list(SIGNALS))
+            name, to_all = rng.choice(list(SIGNALS)), rng.random() < 0.5
             began = time.monotonic()
             child = start(command.words(inputs, out), out)
             STARTED.add(child)
-            ended = finish(child, out, began, rng.uniform(0.0, 1.02 * tried.seconds), SIGNALS[name])
+            ended = finish(child, out, began, rng.uniform(0.0, 1.02 * tried.seconds), SIGNALS[name], to_all)
             if ended.code == 0:
                 tried.counts["was done before"] += 1
                 break
             done += 1
-            tried.counts[name] += 1
+            tried.counts[f"{name} to all" if to_all else name] += 1
             if ended.code not in ANSWERS[SIGNALS[name]]:
-                tried.wrong.append(f"{name}: exit {ended.code}: {ended.errors[-300:]}")
+                tried.wrong.append(f"{name}{' to all' * to_all}: exit {ended.code}: {ended.errors[-300:]}")
             if ended.code > 0 and ended.errors and not one_line(ended):  # nothing: it had not begun
-                tried.wrong.append(f"{name}: says {ended.errors[-300:]!r}")
+                tried.wrong.append(f"{name}{' to all' * to_all}: says {ended.errors[-300:]!r}")
             if wrong := half_files(command, out, calm):
                 tried.wrong.append(f"{name} leaves {', '.join(wrong[:3])}")
         _require_same(command, inputs, out, calm, tried)

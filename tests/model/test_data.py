@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -106,3 +110,35 @@ def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
         assert pairs.sum() >= GROUP - 1
         assert (draw.events[pairs].sum(1) == 2).all()
         assert (draw.direction[pairs, 0] != draw.direction[pairs, 1]).any(-1).all()
+
+
+SIGNALLED = """
+import os, subprocess, sys, time
+from torch.utils.data import Dataset
+from batcli.core.signals import deferred
+from batcli.model.data import Loader
+
+class Slow(Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        time.sleep(0.2)
+        return index
+
+with deferred() as stop:
+    kill = f"import os, time; time.sleep({sys.argv[1]}); os.killpg({os.getpgrp()}, 15)"
+    stranger = subprocess.Popen([sys.executable, "-c", kill], start_new_session=True)
+    found = [number for batch in Loader(Slow(), batch_size=1, num_workers=2) for number in batch.tolist()]
+    stranger.wait()
+    print(found, bool(stop))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing says who sent a signal")
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.3])
+def test_a_signal_to_all_processes_leaves_the_loader_its_workers(moment):
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-c", SIGNALLED, str(moment)]
+    done = subprocess.run(words, env=where, start_new_session=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2, 3, 4, 5] True\n", "")
