@@ -162,3 +162,32 @@ def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-3), f"stage {a['stage']}, update {a['update']}"
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in two.items()}
+
+
+def filled(run: Path) -> int:
+    """How many scenes are encoded in the newest cache."""
+    states = sorted(run.glob("cache/*/state.u8"), key=lambda path: path.stat().st_mtime)
+    return sum(byte != 0 for byte in states[-1].read_bytes()) if states else 0
+
+
+def test_two_processes_fill_one_cache_and_go_on_after_one_is_killed(demo: Path, tmp_path: Path):
+    """One process is killed while both encode; started again, both do what is missing, and nothing else."""
+    # So many scenes for the source tokens that the kill falls among them.
+    words = ["--batch-size", "8", "--encoder-scenes", "600", "--stages", "encoder"]
+    for process in start_two(demo, tmp_path / "calm", *words):
+        finish(process)
+    run = tmp_path / "run"
+    first, second = start_two(demo, run, *words, "--resume")
+    while filled(run) < 60 and second.poll() is None:
+        time.sleep(0.005)
+    second.kill()
+    second.communicate()
+    first.kill()  # what a launcher does when one is lost
+    first.communicate()
+    (state,) = run.glob("cache/*/state.u8")
+    assert 60 <= filled(run) < state.stat().st_size, "killed while it was filled"
+    for process in start_two(demo, run, *words, "--resume"):
+        finish(process)
+    calm, disturbed = weights(tmp_path / "calm"), weights(run)
+    assert calm.keys() == disturbed.keys()
+    assert all(torch.equal(calm[name], disturbed[name]) for name in calm)
