@@ -47,10 +47,11 @@ RECIPES = {
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
         source_scenes=36_000,
+        source_epochs=5,
         encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.4, 0.3, 1.5),
+        epochs=(0.4, 0.3, 1.15),
         one_way=0.4,
         soft_distance=0.5,
         # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
