@@ -303,7 +303,8 @@ def _fit(
     if start < total:
         validate = measuring(run, stage, objective, first) if options.validate else None
         loop = (run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate)
-        with threads_for(objective):
+        # The source tokens' convolutions are long enough to be divided: 36 ms an update with two threads, 52 with one.
+        with nullcontext() if stage == SOURCES else threads_for(objective):
             fit(*loop, run.reporter)
     run.step += total
     objective.eval()
