@@ -51,7 +51,7 @@ RECIPES = {
         encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.3, 0.25, 0.85),
+        epochs=(0.3, 0.25, 1.1),
         one_way=0.4,
         soft_distance=0.5,
         # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
