@@ -57,7 +57,7 @@ from batcli.model.measure import measuring
 from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
 from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
-from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
+from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
 from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
 from batcli.model.run import Run
@@ -141,7 +141,7 @@ def _train(
         _encoder_stage(run)
     if SOURCES in run.stages and model.sources is not None:
         _source_stage(run, model.sources)
-    objective = AnswerObjective(model, near_distances(tokenizer), recipe.soft_distance)
+    objective = AnswerObjective(model)
     if stages[-1] != ENCODER:
         _question_stages(run, objective)
     weights = state.weights(accelerator, objective)
@@ -303,8 +303,8 @@ def _fit(
     if start < total:
         validate = measuring(run, stage, objective, first) if options.validate else None
         loop = (run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate)
-        # The source tokens' convolutions are long enough to be divided: 36 ms an update with two threads, 52 with one.
-        with nullcontext() if stage == SOURCES else threads_for(objective):
+        # The encoders' convolutions are long enough to be divided: 36 ms an update with two threads, 52 with one.
+        with nullcontext() if stage in (ENCODER, SOURCES) else threads_for(objective):
             fit(*loop, run.reporter)
     run.step += total
     objective.eval()
