@@ -31,7 +31,8 @@ def main() -> int:
     chosen = [
         command
         for command in COMMANDS
-        if (not words or any(word in command.name for word in words)) and not (given.no_torch and (command.torch or command.workers))
+        if (not words or any(word in command.name for word in words))
+        and not (given.no_torch and (command.torch or command.workers))
     ]
     tried: list[Tried] = []
 
