@@ -303,7 +303,7 @@ def _fit(
     if start < total:
         validate = measuring(run, stage, objective, first) if options.validate else None
         loop = (run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate)
-        # The encoders' convolutions are long enough to be divided: 36 ms an update with two threads, 52 with one.
+        # The encoders' convolutions are long enough to be divided.
         with nullcontext() if stage in (ENCODER, SOURCES) else threads_for(objective):
             fit(*loop, run.reporter)
     run.step += total
