@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of the kills of a full run")
     parser.add_argument("--only", default="", help="commands, by commas")
     parser.add_argument("--kills-only", action="store_true", help="no disks and pipes")
-    parser.add_argument("--no-torch", action="store_true", help="only commands without torch and without workers: a quick look")
+    parser.add_argument("--no-torch", action="store_true", help="nothing with torch or workers: a quick look")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     from crash.commands import COMMANDS, make_inputs, use_small_presets
