@@ -50,10 +50,11 @@ from batcli.model.data import (
     as_list,
     threads_for,
 )
-from batcli.model.fit import Batch, Schedule, fit, parameter_groups
+from batcli.model.fit import Batch, Schedule, fit
 from batcli.model.log import Log, require_tensorboard
 from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.model.measure import measuring
+from batcli.model.optimizers import optimizers_of, parameter_groups
 from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
 from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
@@ -274,19 +275,21 @@ def _fit(
     decay = recipe.layer_decay if layer_of else 1.0
     groups = []
     for number, named in enumerate(_unfreeze(run.model, trained)):
-        groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of)
+        muon = recipe.muon and stage in STAGES
+        groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of, muon)
     objective.train()
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, fused=not state.sharded(run.accelerator))
-    wrapped, prepared = run.accelerator.prepare(objective, optimizer)
+    optimizers = optimizers_of(groups, lr, recipe.betas, fused=not state.sharded(run.accelerator))
+    wrapped, *prepared = run.accelerator.prepare(objective, *optimizers)
+    inner = [each.optimizer for each in prepared]
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
-        state.load(run.resumed[0], wrapped, prepared.optimizer)
+        state.load(run.resumed[0], wrapped, inner)
         start = place.update
     run.resumed = None
 
     def save(update: int) -> None:
         reached = state.Place(stage, update, first + update, run.log.size if run.log else 0)
-        state.save(options.output, run.accelerator, wrapped, prepared.optimizer, reached, options.keep)
+        state.save(options.output, run.accelerator, wrapped, inner, reached, options.keep)
 
     schedule = Schedule(
         stage,
@@ -524,7 +527,7 @@ def _question_stage(
     per_update = batch * options.accumulate * accelerator.num_processes
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
     number = 1 + list(STAGES).index(stage)
-    sizes = np.array([len(q.question) + len(q.answer) for q in questions])
+    sizes = np.array([(q.answer.count(" "), q.question.count(" ")) for q in questions])
     order = _order(len(questions), total * per_update, options.seed, number)
     if stage == CURRICULUM[-1]:
         head = round(recipe.one_way * total) * per_update
@@ -577,12 +580,14 @@ def _one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarra
 def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:
     """The same order but that within `WINDOW` updates of `each` samples those of like size come together.
 
-    A batch is as long as its longest text: with texts of all sizes in each, a third of it is padding.
+    `sizes` (N, 2): words of answers and of questions. A batch is as long as its longest question and its
+    longest answer: of `tiny`'s, a quarter is padding with all sizes in each batch, a tenth so.
     """
     rng = np.random.default_rng([seed, stage, WINDOW])
     out = []
     for start in range(0, len(order), WINDOW * each):
         some = order[start : start + WINDOW * each]
-        updates = some[np.argsort(sizes[some], kind="stable")].reshape(-1, each)
+        answers, asked = sizes[some].T
+        updates = some[np.lexsort((asked, answers))].reshape(-1, each)
         out.append(updates[rng.permutation(len(updates))].ravel())
     return np.concatenate(out)

@@ -101,18 +101,30 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
         return
     chunks = (list(items[start : start + chunk]) for start in range(0, len(items), chunk))
     context = multiprocessing.get_context("spawn")
-    with one_thread_each(), ProcessPoolExecutor(jobs, context, initializer=start_worker) as pool:
-        try:
-            with held():  # here the processes are started
+    _start_tracker()
+    pool = None
+    try:
+        with one_thread_each():
+            with held():  # here the processes are started, and the semaphores between them made
+                pool = ProcessPoolExecutor(jobs, context, initializer=start_worker)
                 pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
             while pending:
                 yield from pending.pop(0).result()
                 pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
-        except BrokenProcessPool:
-            raise BatError("a worker process died, perhaps for want of memory; try fewer --jobs") from None
-        except BaseException:
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise BatError("a worker process died, perhaps for want of memory; try fewer --jobs") from None
+    finally:
+        if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+
+def _start_tracker() -> None:
+    """Python's process that cleans up semaphores: when it starts, signals that were held are let through."""
+    if os.name == "posix":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
 
 
 def default_jobs() -> int:

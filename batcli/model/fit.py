@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -49,35 +49,10 @@ class Schedule:
     first: int = 0  # updates of the stages before
 
 
-def parameter_groups(
-    named: Mapping[str, nn.Parameter],
-    part: str,
-    weight_decay: float,
-    layer_decay: float = 1.0,
-    layer_of: Callable[[str], int] | None = None,
-) -> list[dict[str, Any]]:
-    """The optimizer's groups of one part of a model, all clipped together but for matrices and the rest.
-
-    Matrices alone have weight decay, as is customary. `layer_of`: how many layers a parameter lies
-    below the top; its learning rate is `layer_decay` to that power of the peak (Bao et al. 2022, BEiT).
-    """
-    groups: dict[tuple[bool, int], dict[str, Any]] = {}
-    for name, parameter in named.items():
-        matrix, layer = parameter.ndim > 1, layer_of(name) if layer_of else 0
-        group = {
-            "params": [],
-            "weight_decay": weight_decay if matrix else 0.0,
-            "lr_scale": layer_decay**layer,
-            "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
-        }
-        groups.setdefault((not matrix, layer), group)["params"].append(parameter)
-    return [groups[key] for key in sorted(groups)]
-
-
 def fit(
     accelerator: Accelerator,
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     updates: Iterator[Sequence[Batch]],
     schedule: Schedule,
     start: int,
@@ -102,10 +77,10 @@ def fit(
     with deferred() as stop, _lost_ranks(accelerator):
         for update in reporter.track(range(start, schedule.total), f"stage {schedule.stage}"):
             lr = schedule.lr * learning_rate(update, schedule.total, schedule.warmup)
-            for group in optimizer.param_groups:
+            for group in _groups(optimizers):
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             batches = next(updates)
-            losses, norm, stopping = _step(accelerator, objective, optimizer, batches, schedule, update, bool(stop))
+            losses, norm, stopping = _step(accelerator, objective, optimizers, batches, schedule, update, bool(stop))
             bad = 0 if math.isfinite(norm) else bad + 1
             if bad >= BAD_IN_A_ROW:
                 names = ", ".join(name for batch in batches for name in batch.names[:4])
@@ -154,7 +129,7 @@ def _lost_ranks(accelerator: Accelerator) -> Iterator[None]:
 def _step(
     accelerator: Accelerator,
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     batches: Sequence[Batch],
     schedule: Schedule,
     update: int,
@@ -162,7 +137,8 @@ def _step(
 ) -> tuple[dict[str, float], float, bool]:
     """One update; returns the mean losses over all processes, the gradient's norm before clipping, and
     whether any process was asked to stop (`stop`: this one), which all must do after the same update."""
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     known = torch.tensor([sum(batch.weight for batch in batches), float(stop)], device=accelerator.device)
     weight, stopping = accelerator.reduce(known, "sum")
     total: dict[str, Tensor] = {}
@@ -183,13 +159,18 @@ def _step(
     stacked = accelerator.reduce(torch.stack(list(total.values())).float(), "mean")
     # Each part for itself: the gradient of one must not drown another's.
     parts: dict[str, list[nn.Parameter]] = {}
-    for number, group in enumerate(optimizer.param_groups):
+    for number, group in enumerate(_groups(optimizers)):
         parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])
     norms = [accelerator.clip_grad_norm_(parameters, schedule.clip) for parameters in parts.values() if parameters]
     norm = float(torch.stack([state.whole(torch.as_tensor(n)) for n in norms]).norm())
     if math.isfinite(norm):
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)
+
+
+def _groups(optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
 def _seed(schedule: Schedule, batch: int) -> int:

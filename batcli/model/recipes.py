@@ -35,6 +35,7 @@ class Recipe:
     one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
     batch: int = 8
     lr: float = 1e-3
+    muon: bool = False  # in stages 1 to 3, for the matrices within layers; AdamW for the rest
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     warmup: float = 2 / 7  # share of a stage's updates
@@ -54,6 +55,7 @@ RECIPES = {
         # 50 %, yes or no 77 instead of 61 (n = 325 and 394), at a tenth more time.
         batch=16,
         lr=1.5e-3,
+        muon=True,
         warmup=0.05,
     ),
 }

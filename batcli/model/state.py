@@ -8,6 +8,7 @@ renamed when whole.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,11 @@ class Place:
     log_bytes: int
 
 
+Optimizers = Sequence[torch.optim.Optimizer]
+
+
 def save(
-    run: Path, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer, place: Place, keep: int
+    run: Path, accelerator: Accelerator, module: nn.Module, optimizers: Optimizers, place: Place, keep: int
 ) -> None:
     """Write `state/step-N`, then delete all but the newest `keep`. All processes call it together."""
     final = run / FOLDER / f"step-{place.step}"
@@ -55,7 +59,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    weights, moments = get_state_dict(module, optimizer, options=SAVING)
+    weights, moments = get_state_dict(module, optimizers, options=SAVING)
     if accelerator.is_main_process:
         tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, torch.Tensor)}
         with disk_errors(final):
@@ -111,11 +115,11 @@ def newest(run: Path) -> tuple[Path, Place] | None:
     return states[-1], place
 
 
-def load(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a state back into a module and an optimizer that were built as they were when it was saved."""
+def load(folder: Path, module: nn.Module, optimizers: Optimizers) -> None:
+    """Put a state back into a module and optimizers that were built as they were when it was saved."""
     try:
         weights: dict[str, Any] = dict(load_file(folder / "weights.safetensors"))
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
     except Exception as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", folder, "delete this state's folder") from None
-    set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=moments, options=LOADING)
+    set_state_dict(module, optimizers, model_state_dict=weights, optim_state_dict=moments, options=LOADING)

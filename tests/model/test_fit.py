@@ -12,7 +12,7 @@ from torch import nn
 
 from batcli.core.errors import BatError
 from batcli.core.progress import SILENT
-from batcli.model.fit import Batch, Schedule, Statistics, _lost_ranks, fit, parameter_groups
+from batcli.model.fit import Batch, Schedule, Statistics, _lost_ranks, fit
 
 
 class Fits(nn.Module):
@@ -31,7 +31,7 @@ def run(inputs, total=10) -> Fits:
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
     updates = ([Batch((torch.tensor(value),), 1, (f"sample {value}",))] for value in inputs)
     schedule = Schedule("1", 0, total, 0.1, 0.1, 1.0, log_every=1, save_every=100)
-    fit(Accelerator(cpu=True), model, optimizer, updates, schedule, 0, None, lambda _: None, None, SILENT)
+    fit(Accelerator(cpu=True), model, [optimizer], updates, schedule, 0, None, lambda _: None, None, SILENT)
     return model
 
 
@@ -66,17 +66,6 @@ def test_running_means_hang_on_no_order():
     alone = nn.BatchNorm1d(3)
     alone(batches[0])
     assert torch.equal(moved([0]), alone.running_mean)
-
-
-def test_lower_layers_learn_slower_and_vectors_do_not_decay():
-    named = {f"blocks.{i}.{kind}": nn.Parameter(torch.zeros(*shape)) for i in (0, 1) for kind, shape in
-             (("weight", (2, 2)), ("bias", (2,)))}  # fmt: skip
-    groups = parameter_groups(named, "0", 0.05, 0.75, lambda name: 2 - int(name.split(".")[1]))
-    assert sorted((g["weight_decay"], g["lr_scale"]) for g in groups) == [
-        (0.0, 0.75**2), (0.0, 0.75), (0.05, 0.75**2), (0.05, 0.75)
-    ]  # fmt: skip
-    assert len({g["clip_with"] for g in groups}) == 2, "layers are clipped together"
-    assert sum(len(g["params"]) for g in groups) == 4
 
 
 def test_only_errors_between_processes_are_called_a_lost_process():

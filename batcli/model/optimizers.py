@@ -1,0 +1,58 @@
+"""What moves the weights: AdamW, and Muon for the matrices within a stack of layers where a recipe asks for it.
+
+Muon (Jordan et al. 2024; Liu et al. 2025, Muon is Scalable for LLM Training) makes each update of a matrix
+orthogonal, so that directions with small gradients move as far as those with large ones. Updates have
+AdamW's root mean square, so both use one learning rate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # as transformers names them
+
+
+def parameter_groups(
+    named: Mapping[str, nn.Parameter],
+    part: str,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    layer_of: Callable[[str], int] | None = None,
+    muon: bool = False,
+) -> list[dict[str, Any]]:
+    """The optimizer's groups of one part of a model, all clipped together but for matrices and the rest.
+
+    Matrices alone have weight decay, as is customary. `layer_of`: how many layers a parameter lies
+    below the top; its learning rate is `layer_decay` to that power of the peak (Bao et al. 2022, BEiT).
+    `muon`: matrices within a stack of layers are marked for Muon.
+    """
+    groups: dict[tuple[bool, bool, int], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        matrix, layer = parameter.ndim > 1, layer_of(name) if layer_of else 0
+        inner = muon and parameter.ndim == 2 and WITHIN_LAYERS.search(name) is not None
+        group = {
+            "params": [],
+            "weight_decay": weight_decay if matrix else 0.0,
+            "lr_scale": layer_decay**layer,
+            "muon": inner,
+            "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
+        }
+        groups.setdefault((not matrix, inner, layer), group)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def optimizers_of(
+    groups: Sequence[dict[str, Any]], lr: float, betas: tuple[float, float], fused: bool
+) -> list[torch.optim.Optimizer]:
+    """One for each kind of group in `groups`; `fused`: AdamW in one pass over weights and moments."""
+    marked = [group for group in groups if group["muon"]]
+    rest = [group for group in groups if not group["muon"]]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=betas, fused=fused)]
+    if marked:
+        found.append(torch.optim.Muon(marked, lr=lr, adjust_lr_fn="match_rms_adamw"))
+    return found
