@@ -58,7 +58,7 @@ from batcli.model.optimizers import optimizers_of, parameter_groups
 from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
 from batcli.model.presets import PRESETS, SourcesConfig
 from batcli.model.probe import largest_batch
-from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, padding_id, train_tokenizer
+from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
 from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
 from batcli.model.run import Run
@@ -142,7 +142,7 @@ def _train(
         _encoder_stage(run)
     if SOURCES in run.stages and model.sources is not None:
         _source_stage(run, model.sources)
-    objective = AnswerObjective(model)
+    objective = AnswerObjective(model, near_distances(tokenizer), recipe.soft_distance)
     if stages[-1] != ENCODER:
         _question_stages(run, objective)
     weights = state.weights(accelerator, objective)

@@ -53,7 +53,7 @@ def tokens(sources: SourceTokens) -> Reader:
     def read(heard: Heard) -> Placed:
         cues = sources.cues(spectrum(heard.waveform))
         states, events = sources.hear(cues)
-        found = sources.locate(cues, states, heard.asked)
+        found = sources.locate(cues, states, heard.asked, sources.level(cues))
         return Placed(events, found.direction, found.distance.argmax(-1))
 
     return read

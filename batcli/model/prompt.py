@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,21 @@ def name_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
     """The tokens of a name as they stand within a sentence, whatever the tokenizer does at its start."""
     before, whole = _ids(tokenizer, ["sound of", f"sound of {name}"])
     return whole[len(before) :]
+
+
+def near_distances(tokenizer: PreTrainedTokenizerBase, step: float = 0.5, farthest: float = 10.0) -> Tensor:
+    """(vocabulary, 2): of a token that is a whole distance, such as 3.5m, those a `step` nearer and farther.
+
+    All others stand for themselves, as do the nearest and the farthest: in Llama's vocabulary, all do.
+    """
+    near = torch.arange(len(tokenizer)).unsqueeze(1).repeat(1, 2)
+    count = round(farthest / step) + 1
+    for space in ("", " "):
+        found = _ids(tokenizer, [f"{space}{step * number:g}m" for number in range(count)])
+        for here, there in pairwise(found):
+            if len(here) == len(there) == 1:
+                near[here, 1], near[there, 0] = there[0], here[0]
+    return near
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

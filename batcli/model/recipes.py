@@ -32,6 +32,7 @@ class Recipe:
     roll_and_gain: bool = False  # turn each clip around in time and change its level by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
+    soft_distance: float = 0.0  # share of a distance's weight in the answers' loss that goes to those half a metre off
     one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
     batch: int = 8
     lr: float = 1e-3
@@ -50,6 +51,7 @@ RECIPES = {
         encoder_batch=16,
         encoder_lr=2e-3,
         epochs=(0.4, 0.3, 1.15),
+        soft_distance=0.5,
         one_way=0.4,
         # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
         # 50 %, yes or no 77 instead of 61 (n = 325 and 394), at a tenth more time.

@@ -28,6 +28,13 @@ octant right with one source, with two):
 - Stretches of 60 % of a scene instead of whole scenes: as good per pass, two thirds of the time.
 - Blocks of 20 ms and 48 bands instead of 50 ms and 64, six passes: 65, 40 → 71, 42 %, at twice the
   time; 40 ms and 48 bands is the compromise. Bands dropped at random: 64, 41 %.
+
+Distance more than 0.5 m off by the median of the classes, 30,000 scenes three times (other rooms and
+clips again, n = 2,100 and 4,200 sources; one source, two): from weighted cells alone 20.3, 21.5 %; with
+the level of the whole scene 16.7, 21.4; its error counted twice 14.6, 21.1, but octants 2 points worse;
+read by a perceptron of its own and both of them twice as wide, 14.9, 21.0 and octants 1 point better.
+Averages of coherence over the whole scene added nothing: 14.7, 22.3. A boosted tree that sees features
+of the BRIR itself is 4.4 % off, and with its energy alone 18 %.
 """
 
 from __future__ import annotations
@@ -81,13 +88,11 @@ class SourceTokens(nn.Module):
         self.query = nn.Linear(c.event_dim, c.hidden)
         self.cell_weights = nn.Linear(c.hidden, 2 * c.bands)
         self.standardise_pooled = nn.BatchNorm1d((CUES + 1) * c.bands, affine=False)
-        self.read = nn.Sequential(
-            nn.Linear((CUES + 2) * c.bands + c.event_dim, 2 * c.hidden),
-            nn.GELU(),
-            nn.Dropout(0.2),
-            nn.Linear(2 * c.hidden, c.hidden),
-            nn.GELU(),
-        )
+        self.moments = nn.Linear(c.hidden, 1)
+        levels = 2 * (c.bands + 1)
+        self.standardise_level = nn.BatchNorm1d(levels, affine=False)
+        features = (CUES + 2) * c.bands + 2 * c.hidden + levels + c.event_dim
+        self.read, self.read_distance = _reader(features, c.hidden), _reader(features, c.hidden)
         self.direction = nn.Linear(c.hidden, 3)
         self.words = nn.Linear(c.hidden, 3)
         self.distance = nn.Linear(c.hidden, N_DISTANCES)
@@ -128,23 +133,42 @@ class SourceTokens(nn.Module):
         weights = self.event_attention(states).softmax(1)
         return states, (weights * self.event_logits(states)).sum(1)
 
-    def locate(self, cues: Tensor, states: Tensor, events: Tensor) -> Located:
-        """Where the events (B, K) are: numbers of events, whether they sound or not."""
+    def level(self, cues: Tensor) -> Tensor:
+        """Cues of whole scenes → (B, 2 · (bands + 1)): the log of the mean power at each ear, in each band and in all.
+
+        Clips are played at one power, so what arrives of it says how far its source is: direct sound falls
+        with the distance, what the room adds hardly. A mean of logs over the loudest cells says as much
+        of the clip as of the room.
+        """
+        power = (4 * cues[:, :2]).exp().mean(2)
+        return torch.cat([power.log().flatten(1), power.sum(-1).log()], 1)
+
+    def locate(self, cues: Tensor, states: Tensor, events: Tensor, level: Tensor) -> Located:
+        """Where the events (B, K) are: numbers of events, whether they sound or not.
+
+        `cues` and `states` may be a stretch of the scenes; `level` is that of whole ones.
+        """
         embedding = self.event_embedding(events)  # (B, K, E)
         mixed = states.unsqueeze(1) + self.query(embedding).unsqueeze(2)  # (B, K, blocks, H)
-        logits, gate = self.cell_weights(F.gelu(mixed)).chunk(2, -1)  # (B, K, blocks, bands)
+        mixed = F.gelu(mixed)
+        logits, gate = self.cell_weights(mixed).chunk(2, -1)  # (B, K, blocks, bands)
         loudness = 2 * (cues[:, 0] + cues[:, 1]).unsqueeze(1)  # the log of the geometric mean power
         weights = (logits + loudness).softmax(2)
         # Not as products of matrices: for those both would be laid out anew, which takes twice the time.
         pooled = (weights.unsqueeze(2) * cues.unsqueeze(1)).sum(3)  # (B, K, CUES, bands)
-        level = pooled[:, :, :2].sum(2, keepdim=True)
-        shape = level - level.mean(-1, keepdim=True)  # the spectrum without its level: what the pinna changes
+        spectrum = pooled[:, :, :2].sum(2, keepdim=True)
+        shape = spectrum - spectrum.mean(-1, keepdim=True)  # the spectrum without its level: what the pinna changes
         features = torch.cat([pooled, shape], 2)
         features = self.standardise_pooled(features.flatten(0, 1).flatten(1)).view_as(features)
         use = (gate * weights).sum(2).sigmoid()  # (B, K, bands): is the event in this band at all?
-        features = torch.cat([(features * use.unsqueeze(2)).flatten(2), use, embedding], -1)
+        # What goes on around the cells, and at moments of their own: rises and decays, which tell near from far.
+        when = torch.stack([weights.mean(-1), self.moments(mixed).squeeze(-1).softmax(-1)], 2)  # (B, K, 2, blocks)
+        course = (when @ mixed).flatten(2)
+        level = self.standardise_level(level).unsqueeze(1).expand(-1, events.shape[1], -1)
+        features = torch.cat([(features * use.unsqueeze(2)).flatten(2), use, course, level, embedding], -1)
         hidden = self.read(features)
-        return Located(self.direction(hidden), self.words(hidden), self.distance(hidden), hidden)
+        distance = self.distance(self.read_distance(features))
+        return Located(self.direction(hidden), self.words(hidden), distance, hidden)
 
     def forward(self, stft: Tensor) -> tuple[Tensor, Tensor]:
         """→ (tokens (B, K, 1 + dim), event logits (B, n_events)), likeliest event first.
@@ -154,7 +178,7 @@ class SourceTokens(nn.Module):
         cues = self.cues(stft)
         states, logits = self.hear(cues)
         probability, events = logits.sigmoid().topk(self.config.tokens, -1)
-        found = self.locate(cues, states, events)
+        found = self.locate(cues, states, events, self.level(cues))
         parts = [
             events.unsqueeze(-1).float(),
             self.event_embedding(events),
@@ -171,6 +195,12 @@ def mirror(cues: Tensor) -> Tensor:
     """The cues (B, CUES, blocks, bands) of the same scene with left and right exchanged."""
     left, right, difference, cosine, sine, onset = cues.unbind(1)
     return torch.stack([right, left, -difference, cosine, -sine, onset], 1)
+
+
+def _reader(features: int, hidden: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(features, 4 * hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(4 * hidden, hidden), nn.GELU()
+    )
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

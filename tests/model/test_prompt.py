@@ -13,6 +13,7 @@ from batcli.model.prompt import (
     decode,
     encode,
     name_ids,
+    near_distances,
     padding_id,
     train_tokenizer,
 )
@@ -119,3 +120,24 @@ def test_padding_of_a_tokenizer_without_one(pad, expected):
         pad_token_id, eos_token_id = pad, 2
 
     assert padding_id(Tokenizer()) == expected
+
+
+def test_distances_half_a_metre_off():
+    texts = [f"{space}{n / 2:g}m" for n in range(13) for space in ("", " ")] * 3
+    tokenizer = train_tokenizer(["right", *texts], 700)
+    near = near_distances(tokenizer)
+
+    def token(text: str) -> int:
+        (found,) = encode(tokenizer, [""], [text])[1]
+        assert len(found) == 1
+        return found[0]
+
+    for space in ("", " "):
+        assert near[token(f"{space}3.5m")].tolist() == [token(f"{space}3m"), token(f"{space}4m")]
+        assert near[token(f"{space}0m")].tolist() == [token(f"{space}0m"), token(f"{space}0.5m")]
+        assert near[token(f"{space}6m")].tolist() == [token(f"{space}5.5m"), token(f"{space}6m")]
+    assert near[token("right")].tolist() == [token("right")] * 2
+
+
+def test_tokens_that_are_no_distance_are_near_themselves():
+    assert (near_distances(TOKENIZER) == torch.arange(len(TOKENIZER)).unsqueeze(1)).all()  # 3.5m stands alone
