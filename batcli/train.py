@@ -274,8 +274,8 @@ def _fit(
         return
     decay = recipe.layer_decay if layer_of else 1.0
     groups = []
-    for number, named in enumerate(_unfreeze(run.model, trained)):
-        muon = recipe.muon and stage in STAGES
+    for number, (part, named) in enumerate(zip(trained, _unfreeze(run.model, trained), strict=True)):
+        muon = recipe.muon and part is run.model.llm
         groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of, muon)
     objective.train()
     optimizers = optimizers_of(groups, lr, recipe.betas, fused=not state.sharded(run.accelerator))

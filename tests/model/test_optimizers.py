@@ -51,7 +51,7 @@ def test_what_an_update_moves():
     before = {name: p.detach().clone() for name, p in named.items()}
     optimizers = optimizers_of(parameter_groups(named, "0", 0.0, muon=True), 0.01, (0.9, 0.95), fused=True)
     for p in named.values():
-        p.grad = torch.randn_like(p) * torch.logspace(0, -2, p.shape[-1])
+        p.grad = torch.randn_like(p) * torch.logspace(0, -1, p.shape[-1])
     for optimizer in optimizers:
         optimizer.step()
     for name, (_, muon) in NAMES.items():
