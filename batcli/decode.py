@@ -270,10 +270,11 @@ def _answer_window(
             found[position] = {**question.to_dict(), "prediction": None, "error": heard}
     audible.sort(key=lambda item: len(item[1].question))
     size = listener.options.batch_size
-    for start in reporter.track(range(0, len(audible), size), "answering"):
-        batch = audible[start : start + size]
-        texts = answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
-        for (position, question, _), text in zip(batch, texts, strict=True):
-            found[position] = {**question.to_dict(), "prediction": text}
+    with threads_for(listener.model):
+        for start in reporter.track(range(0, len(audible), size), "answering"):
+            batch = audible[start : start + size]
+            texts = answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
+            for (position, question, _), text in zip(batch, texts, strict=True):
+                found[position] = {**question.to_dict(), "prediction": text}
     for position, _ in window:
         yield position, found[position]

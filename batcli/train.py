@@ -274,8 +274,8 @@ def _fit(
         return
     decay = recipe.layer_decay if layer_of else 1.0
     groups = []
-    for number, (part, named) in enumerate(zip(trained, _unfreeze(run.model, trained), strict=True)):
-        muon = recipe.muon and part is run.model.llm
+    for number, named in enumerate(_unfreeze(run.model, trained)):
+        muon = recipe.muon and stage in STAGES
         groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of, muon)
     objective.train()
     optimizers = optimizers_of(groups, lr, recipe.betas, fused=not state.sharded(run.accelerator))
@@ -527,7 +527,7 @@ def _question_stage(
     per_update = batch * options.accumulate * accelerator.num_processes
     total = max(1, round(_answers_seen(stage, questions, recipe) / per_update))
     number = 1 + list(STAGES).index(stage)
-    sizes = np.array([(q.answer.count(" "), q.question.count(" ")) for q in questions])
+    sizes = np.array([q.question.count(" ") + q.answer.count(" ") for q in questions])
     order = _order(len(questions), total * per_update, options.seed, number)
     if stage == CURRICULUM[-1]:
         head = round(recipe.one_way * total) * per_update
@@ -580,14 +580,13 @@ def _one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarra
 def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:
     """The same order but that within `WINDOW` updates of `each` samples those of like size come together.
 
-    `sizes` (N, 2): words of answers and of questions. A batch is as long as its longest question and its
-    longest answer: of `tiny`'s, a quarter is padding with all sizes in each batch, a tenth so.
+    A batch is as long as its longest text: of `tiny`'s, a quarter is padding with all sizes in each, a sixth so.
+    Sorted by their answers first, only a tenth is, but batches of like answers teach less each.
     """
     rng = np.random.default_rng([seed, stage, WINDOW])
     out = []
     for start in range(0, len(order), WINDOW * each):
         some = order[start : start + WINDOW * each]
-        answers, asked = sizes[some].T
-        updates = some[np.lexsort((asked, answers))].reshape(-1, each)
+        updates = some[np.argsort(sizes[some], kind="stable")].reshape(-1, each)
         out.append(updates[rng.permutation(len(updates))].ravel())
     return np.concatenate(out)

@@ -4,9 +4,10 @@ Muon (Jordan et al. 2024; Liu et al. 2025, Muon is Scalable for LLM Training) ma
 orthogonal, so that directions with small gradients move as far as those with large ones. Updates have
 AdamW's root mean square, so both use one learning rate.
 
-On `tiny` (80,000 answers, the same encodings; one seed each) its language model's loss is after 60 % of the
-updates where AdamW's ends, at a fifth more time for each; twice AdamW's learning rate was worse. Muon for the
-projector too, and five iterations instead of three, were no better by more than chance, for twice that time.
+What it brings to `tiny` (80,000 answers, the same encodings, one seed each): the loss at which AdamW ends after
+60 % of the updates; labels of one of two sources 80 instead of 73 %, relations 81 instead of 77 (n = 325, 394).
+An update takes 30 ms more, half as much again. For the language model alone and with three iterations it takes
+12 more, but labels of one of two sources stayed at a guess between the two, 50 %. Twice AdamW's rate: worse.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-ITERATIONS = 3  # of Newton and Schulz towards the orthogonal matrix
 WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # as transformers names them
 
 
@@ -59,5 +59,5 @@ def optimizers_of(
     rest = [group for group in groups if not group["muon"]]
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=betas, fused=fused)]
     if marked:
-        found.append(torch.optim.Muon(marked, lr=lr, ns_steps=ITERATIONS, adjust_lr_fn="match_rms_adamw"))
+        found.append(torch.optim.Muon(marked, lr=lr, adjust_lr_fn="match_rms_adamw"))
     return found

@@ -36,7 +36,7 @@ class Recipe:
     one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
     batch: int = 8
     lr: float = 1e-3
-    muon: bool = False  # for the matrices within the language model's layers; AdamW for the rest
+    muon: bool = False  # in stages 1 to 3, for the matrices within layers; AdamW for the rest
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     warmup: float = 2 / 7  # share of a stage's updates

@@ -40,6 +40,7 @@ tree that sees features of the BRIR itself is 4.4 % off, and with its energy alo
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -186,7 +187,8 @@ class SourceTokens(nn.Module):
             probability.unsqueeze(-1),
             found.direction,
             found.words.tanh(),
-            found.distance.softmax(-1),
+            # As large as the rest, for else the language model takes long to see them.
+            found.distance.softmax(-1) * math.sqrt(N_DISTANCES),
             found.hidden,
         ]
         return torch.cat(parts, -1), logits
