@@ -1,9 +1,10 @@
 """Which parameters move together, and how."""
 
+import pytest
 import torch
 from torch import nn
 
-from batcli.model.optimizers import optimizers_of, parameter_groups
+from batcli.model.optimizers import Muon, optimizers_of, parameter_groups
 
 NAMES = {  # as in transformers' models: name, shape, whether Muon moves it
     "model.embed_tokens.weight": ((9, 8), False),
@@ -62,3 +63,22 @@ def test_what_an_update_moves():
             assert 0.5 < moved.square().mean().sqrt() / (0.2 * 0.01) < 1.5
         else:
             torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.01), rtol=1e-3, atol=0)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with 2.9")
+def test_muon_is_torchs():
+    shapes = [(8, 8), (16, 8), (8, 16), (8, 8), (16, 8)]
+    ours, theirs = ([nn.Parameter(p.detach().clone()) for p in map(torch.ones, shapes)] for _ in range(2))
+    optimizers = [
+        Muon([{"params": ours, "weight_decay": 0.05}], lr=0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)  # their products are of bfloat16
