@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of the kills of a full run")
     parser.add_argument("--only", default="", help="commands, by commas")
     parser.add_argument("--kills-only", action="store_true", help="no disks and pipes")
-    parser.add_argument("--no-torch", action="store_true", help="nothing with torch or workers: a quick look")
+    parser.add_argument("--no-torch", action="store_true", help="nothing with torch: a quick look")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     from crash.commands import COMMANDS, make_inputs, use_small_presets
@@ -32,7 +32,7 @@ def main() -> int:
         command
         for command in COMMANDS
         if (not words or any(word in command.name for word in words))
-        and not (given.no_torch and (command.torch or command.workers))
+        and not (given.no_torch and command.torch)
     ]
     tried: list[Tried] = []
 

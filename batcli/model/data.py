@@ -6,6 +6,7 @@ and the number of workers never change what is seen, and a resumed run sees what
 
 from __future__ import annotations
 
+import gc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -290,6 +291,7 @@ class Loader(DataLoader):
 
 def _start_loading(_: int) -> None:
     """A worker's share of the processor is one thread; the model has the others."""
+    gc.freeze()  # Python's collector would go through all that the parent holds, and so copy it
     start_worker()
     torch.set_num_threads(1)
 

@@ -206,7 +206,7 @@ PRESETS = {
         ),
         QFormerConfig(layers=2, queries=4, dim=96, heads=4, dropout=0.0),
         lora=None,
-        llm=LlmConfig(dim=128, mlp_dim=384, layers=3),
+        llm=LlmConfig(dim=128, mlp_dim=256, layers=3),
         sources=SourcesConfig(),
     ),
 }

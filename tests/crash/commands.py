@@ -18,7 +18,6 @@ class Command:
     growing: tuple[str, ...] = ()  # what may be unfinished under its own name: appended to, or the run's own business
     done: str | None = None  # the file that says that a directory is finished
     torch: bool = False
-    workers: bool = False
 
 
 def make_inputs(folder: Path, with_models: bool = True) -> None:
@@ -82,7 +81,6 @@ COMMANDS = [
         "prepare rooms with workers",
         lambda i, o: ["prepare", "rooms", f"{o}/reverb", "--rooms=60", "--sources=2", "--rt60=0.15:0.3", "--jobs=2"],
         20,
-        workers=True,
     ),
     Command("prepare demo", lambda i, o: ["prepare", "demo", f"{o}/data", *_DEMO], 40, done="data/dataset.json"),
     Command(
@@ -119,7 +117,6 @@ COMMANDS = [
         lambda i, o: ["spatialize", f"{i}/data", "--split=train", "-o", f"{o}/scenes", "--jobs=2"],
         20,
         done="scenes/manifest.json",
-        workers=True,
     ),
     Command(
         "spatialize, one scene",

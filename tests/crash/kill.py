@@ -45,7 +45,9 @@ class Tried:
 
 def start(words: list[str], folder: Path, stdout: int | None = None) -> int:
     """The command in a child of this process, which has loaded what it needs; returns the child's number."""
-    (folder / "stderr").write_bytes(b"")
+    # A file of its own: of a run that was killed, Python's resource tracker may still have something to say.
+    (folder / "stderr").unlink(missing_ok=True)
+    (folder / "stderr").touch()
     child = os.fork()
     if child:
         return child
