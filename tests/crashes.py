@@ -31,8 +31,7 @@ def main() -> int:
     chosen = [
         command
         for command in COMMANDS
-        if (not words or any(word in command.name for word in words))
-        and not (given.no_torch and command.torch)
+        if (not words or any(word in command.name for word in words)) and not (given.no_torch and command.torch)
     ]
     tried: list[Tried] = []
 
