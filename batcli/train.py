@@ -273,23 +273,23 @@ def _fit(
         run.step += total
         return
     decay = recipe.layer_decay if layer_of else 1.0
+    muon = recipe.muon and stage in STAGES
     groups = []
     for number, named in enumerate(_unfreeze(run.model, trained)):
-        muon = recipe.muon and stage in STAGES
         groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of, muon)
     objective.train()
     optimizers = optimizers_of(groups, lr, recipe.betas, fused=not state.sharded(run.accelerator))
     wrapped, *prepared = run.accelerator.prepare(objective, *optimizers)
-    inner = [each.optimizer for each in prepared]
+    unwrapped = [each.optimizer for each in prepared]
     start, first = 0, run.step
     if run.resumed and place and place.stage == stage:
-        state.load(run.resumed[0], wrapped, inner)
+        state.load(run.resumed[0], wrapped, unwrapped)
         start = place.update
     run.resumed = None
 
     def save(update: int) -> None:
         reached = state.Place(stage, update, first + update, run.log.size if run.log else 0)
-        state.save(options.output, run.accelerator, wrapped, inner, reached, options.keep)
+        state.save(options.output, run.accelerator, wrapped, unwrapped, reached, options.keep)
 
     schedule = Schedule(
         stage,
@@ -305,10 +305,20 @@ def _fit(
     )
     if start < total:
         validate = measuring(run, stage, objective, first) if options.validate else None
-        loop = (run.accelerator, wrapped, prepared, updates(start), schedule, start, run.log, save, validate)
         # The encoders' convolutions are long enough to be divided.
         with nullcontext() if stage in (ENCODER, SOURCES) else threads_for(objective):
-            fit(*loop, run.reporter)
+            fit(
+                run.accelerator,
+                wrapped,
+                prepared,
+                updates(start),
+                schedule,
+                start,
+                run.log,
+                save,
+                validate,
+                run.reporter,
+            )
     run.step += total
     objective.eval()
     run.accelerator.free_memory()
@@ -581,7 +591,7 @@ def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: in
     """The same order but that within `WINDOW` updates of `each` samples those of like size come together.
 
     A batch is as long as its longest text: of `tiny`'s, a quarter is padding with all sizes in each, a sixth so.
-    Sorted by their answers first, only a tenth is, but batches of like answers teach less each.
+    Sorted by their answers first, only a tenth is, but batches of like answers seemed to teach less (one seed).
     """
     rng = np.random.default_rng([seed, stage, WINDOW])
     out = []

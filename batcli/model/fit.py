@@ -52,7 +52,7 @@ class Schedule:
 def fit(
     accelerator: Accelerator,
     objective: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: state.Optimizers,
     updates: Iterator[Sequence[Batch]],
     schedule: Schedule,
     start: int,
@@ -129,7 +129,7 @@ def _lost_ranks(accelerator: Accelerator) -> Iterator[None]:
 def _step(
     accelerator: Accelerator,
     objective: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: state.Optimizers,
     batches: Sequence[Batch],
     schedule: Schedule,
     update: int,
@@ -169,7 +169,7 @@ def _step(
     return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)
 
 
-def _groups(optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+def _groups(optimizers: state.Optimizers) -> list[dict[str, Any]]:
     return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 

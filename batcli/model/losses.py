@@ -100,7 +100,7 @@ class AnswerObjective(nn.Module):
     `soft`: the share of a distance's weight that goes to `near` (vocabulary, 2), the tokens half a metre
     nearer and farther. A distance half a metre off counts as right (DER), so the best answer is the
     middle of the likeliest metre, which is then the likeliest token; without, it is the likeliest half
-    metre. On what the source tokens say of distance, that is 15 instead of 18 % off.
+    metre. On what the source tokens say of distance after three passes, that is 15 instead of 18 % off.
     """
 
     near: Tensor
