@@ -418,7 +418,10 @@ def main() -> None:
         # Named, for otherwise the command's path has one word more under `python -m batcli`.
         code = app(prog_name="bat", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # Of a pipe that closes while they write help, Rich and the parser make an exit with 1.
+        if not any(isinstance(e, BrokenPipeError) for e in (error, error.__context__)):
+            raise
         _discard_output()
         code = ExitCode.DONE
     except (KeyboardInterrupt, Stopped) as error:  # it came before a command began, or when it had ended

@@ -301,10 +301,11 @@ def test_help_is_for_standard_output(bat):
     assert "bat prepare rooms reverb --rooms 500" in result.out
 
 
-def test_a_reader_who_has_seen_enough(tmp_path):
+@pytest.mark.parametrize("asked", ["--print-config", "--help"])
+def test_a_reader_who_has_seen_enough(asked):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "batcli", "spatialize", "--print-config"]
+    command = [sys.executable, "-m", "batcli", "spatialize", asked]
     for unbuffered in ("", "1"):
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment)

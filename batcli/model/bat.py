@@ -61,11 +61,6 @@ def stack(encodings: Sequence[Encoding]) -> Encoding:
     return Encoding(torch.cat([encoding.tokens for encoding in encodings]), torch.cat(sources) if sources else None)
 
 
-class Answered(NamedTuple):
-    loss: Tensor  # mean cross entropy over all answers' tokens and ends
-    logits: Tensor  # (B, A, vocabulary): those that predict the answers' columns, the last A of the batch
-
-
 class BAT(nn.Module):
     """`llm`: any causal language model of transformers; it gets LoRA (and is frozen) if `config` says so."""
 
@@ -101,19 +96,19 @@ class BAT(nn.Module):
         """What the language model hears: (B, queries [+ K], llm dim)."""
         return self.projector(encoding.tokens, encoding.sources, self.llm.get_input_embeddings())
 
-    def forward(self, encoding: Encoding, batch: Tokens) -> Answered:
-        """One step of teacher forcing over [audio, padding, prompt, answer, end, padding]."""
+    def forward(self, encoding: Encoding, batch: Tokens) -> Tensor:
+        """One step of teacher forcing over [audio, padding, prompt, answer, end, padding].
+
+        → logits (B, A, vocabulary) of what stands in the columns of `batch.labels`.
+        """
         inputs, mask = self._inputs(self.audio_embeddings(encoding), batch, encoding.sources)
-        n = int((batch.labels != IGNORED).any(dim=0).sum())
-        logits = self.llm(
+        return self.llm(
             inputs_embeds=inputs,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp_min(0),
-            logits_to_keep=n + 1,
+            logits_to_keep=batch.labels.shape[1] + 1,
             use_cache=False,
         ).logits[:, :-1]
-        loss = F.cross_entropy(logits.float().flatten(0, 1), batch.labels[:, -n:].flatten(), ignore_index=IGNORED)
-        return Answered(loss, logits)
 
     @torch.no_grad()
     def generate(
@@ -163,7 +158,9 @@ class BAT(nn.Module):
         words = self.llm.get_input_embeddings()(batch.ids)
         if sources is not None:
             # In the prompt alone: the words of an answer are read back as they are written, one by one.
-            asked = batch.ids.masked_fill(batch.labels != IGNORED, NO_TOKEN)
+            before = batch.ids.shape[1] - batch.labels.shape[1]
+            answers = F.pad(batch.labels != IGNORED, (before, 0))
+            asked = batch.ids.masked_fill(answers, NO_TOKEN)
             words = self.projector.mention(asked, words, sources)
         heard = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
         return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)

@@ -123,16 +123,21 @@ class AnswerObjective(nn.Module):
         return list(self.model.llm._no_split_modules)
 
     def forward(self, encoding: Encoding, tokens: Tokens) -> dict[str, Tensor]:
-        answered = self.model(encoding, tokens)
-        return {"answers": self._softened(answered.logits, tokens.labels) if self.soft else answered.loss}
+        logits, labels = self.model(encoding, tokens), tokens.labels
+        return {"answers": self._softened(logits, labels) if self.soft else answer_loss(logits, labels)}
 
     def _softened(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`logits` (B, A, vocabulary) of the last A columns of `labels`."""
-        labels = labels[:, -logits.shape[1] :]
-        logits, labels = logits[labels != IGNORED].float(), labels[labels != IGNORED]
-        near = self.near[labels]
-        likely = logits.log_softmax(-1).gather(-1, torch.cat([labels.unsqueeze(-1), near], -1))
-        return -(likely @ likely.new_tensor([1 - self.soft, self.soft / 2, self.soft / 2])).mean()
+        # Not of the labelled cells alone: how many they are, the host would have to wait for.
+        counts = labels != IGNORED
+        truth = labels.clamp_min(0)
+        nats = -logits.float().log_softmax(-1).gather(-1, torch.cat([truth.unsqueeze(-1), self.near[truth]], -1))
+        mixed = (1 - self.soft) * nats[..., 0] + self.soft * nats[..., 1:].mean(-1)
+        return (mixed * counts).sum() / counts.sum()
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (B, A, vocabulary), labels (B, A) → the mean cross entropy over all answers' tokens and ends."""
+    return F.cross_entropy(logits.float().mT, labels, ignore_index=IGNORED)
 
 
 def soft_distance(metres: Tensor) -> Tensor:

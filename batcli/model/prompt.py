@@ -25,7 +25,7 @@ class Tokens(NamedTuple):
 
     ids: Tensor  # (B, L)
     mask: Tensor  # (B, L), 1 where there is a token, 0 where there is padding
-    labels: Tensor  # (B, L), the id where the loss counts (answer and end), else −100
+    labels: Tensor  # (B, A) of the last A columns: the id where the loss counts (answer and end), else −100
 
 
 def encode(
@@ -99,15 +99,15 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def collate(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, end: int) -> Tokens:
     """[padding, prompt, answer, end, padding]; every answer starts in the same column."""
-    size = len(prompts), max(map(len, prompts)) + max(map(len, answers)) + 1
+    middle, longest = max(map(len, prompts)), max(map(len, answers)) + 1
+    size = len(prompts), middle + longest
     ids, mask = torch.full(size, pad), torch.zeros(size, dtype=torch.long)
-    labels = torch.full(size, IGNORED)
-    middle = max(map(len, prompts))
+    labels = torch.full((len(prompts), longest), IGNORED)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         first, last = middle - len(prompt), middle + len(answer) + 1
         ids[row, first:last] = torch.tensor([*prompt, *answer, end])
         mask[row, first:last] = 1
-        labels[row, middle:last] = ids[row, middle:last]
+        labels[row, : last - middle] = ids[row, middle:last]
     return Tokens(ids, mask, labels)
 
 

@@ -60,10 +60,8 @@ def answer(
         encoding = stack(heard).to(device)
         prompts, answers = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
         batch = Tokens(*(part.to(device) for part in collate(prompts, answers, pad, end)))
-        logits = model(encoding, batch).logits.float()
-        labels = batch.labels[:, -logits.shape[1] :]
-        losses = F.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none").sum(1)
-        counts = (labels != IGNORED).sum(1)
+        nats = F.cross_entropy(model(encoding, batch).float().mT, batch.labels, ignore_index=IGNORED, reduction="none")
+        losses, counts = nats.sum(1), (batch.labels != IGNORED).sum(1)
         start_of = Tokens(*(part.to(device) for part in collate_prompts(prompts, pad)))
         texts = decode(tokenizer, model.generate(encoding, start_of, pad, end, max_new_tokens=LONGEST))
         kinds, truths = [q.question_type for q in questions], [q.answer for q in questions]

@@ -43,8 +43,11 @@ class Tried:
     seconds: float = 0.0  # of the undisturbed run
 
 
-def start(words: list[str], folder: Path, stdout: int | None = None) -> int:
-    """The command in a child of this process, which has loaded what it needs; returns the child's number."""
+def start(words: list[str], folder: Path, pipe: tuple[int, int] | None = None) -> int:
+    """The command in a child of this process, which has loaded what it needs; returns the child's number.
+
+    It writes into `pipe`, or where its errors go.
+    """
     # A file of its own: of a run that was killed, Python's resource tracker may still have something to say.
     (folder / "stderr").unlink(missing_ok=True)
     (folder / "stderr").touch()
@@ -56,7 +59,9 @@ def start(words: list[str], folder: Path, stdout: int | None = None) -> int:
         os.setsid()
         errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(errors, 2)
-        os.dup2(stdout if stdout is not None else errors, 1)
+        os.dup2(pipe[1] if pipe else errors, 1)
+        for end in pipe or ():  # as long as it could read what it writes, no pipe of its own would be closed
+            os.close(end)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _main(words)
     except (KeyboardInterrupt, Stopped) as error:  # before `main` began, or after it had ended: none of its business
@@ -324,7 +329,7 @@ def closed_pipes(inputs: Path, folder: Path, with_models: bool = True) -> Tried:
         for reads in (True, False):
             ends = os.pipe()
             began = time.monotonic()
-            child = start(words, folder, ends[1])
+            child = start(words, folder, ends)
             os.close(ends[1])
             if reads:
                 os.read(ends[0], 10)

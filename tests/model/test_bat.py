@@ -16,6 +16,7 @@ from transformers import (
 
 from batcli.core.errors import InputError
 from batcli.model.bat import BAT, Encoding, empty_llm, load_llm, load_tokenizer, lora_targets
+from batcli.model.losses import answer_loss
 from batcli.model.presets import PRESETS, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
 from batcli.model.prompt import IGNORED, collate, collate_prompts
 
@@ -52,21 +53,25 @@ def test_trainable_parameters_of_the_published_model():
 
 
 def test_the_loss_is_the_mean_over_all_answers_tokens_and_ends(bat, encoding):
-    loss, logits = bat(encoding, collate(PROMPTS, ANSWERS, PAD, END))
-    assert logits.shape[:2] == (4, 5)
+    batch = collate(PROMPTS, ANSWERS, PAD, END)
+    logits = bat(encoding, batch)
+    assert logits.shape[:2] == batch.labels.shape == (4, 5)
     total = 0.0
     for n, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
-        alone = bat(rows(encoding, n), collate([prompt], [answer], PAD, END))
-        torch.testing.assert_close(alone.logits[0], logits[n, : len(answer) + 1], rtol=1e-3, atol=1e-3)
-        total += alone.loss.item() * (len(answer) + 1)
-    assert loss.item() == pytest.approx(total / sum(len(answer) + 1 for answer in ANSWERS), rel=1e-4)
+        one = collate([prompt], [answer], PAD, END)
+        alone = bat(rows(encoding, n), one)
+        torch.testing.assert_close(alone[0], logits[n, : len(answer) + 1], rtol=1e-3, atol=1e-3)
+        total += answer_loss(alone, one.labels).item() * (len(answer) + 1)
+    assert answer_loss(logits, batch.labels).item() == pytest.approx(
+        total / sum(len(answer) + 1 for answer in ANSWERS), rel=1e-4
+    )
 
 
 def test_what_is_written_is_what_was_learned_to_be_likeliest(bat, encoding):
     written = greedy(bat, encoding, PROMPTS)
     answers = [ids[: ids.index(END)] if END in ids else ids[:-1] for ids in written]
     tokens = collate(PROMPTS, answers, PAD, END)
-    found = bat(encoding, tokens).logits.argmax(-1)
+    found = bat(encoding, tokens).argmax(-1)
     for row, answer in enumerate(answers):
         assert found[row, : len(answer)].tolist() == answer
 
@@ -91,7 +96,7 @@ def test_an_answer_does_not_depend_on_its_batch(bat, encoding, beams):
 def test_greedy_answers_are_the_likeliest_next_tokens_of_the_forward_pass(bat, encoding):
     for n, (prompt, answer) in enumerate(zip(PROMPTS, greedy(bat, encoding, PROMPTS), strict=True)):
         answer = answer[: answer.index(END)] if END in answer else answer
-        logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END)).logits[0]
+        logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END))[0]
         assert logits[: len(answer)].argmax(-1).tolist() == answer
 
 
@@ -99,7 +104,7 @@ def test_beams_find_an_answer_at_least_as_likely(bat, encoding):
     def likelihood(answers):
         found = []
         for n, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
-            logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END)).logits[0, : len(answer)]
+            logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END))[0, : len(answer)]
             found.append(logits.log_softmax(-1)[range(len(answer)), answer].sum().item())
         return sum(found)
 
@@ -143,8 +148,8 @@ def test_only_lora_and_the_projector_learn_under_lora(llm_folder):
     learnt = {name for name, part in bat.llm.named_parameters() if part.requires_grad}
     assert learnt == {name for name, _ in bat.llm.named_parameters() if "lora_" in name}
     assert all(f".{target}." in name for name in learnt for target in ["q_proj" if "q_proj" in name else "v_proj"])
-    loss, _ = bat(Encoding(torch.randn(2, 9, 16)), collate(PROMPTS[:2], ANSWERS[:2], PAD, END))
-    loss.backward()
+    batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
+    answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels).backward()
     assert bat.projector.query.grad.any()
 
 
@@ -182,10 +187,8 @@ def test_families_of_language_models(family, attention, tmp_path):
     bat = BAT(SMALL, llm).eval()
     heard = Encoding(torch.randn(3, 9, 16))
     batch = collate(PROMPTS[:3], ANSWERS[:3], PAD, END)
-    loss, logits = bat(heard, batch)
-    assert loss.isfinite()
-    answered = batch.labels[:, -logits.shape[1] :] != IGNORED
-    assert answered.sum() == sum(len(answer) + 1 for answer in ANSWERS[:3])
+    assert bat(heard, batch).isfinite().all()
+    assert (batch.labels != IGNORED).sum() == sum(len(answer) + 1 for answer in ANSWERS[:3])
     for beams in (1, 3):
         together = greedy(bat, heard, PROMPTS[:3], num_beams=beams)
         (alone,) = greedy(bat, rows(heard, 1), PROMPTS[1:2], num_beams=beams)
@@ -196,7 +199,8 @@ def test_half_precision_language_model_and_full_precision_projector(llm_folder):
     bat = BAT(SMALL, load_llm(llm_folder, torch.bfloat16)).eval()
     assert bat.llm.get_input_embeddings().weight.dtype == torch.bfloat16
     assert bat.projector.linear.weight.dtype == torch.float32
-    loss, _ = bat(Encoding(torch.randn(2, 9, 16)), collate(PROMPTS[:2], ANSWERS[:2], PAD, END))
+    batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
+    loss = answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels)
     assert loss.dtype == torch.float32
     assert loss.isfinite()
 
@@ -207,8 +211,8 @@ def test_four_bits_work_or_say_what_is_not_installed(llm_folder):
             load_llm(llm_folder, quantize=True)
         return
     bat = BAT(SMALL, load_llm(llm_folder, torch.bfloat16, quantize=True))
-    loss, _ = bat(Encoding(torch.randn(2, 9, 16)), collate(PROMPTS[:2], ANSWERS[:2], PAD, END))
-    loss.backward()
+    batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
+    answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels).backward()
     assert bat.projector.query.grad.isfinite().all()
 
 

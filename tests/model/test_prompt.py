@@ -91,19 +91,19 @@ def test_layout_of_a_batch():
     tokens = collate([[1, 5, 6], [1, 7]], [[8], [9, 10]], pad=0, end=2)
     assert tokens.ids.tolist() == [[1, 5, 6, 8, 2, 0], [0, 1, 7, 9, 10, 2]]
     assert tokens.mask.tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]]
-    no = IGNORED
-    assert tokens.labels.tolist() == [[no, no, no, 8, 2, no], [no, no, no, 9, 10, 2]]
+    assert tokens.labels.tolist() == [[8, 2, IGNORED], [9, 10, 2]]
 
 
 def test_layout_of_prompts():
     tokens = collate_prompts([[1, 5, 6], [1, 7]], pad=0)
     assert tokens.ids.tolist() == [[1, 5, 6], [0, 1, 7]]
     assert tokens.mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert tokens.labels.shape == (2, 0)
 
 
 def test_padding_that_is_also_the_end_is_not_learnt_from():
     tokens = collate([[1], [1]], [[5], [5, 6, 7]], pad=2, end=2)
-    assert tokens.labels[0].tolist() == [IGNORED, 5, 2, IGNORED, IGNORED]
+    assert tokens.labels[0].tolist() == [5, 2, IGNORED, IGNORED]
     assert tokens.mask[0].tolist() == [1, 1, 1, 0, 0]
 
 
