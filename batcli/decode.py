@@ -1,15 +1,15 @@
 """`bat decode`: questions in, answers out: for a split as JSONL, for one recording as text.
 
 Each distinct scene is rendered and encoded once, whatever the number of its questions; questions
-are answered in batches of like length and written in their own order.
+are answered in batches of like length and written in their own order. While they are answered,
+workers render what comes next.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,24 @@ from batcli.model.data import ENCODE_BATCH, GivenScenes, Loader, Unheard, as_lis
 from batcli.model.presets import SAMPLE_RATE
 from batcli.model.prompt import collate_prompts, encode, padding_id
 from batcli.model.prompt import decode as to_text
+from batcli.model.windows import Window, plan
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published
+AHEAD = 1 << 27  # bytes of scenes that wait to be encoded
+
+Heard = dict[Scene, Encoding | dict[str, str]]
+"""What there is of each scene: its encoding, or why there is none."""
 
 
 @dataclass
 class Listener:
-    """A model that answers, with the encodings of the scenes that it heard last."""
+    """A model that answers."""
 
     options: DecodeOptions
     model: BAT
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
-    heard: OrderedDict[Scene, Encoding | dict[str, str]] = field(default_factory=OrderedDict)
 
     @property
     def settings(self) -> Settings:
@@ -216,64 +220,74 @@ def _answers(
     listener: Listener, dataset: Dataset, questions: Sequence[tuple[int, Question]], reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(position, prediction record) in the order given."""
-    for number in reporter.track(range(-(-len(questions) // WINDOW)), "windows"):
-        window = questions[number * WINDOW : (number + 1) * WINDOW]
-        with torch.inference_mode():
-            _hear(listener, dataset, [question.scene for _, question in window], reporter)
-            yield from _answer_window(listener, window, reporter)
-
-
-def _hear(listener: Listener, dataset: Dataset, scenes: Sequence[Scene], reporter: Reporter) -> None:
-    """Encode those scenes that are not in memory; forget the ones that were asked about longest ago."""
-    wanted = dict.fromkeys(scenes)
+    room = max(1, KEPT // listener.model.encoding_bytes)
+    windows = plan([question.scene for _, question in questions], WINDOW, room)
+    heard: Heard = {}
     if listener.options.zero_audio:  # the same zeros for all, so nothing need be rendered
-        listener.heard.update(dict.fromkeys(wanted, hear(listener, np.zeros((2, 0), np.float32))))
-    for scene in wanted:
-        if scene in listener.heard:
-            listener.heard.move_to_end(scene)
-    new = [scene for scene in wanted if scene not in listener.heard]
+        heard = dict.fromkeys((q.scene for _, q in questions), hear(listener, np.zeros((2, 0), np.float32)))
+        windows = [Window(window.questions, [], []) for window in windows]
+    rendered = _render(listener, dataset, windows)
+    for window in reporter.track(windows, "windows"):
+        with torch.inference_mode():
+            _hear(listener, window, rendered, heard, reporter)
+            yield from _answer_window(listener, questions[window.questions], heard, reporter)
+
+
+Rendered = Iterator[list[tuple[int, torch.Tensor | Unheard]]]
+
+
+def _render(listener: Listener, dataset: Dataset, windows: Sequence[Window]) -> Rendered:
+    """What is new in each window, in batches of its own; workers are ahead of whoever asks for them."""
+    scenes: list[Scene] = []
+    batches: list[range] = []
+    for window in windows:
+        stop = len(scenes) + len(window.new)
+        batches += [range(n, min(n + ENCODE_BATCH, stop)) for n in range(len(scenes), stop, ENCODE_BATCH)]
+        scenes += window.new
+    workers = min(listener.options.workers or default_jobs(), len(batches))
+    each = max(1, workers) * ENCODE_BATCH * 2 * 4 * listener.settings.length  # bytes: two ears, 32 bits
     loader = Loader(
-        GivenScenes(dataset, new, listener.settings),
-        batch_size=ENCODE_BATCH,
-        num_workers=min(listener.options.workers or default_jobs(), len(new)),
+        GivenScenes(dataset, scenes, listener.settings),
+        batch_sampler=batches,
+        num_workers=workers,
+        prefetch_factor=max(2, AHEAD // each) if workers else None,
         collate_fn=as_list,
     )
+    return iter(loader)
+
+
+def _hear(listener: Listener, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
+    """Encode the scenes that are new in the window; forget those that it says."""
     with threads_for(listener.model.encoder):
-        for batch in reporter.track(loader, "listening", len(loader)):
-            good = [(place, audio) for place, audio in batch if not isinstance(audio, Unheard)]
-            listener.heard.update((bad.scene, bad.error) for _, bad in batch if isinstance(bad, Unheard))
-            if not good:
-                continue
-            encoding = encode_alike(listener.model, [audio for _, audio in good], ENCODE_BATCH, listener.device)
-            for row, (place, _) in enumerate(good):
-                listener.heard[new[place]] = encoding.row(row)
-    size = sum(map(_size, listener.heard.values()))
-    while size > KEPT and len(listener.heard) > len(wanted):
-        size -= _size(listener.heard.popitem(last=False)[1])
-
-
-def _size(heard: Encoding | dict[str, str]) -> int:
-    """Bytes of an encoding, or about those of an error."""
-    return sum(part.nbytes for part in heard if part is not None) if isinstance(heard, Encoding) else 1_000
+        for start in reporter.track(range(0, len(window.new), ENCODE_BATCH), "listening"):
+            scenes = window.new[start : start + ENCODE_BATCH]
+            found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
+            heard.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, Unheard))
+            good = {scene: audio for scene, audio in found.items() if not isinstance(audio, Unheard)}
+            if good:
+                encoding = encode_alike(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
+                heard.update((scene, encoding.row(row)) for row, scene in enumerate(good))
+    for scene in window.forgotten:
+        del heard[scene]
 
 
 def _answer_window(
-    listener: Listener, window: Sequence[tuple[int, Question]], reporter: Reporter
+    listener: Listener, window: Sequence[tuple[int, Question]], heard: Heard, reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     found: dict[int, dict[str, Any]] = {}
     audible = []
     for position, question in window:
-        heard = listener.heard[question.scene]
-        if isinstance(heard, Encoding):
-            audible.append((position, question, heard))
+        encoding = heard[question.scene]
+        if isinstance(encoding, Encoding):
+            audible.append((position, question, encoding))
         else:
-            found[position] = {**question.to_dict(), "prediction": None, "error": heard}
+            found[position] = {**question.to_dict(), "prediction": None, "error": encoding}
     audible.sort(key=lambda item: len(item[1].question))
     size = listener.options.batch_size
     with threads_for(listener.model):
         for start in reporter.track(range(0, len(audible), size), "answering"):
             batch = audible[start : start + size]
-            texts = answer(listener, [q.question for _, q, _ in batch], stack([heard for _, _, heard in batch]))
+            texts = answer(listener, [q.question for _, q, _ in batch], stack([encoding for _, _, encoding in batch]))
             for (position, question, _), text in zip(batch, texts, strict=True):
                 found[position] = {**question.to_dict(), "prediction": text}
     for position, _ in window:

@@ -160,21 +160,22 @@ def test_wrong_usage(run: Path, demo: Path, tmp_path: Path, changes: dict):
 
 
 def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, tmp_path: Path, monkeypatch):
-    sizes = []
+    kept = []
     original = batcli.decode._hear
 
-    def noting(listener, *given):
-        original(listener, *given)
-        sizes.append((len(listener.heard), sum(map(batcli.decode._size, listener.heard.values()))))
+    def noting(listener, window, rendered, heard, reporter):
+        original(listener, window, rendered, heard, reporter)
+        kept.append(len(heard))
+        encoding = next(iter(heard.values()))
+        assert encoding.tokens.nbytes + encoding.sources.nbytes == listener.model.encoding_bytes
 
     monkeypatch.setattr("batcli.decode._hear", noting)
     monkeypatch.setattr("batcli.decode.WINDOW", 3)
     decode(options(run, demo, tmp_path / "all.jsonl"))
-    each = sizes[0][1] // sizes[0][0]
-    assert sizes[-1][0] > 6, "there are enough scenes for the test"
-    room = 4 * each
-    sizes.clear()
-    monkeypatch.setattr("batcli.decode.KEPT", room)
+    assert kept[-1] > 6, "there are enough scenes for the test"
+    kept.clear()
+    listener = open_listener(DecodeOptions(run=run, device="cpu"))
+    monkeypatch.setattr("batcli.decode.KEPT", 4 * listener.model.encoding_bytes + 1)
     decode(options(run, demo, tmp_path / "few.jsonl"))
-    assert max(size for _, size in sizes) == room
+    assert max(kept) == 4
     assert (tmp_path / "few.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()

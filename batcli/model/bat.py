@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from batcli.model.prompt import IGNORED, Tokens, encode, padding_id
 from batcli.model.prompt import decode as to_text
 from batcli.model.qformer import NO_TOKEN, Projector
 from batcli.model.sources import SourceTokens
-from batcli.model.spatial_ast import SpatialAST
+from batcli.model.spatial_ast import N_SUMMARY, SpatialAST
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -77,6 +78,15 @@ class BAT(nn.Module):
         self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.llm.generation_config = GenerationConfig(do_sample=False)
+
+    @property
+    def encoding_bytes(self) -> int:
+        """Of one scene's encoding."""
+        encoder, sources = self.config.encoder, self.config.sources
+        numbers = (N_SUMMARY + math.prod(encoder.grid)) * encoder.dim
+        if self.sources is not None and sources is not None:
+            numbers += sources.tokens * (1 + self.sources.dim)
+        return 4 * numbers
 
     def save_memory(self) -> None:
         """Keep fewer activations in training, and compute them again for the gradient: the same result, later."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from batcli.core.progress import Reporter
 from batcli.core.signals import deferred
 from batcli.model import state
 from batcli.model.log import TRAINING, Log
+from batcli.model.optimizers import step_if
 from batcli.model.recipes import learning_rate
 
 BAD_IN_A_ROW = 3
+BEHIND = 1  # updates by which the host is behind the device in reading
 LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "process group")  # in errors of torch.distributed
 
 
@@ -72,42 +75,88 @@ def fit(
     Raises BatError after three losses in a row that are not finite (such a step changes no weight), and
     when another process is gone.
     """
-    bad, began, seen = 0, time.monotonic(), 0.0
-    mean: dict[str, float] = {}
+    course = Course(schedule, log, reporter)
     with deferred() as stop, _lost_ranks(accelerator):
         for update in reporter.track(range(start, schedule.total), f"stage {schedule.stage}"):
             lr = schedule.lr * learning_rate(update, schedule.total, schedule.warmup)
             for group in _groups(optimizers):
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             batches = next(updates)
-            losses, norm, stopping = _step(accelerator, objective, optimizers, batches, schedule, update, bool(stop))
-            bad = 0 if math.isfinite(norm) else bad + 1
-            if bad >= BAD_IN_A_ROW:
-                names = ", ".join(name for batch in batches for name in batch.names[:4])
-                raise BatError(f"the loss was not finite {bad} times in a row, last on: {names}; try a smaller --lr")
-            seen += sum(batch.weight for batch in batches)
-            mean = losses if not mean else {k: 0.9 * mean[k] + 0.1 * v for k, v in losses.items()}
-            reporter.status(f"loss {sum(mean.values()):.3f}  lr {lr:.1e}")
+            names, values = _step(accelerator, objective, optimizers, batches, schedule, update, bool(stop))
             done = update + 1
-            if log and (done % schedule.log_every == 0 or done == schedule.total):
-                log.write(
-                    kind=TRAINING,
-                    stage=schedule.stage,
-                    update=done,
-                    step=schedule.first + done,
-                    loss=sum(losses.values()),
-                    losses=losses,
-                    lr=lr,
-                    grad_norm=norm,
-                    weight_per_second=seen / (time.monotonic() - began),
-                )
-            stopping = stopping or (bool(stop) and accelerator.num_processes == 1)
-            if validate and (done == schedule.total or _due(done, schedule.validate_every)):
-                validate(done)
-            if done % schedule.save_every == 0 or done == schedule.total or stopping:
+            course.sent(done, lr, batches, names, values)
+            measured = validate if done == schedule.total or _due(done, schedule.validate_every) else None
+            kept = done == schedule.total or _due(done, schedule.save_every)
+            stopping = course.read(0 if measured or kept else BEHIND) or (bool(stop) and accelerator.num_processes == 1)
+            if measured:
+                measured(done)
+            if kept or stopping:
+                course.read(0)
                 save(done)
             if stopping:
                 raise Stopped(stop.code or ExitCode.TERMINATED)
+
+
+class Update(NamedTuple):
+    """What is to be known of an update, on its way from the device."""
+
+    number: int
+    lr: float
+    batches: Sequence[Batch]
+    names: tuple[str, ...]  # of its losses
+    values: Tensor  # on the CPU: the losses, the gradient's norm, how many processes were asked to stop
+    there: torch.cuda.Event | None  # when they have arrived
+
+
+class Course:
+    """How training goes, as far as the host knows: it reads what an update came to while the next one is
+    computed, so that a GPU always has something to do."""
+
+    def __init__(self, schedule: Schedule, log: Log | None, reporter: Reporter) -> None:
+        self.schedule, self.log, self.reporter = schedule, log, reporter
+        self.unread: deque[Update] = deque()
+        self.bad, self.began, self.seen = 0, time.monotonic(), 0.0
+        self.mean: dict[str, float] = {}
+
+    def sent(self, number: int, lr: float, batches: Sequence[Batch], names: tuple[str, ...], values: Tensor) -> None:
+        there = torch.cuda.Event() if values.is_cuda else None
+        values = values.to("cpu", non_blocking=True)
+        if there:
+            there.record()
+        self.unread.append(Update(number, lr, batches, names, values, there))
+
+    def read(self, but: int) -> bool:
+        """Read all but the last `but` updates; returns whether in one of them a process was asked to stop."""
+        stopping = False
+        while len(self.unread) > but:
+            stopping |= self._read(self.unread.popleft())
+        return stopping
+
+    def _read(self, update: Update) -> bool:
+        if update.there:
+            update.there.synchronize()
+        *parts, norm, stopping = update.values.tolist()
+        losses = dict(zip(update.names, parts, strict=True))
+        self.bad = 0 if math.isfinite(norm) else self.bad + 1
+        if self.bad >= BAD_IN_A_ROW:
+            names = ", ".join(name for batch in update.batches for name in batch.names[:4])
+            raise BatError(f"the loss was not finite {self.bad} times in a row, last on: {names}; try a smaller --lr")
+        self.seen += sum(batch.weight for batch in update.batches)
+        self.mean = losses if not self.mean else {k: 0.9 * self.mean[k] + 0.1 * v for k, v in losses.items()}
+        self.reporter.status(f"loss {sum(self.mean.values()):.3f}  lr {update.lr:.1e}")
+        if self.log and (update.number == self.schedule.total or _due(update.number, self.schedule.log_every)):
+            self.log.write(
+                kind=TRAINING,
+                stage=self.schedule.stage,
+                update=update.number,
+                step=self.schedule.first + update.number,
+                loss=sum(losses.values()),
+                losses=losses,
+                lr=update.lr,
+                grad_norm=norm,
+                weight_per_second=self.seen / (time.monotonic() - self.began),
+            )
+        return stopping > 0
 
 
 def _due(update: int, every: int) -> bool:
@@ -134,9 +183,10 @@ def _step(
     schedule: Schedule,
     update: int,
     stop: bool,
-) -> tuple[dict[str, float], float, bool]:
-    """One update; returns the mean losses over all processes, the gradient's norm before clipping, and
-    whether any process was asked to stop (`stop`: this one), which all must do after the same update."""
+) -> tuple[tuple[str, ...], Tensor]:
+    """One update; returns the names of its losses, and on the device their means over all processes, the
+    gradient's norm before clipping, and how many processes were asked to stop (`stop`: this one), which
+    all must do after the same update. Nothing here waits for the device."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     known = torch.tensor([sum(batch.weight for batch in batches), float(stop)], device=accelerator.device)
@@ -162,11 +212,9 @@ def _step(
     for number, group in enumerate(_groups(optimizers)):
         parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])
     norms = [accelerator.clip_grad_norm_(parameters, schedule.clip) for parameters in parts.values() if parameters]
-    norm = float(torch.stack([state.whole(torch.as_tensor(n)) for n in norms]).norm())
-    if math.isfinite(norm):
-        for optimizer in optimizers:
-            optimizer.step()
-    return dict(zip(total, stacked.tolist(), strict=True)), norm, bool(stopping > 0)
+    norm = torch.stack([state.whole(torch.as_tensor(n)) for n in norms]).norm()
+    step_if(norm.isfinite(), optimizers)
+    return tuple(total), torch.stack([*stacked, norm, stopping])
 
 
 def _groups(optimizers: state.Optimizers) -> list[dict[str, Any]]:
@@ -189,7 +237,7 @@ class Statistics:
         norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         buffers = [buffer for norm in norms if norm.training for buffer in norm.buffers()]
         self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self.counters = [(buffer, int(buffer)) for buffer in buffers if not buffer.is_floating_point()]
+        self.counters = [(buffer, buffer.clone()) for buffer in buffers if not buffer.is_floating_point()]
         self.before = [buffer.clone() for buffer in self.buffers]
         self.sums = [torch.zeros_like(buffer) for buffer in self.buffers]
         self.batches = 0
@@ -207,4 +255,4 @@ class Statistics:
         for buffer, total in zip(self.buffers, self.sums, strict=True):
             buffer.copy_(accelerator.reduce(total / self.batches, "mean"))
         for counter, before in self.counters:
-            counter.fill_(before + 1)
+            counter.copy_(before + 1)

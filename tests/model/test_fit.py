@@ -44,7 +44,7 @@ def test_a_batch_without_a_finite_loss_changes_nothing():
 
 def test_three_such_batches_in_a_row_end_it_with_their_names():
     with pytest.raises(BatError, match="not finite 3 times in a row, last on: sample nan; try a smaller --lr"):
-        run([1.0, math.nan, math.nan, math.nan])
+        run([1.0, math.nan, math.nan, math.nan, 1.0])
     run([1.0, math.nan, math.nan, 1.0, math.nan, math.nan, 1.0], 7)
 
 
