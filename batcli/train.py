@@ -262,21 +262,20 @@ def _fit(
     total: int,
     lr: float,
     updates: Updates,
-    layer_of: Callable[[str], int] | None = None,
+    rate_of: Callable[[str], float] | None = None,
 ) -> None:
     """Train the parameters of `trained` for `total` updates, from where a resumed run stands.
 
-    `layer_of`: the layer of a parameter, counted from the output, for the recipe's decay of the learning rate.
+    `rate_of`: a parameter's share of the learning rate.
     """
     place, options, recipe = run.resumed[1] if run.resumed else None, run.options, run.recipe
     if place and run.stages.index(stage) < run.stages.index(place.stage):
         run.step += total
         return
-    decay = recipe.layer_decay if layer_of else 1.0
     muon = recipe.muon and stage in STAGES
     groups = []
     for number, named in enumerate(_unfreeze(run.model, trained)):
-        groups += parameter_groups(named, str(number), recipe.weight_decay, decay, layer_of, muon)
+        groups += parameter_groups(named, str(number), recipe.weight_decay, rate_of, muon)
     objective.train()
     optimizers = optimizers_of(groups, lr, recipe.betas, fused=not state.sharded(run.accelerator))
     wrapped, *prepared = run.accelerator.prepare(objective, *optimizers)
@@ -379,8 +378,11 @@ def _encoder_stage(run: Run) -> None:
             yield update
 
     encoder = run.model.encoder
-    layers = encoder.layers_below_top
-    _fit(run, ENCODER, EncoderObjective(encoder), [encoder], total, recipe.encoder_lr, updates, layers)
+
+    def rate_of(name: str) -> float:
+        return recipe.layer_decay ** encoder.layers_below_top(name)
+
+    _fit(run, ENCODER, EncoderObjective(encoder), [encoder], total, recipe.encoder_lr, updates, rate_of)
     _save_encoder(run)
 
 
@@ -402,7 +404,7 @@ def _source_stage(run: Run, sources: SourceTokens) -> None:
             rows = [shelf.get(order[share.start : share.stop]) for share in shares]
             yield [Batch((Heard(**{name: part.to(device) for name, part in row.items()}),), batch) for row in rows]
 
-    _fit(run, SOURCES, SourceObjective(sources), [sources], total, recipe.encoder_lr, updates)
+    _fit(run, SOURCES, SourceObjective(sources), [sources], total, recipe.source_lr, updates, sources.rate_of)
     _save_encoder(run)
 
 

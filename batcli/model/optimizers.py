@@ -28,28 +28,26 @@ def parameter_groups(
     named: Mapping[str, nn.Parameter],
     part: str,
     weight_decay: float,
-    layer_decay: float = 1.0,
-    layer_of: Callable[[str], int] | None = None,
+    rate_of: Callable[[str], float] | None = None,
     muon: bool = False,
 ) -> list[dict[str, Any]]:
     """The optimizer's groups of one part of a model, all clipped together but for matrices and the rest.
 
-    Matrices alone have weight decay, as is customary. `layer_of`: how many layers a parameter lies
-    below the top; its learning rate is `layer_decay` to that power of the peak (Bao et al. 2022, BEiT).
+    Matrices alone have weight decay, as is customary. `rate_of`: a parameter's share of the learning rate.
     `muon`: matrices within a stack of layers are marked for Muon.
     """
-    groups: dict[tuple[bool, bool, int], dict[str, Any]] = {}
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for name, parameter in named.items():
-        matrix, layer = parameter.ndim > 1, layer_of(name) if layer_of else 0
+        matrix, rate = parameter.ndim > 1, rate_of(name) if rate_of else 1.0
         inner = muon and parameter.ndim == 2 and WITHIN_LAYERS.search(name) is not None
         group = {
             "params": [],
             "weight_decay": weight_decay if matrix else 0.0,
-            "lr_scale": layer_decay**layer,
+            "lr_scale": rate,
             "muon": inner,
             "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
         }
-        groups.setdefault((not matrix, inner, layer), group)["params"].append(parameter)
+        groups.setdefault((not matrix, inner, -rate), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -26,6 +26,7 @@ class Recipe:
     source_scenes: int = 30_000  # scenes drawn for the source tokens, if the model has them
     source_epochs: int = 6
     source_batch: int = 64
+    source_lr: float = 8e-3
     two_sources: float = 0.5  # share of two-source scenes
     layer_decay: float = 1.0  # of the encoder's learning rate, from each block to the one below
     mixup: float = 0.0  # share of the encoder's scenes in which two clips sound in one place

@@ -28,7 +28,7 @@ def made() -> dict[str, nn.Parameter]:
 def test_lower_layers_learn_slower_and_vectors_do_not_decay():
     named = {f"blocks.{i}.{kind}": nn.Parameter(torch.zeros(*shape)) for i in (0, 1) for kind, shape in
              (("weight", (2, 2)), ("bias", (2,)))}  # fmt: skip
-    groups = parameter_groups(named, "0", 0.05, 0.75, lambda name: 2 - int(name.split(".")[1]))
+    groups = parameter_groups(named, "0", 0.05, lambda name: 0.75 ** (2 - int(name.split(".")[1])))
     assert sorted((g["weight_decay"], g["lr_scale"]) for g in groups) == [
         (0.0, 0.75**2), (0.0, 0.75), (0.05, 0.75**2), (0.05, 0.75)
     ]  # fmt: skip
