@@ -57,7 +57,8 @@ class SourceObjective(nn.Module):
     learn faster than 360 and 180 hard classes. Each event is placed by its true name, so that learning
     to place does not wait for learning to name. Half the scenes are heard in the mirror, which costs
     nothing and is another scene: heads and rooms have no side. Each batch is a stretch of its scenes,
-    `CROP` of their length, another at every use: two thirds of the time, and as good a model.
+    `CROP` of their length, another at every use: two thirds of the time, and as good a model. Each scene
+    counts alike, however many sources it has.
     """
 
     def __init__(self, sources: SourceTokens) -> None:
@@ -79,10 +80,10 @@ class SourceObjective(nn.Module):
         direction = torch.stack([right * side, front, up], -1)
         states, events = self.sources.hear(cues)
         found = self.sources.locate(cues, states, asked, level)
-        count = present.sum().clamp_min(1)
+        share = present / present.sum(1, keepdim=True).clamp_min(1)
 
         def mean(loss: Tensor) -> Tensor:
-            return (loss * present).sum() / count
+            return (loss * share).sum() / len(share)
 
         words = F.binary_cross_entropy_with_logits(found.words, (direction > 0).float(), reduction="none")
         distance = -(soft_distance(metres) * found.distance.log_softmax(-1)).sum(-1)
