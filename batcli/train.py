@@ -401,8 +401,8 @@ def _source_stage(run: Run, sources: SourceTokens) -> None:
 
     def updates(start: int) -> Iterator[Sequence[Batch]]:
         for shares in itertools.islice(_shares(run, start, batch), total - start):
-            rows = [shelf.get(order[share.start : share.stop]) for share in shares]
-            yield [Batch((Heard(**{name: part.to(device) for name, part in row.items()}),), batch) for row in rows]
+            rows = [Heard(**shelf.get(order[share.start : share.stop])).without_padding() for share in shares]
+            yield [Batch((Heard(*(part.to(device) for part in row)),), batch) for row in rows]
 
     _fit(run, SOURCES, SourceObjective(sources), [sources], total, recipe.source_lr, updates, sources.rate_of)
     _save_encoder(run)

@@ -47,6 +47,14 @@ class Heard(NamedTuple):
     present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
     places: Tensor  # (B,) how many places sound comes from: 1 or 2
 
+    def without_padding(self) -> Heard:
+        """Without the columns in which no scene has an event. On a GPU, this would wait for it."""
+        most = int(self.present.sum(1).max())
+        asked, direction, distance, present = (
+            part[:, :most] for part in (self.asked, self.direction, self.distance, self.present)
+        )
+        return self._replace(asked=asked, direction=direction, distance=distance, present=present)
+
 
 @dataclass(frozen=True)
 class Augmentation:

@@ -73,10 +73,9 @@ class SourceObjective(nn.Module):
         length = math.ceil(CROP * blocks)
         start = int(torch.randint(blocks - length + 1, ()))
         cues = cues[:, :, start : start + length]
-        most = int(heard.present.sum(1).max())  # events in a scene; what is beyond is padding
-        asked, present, metres = heard.asked[:, :most], heard.present[:, :most], heard.distance[:, :most]
+        asked, present, metres = heard.asked, heard.present, heard.distance
         side = torch.where(mirrored, -1.0, 1.0)[:, None]
-        right, front, up = heard.direction[:, :most].unbind(-1)
+        right, front, up = heard.direction.unbind(-1)
         direction = torch.stack([right * side, front, up], -1)
         states, events = self.sources.hear(cues)
         found = self.sources.locate(cues, states, asked, level)

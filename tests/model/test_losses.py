@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from batcli.model.losses import AnswerObjective
+from batcli.model.data import Heard
+from batcli.model.losses import AnswerObjective, SourceObjective
+from batcli.model.presets import PRESETS
 from batcli.model.prompt import IGNORED
+from batcli.model.sources import CUES, SourceTokens
 
 NEAR = torch.tensor([[0, 1], [0, 2], [1, 3], [2, 3], [4, 4]])  # tokens 0 to 3 are 0 to 1.5 m; 4 is a word
 LABELS = torch.tensor([[4, 2], [1, IGNORED]])
@@ -53,3 +56,38 @@ def test_the_likeliest_token_is_then_the_middle_of_the_likeliest_metre():
             AnswerObjective(says, NEAR, soft)(None, SimpleNamespace(labels=labels))["answers"].backward()
             optimizer.step()
         assert int(says.logits.argmax()) == best
+
+
+def heard(places: list[int], seed: int = 0) -> Heard:
+    """Made cues of scenes with so many sources each, in columns of which the last two are padding."""
+    random = torch.Generator().manual_seed(seed)
+    count, columns = len(places), 4
+    present = (torch.arange(columns) < torch.tensor(places)[:, None]).float()
+    direction = torch.nn.functional.normalize(torch.randn(count, columns, 3, generator=random), dim=-1)
+    asked = torch.stack([torch.randperm(5, generator=random)[:columns] for _ in places])
+    return Heard(
+        torch.randn(count, CUES, 20, PRESETS["tiny"].sources.bands, generator=random),
+        (torch.rand(count, 5, generator=random) < 0.5).float(),
+        asked,
+        direction,
+        1 + 3 * torch.rand(count, columns, generator=random),
+        present,
+        torch.tensor(places),
+    )
+
+
+def test_padding_teaches_nothing_and_each_scene_counts_alike(monkeypatch):
+    torch.manual_seed(0)
+    objective = SourceObjective(SourceTokens(PRESETS["tiny"].sources, 5)).eval()
+    scenes = [heard([count], seed) for seed, count in enumerate([1, 2, 1])]
+    together = Heard(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
+    monkeypatch.setattr("batcli.model.losses.CROP", 1.0)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(size))  # none is mirrored
+
+    def losses(given: Heard) -> dict[str, float]:
+        return {name: loss.item() for name, loss in objective(given).items()}
+
+    assert together.without_padding().asked.shape == (3, 2)
+    assert losses(together.without_padding()) == pytest.approx(losses(together), rel=1e-5)
+    alone = [losses(scene) for scene in scenes]
+    assert losses(together) == pytest.approx({k: sum(a[k] for a in alone) / 3 for k in alone[0]}, rel=1e-5)
