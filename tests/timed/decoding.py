@@ -11,6 +11,7 @@ import torch
 from timed.encoder import plain_encode
 from timed.plain import plain_render
 from timed.timing import Line, compare
+from transformers import GenerationConfig
 
 from batcli.audio.render import forget
 from batcli.core.dataset import Dataset, open_dataset
@@ -85,14 +86,22 @@ def ours(exam: Exam) -> list[str]:
 
 @torch.no_grad()
 def plain(exam: Exam) -> list[str]:
-    """The reference's protocol: one question at a time, its scene rendered and encoded anew."""
+    """The reference's protocol: one question at a time, its scene rendered and encoded anew, and read by each beam."""
     model, tokenizer, options = exam.listener.model, exam.listener.tokenizer, exam.listener.options
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
+    how = GenerationConfig(
+        do_sample=False,
+        num_beams=options.num_beams,
+        max_new_tokens=options.max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=end,
+    )
     answers = []
     for _, question in exam.questions:
         heard = plain_hear(model, exam.dataset, [question.scene])
         prompts = collate_prompts(encode(tokenizer, [question.question])[0], pad)
-        ids = model.generate(heard, prompts, pad, end, options.num_beams, options.max_new_tokens)
+        inputs, mask = model._inputs(model.audio_embeddings(heard), prompts, heard.sources)
+        ids = model.llm.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=how)
         answers += to_text(tokenizer, ids)
     return answers
 
