@@ -51,7 +51,7 @@ RECIPES = {
         encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
-        epochs=(0.35, 0.2, 1.0),
+        epochs=(0.35, 0.2, 0.9),
         soft_distance=0.5,
         one_way=0.4,
         # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
