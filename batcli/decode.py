@@ -40,7 +40,7 @@ from batcli.model.windows import Window, plan
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published
-AHEAD = 1 << 27  # bytes of scenes that wait to be encoded
+AHEAD = 1 << 25  # bytes of scenes that wait to be encoded, in shared memory, of which containers have 64 MB
 
 Heard = dict[Scene, Encoding | dict[str, str]]
 """What there is of each scene: its encoding, or why there is none."""
