@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.fft import fft, ifft, next_fast_len
 from timed.plain import RATE, Files, plain_many
-from timed.timing import Line, compare, times
+from timed.timing import Line, compare, quartiles, times
 
 from batcli.audio.convolve import BLOCK, ROWS, trim
 from batcli.audio.hrtf import kemar
@@ -66,6 +66,11 @@ def transforms(files: Files, seconds: float) -> list[np.ndarray]:
     return there + [ifft(blocks, overwrite_x=True) for _ in range(groups) for _ in range(2)]
 
 
+def many_transforms(files: Files, seconds: float, count: int) -> None:
+    for _ in range(count):
+        transforms(files, seconds)
+
+
 def lines(quick: bool) -> Iterator[Line]:
     rounds = 5 if quick else 25
     # A process for each way: what one leaves in the memory allocator is not the other's.
@@ -100,18 +105,21 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def _two_processes(files: Files, one: ProcessPoolExecutor, rounds: int) -> Line:
-    """Here `plain` is one process of ours with as many scenes."""
+    """Here `plain` is one process of ours with as many scenes. What the processors themselves allow, which may
+    share more than memory, says the same comparison of nothing but the FFTs."""
     with _processes(2) as two:
 
-        def both() -> None:
-            for future in [two.submit(render_many, files, 10.0, 5 * SCENES) for _ in range(2)]:
+        def both(work: Callable[..., None]) -> None:
+            for future in [two.submit(work, files, 10.0, 5 * SCENES) for _ in range(2)]:
                 future.result()
 
-        def alone() -> None:
-            one.submit(render_many, files, 10.0, 10 * SCENES).result()
+        def alone(work: Callable[..., None]) -> None:
+            one.submit(work, files, 10.0, 10 * SCENES).result()
 
-        note = f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} from elsewhere and here"
-        return compare("render 10 s, 2 processes to 1", both, alone, rounds, 10 * SCENES, note)
+        ffts = quartiles(*times([partial(both, many_transforms), partial(alone, many_transforms)], rounds))[1]
+        note = f"of its FFTs alone {ffts:.2f} ×; {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
+        name = "render 10 s, 2 processes to 1"
+        return compare(name, partial(both, render_many), partial(alone, render_many), rounds, 10 * SCENES, note)
 
 
 def growth(quick: bool) -> Iterator[Line]:
