@@ -103,7 +103,9 @@ def test_core_needs_the_standard_library_alone():
     for module in (file for file in FILES if file.startswith("core/")):
         for name in imports(module):
             head = name.partition(".")[0]
-            assert head in ("batcli", "tomli", "__future__") or head in sys.stdlib_module_names, f"{module}: {name}"
+            assert head in ("batcli", "tomli", "tomllib", "__future__") or head in sys.stdlib_module_names, (
+                f"{module}: {name}"
+            )
 
 
 def test_nothing_below_the_command_line_prints_or_exits():

@@ -32,10 +32,8 @@ import os, sys, time
 from pathlib import Path
 from batcli.core.files import alone
 with alone(Path(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-    print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 

@@ -19,9 +19,9 @@ ALONE = """
 import sys
 seen = []
 def note(event, arguments):
-    within = bool(arguments) and getattr(arguments[0], "family", 0) == 1  # AF_UNIX: to workers of this machine
-    if event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname") and not within:
-        seen.append(f"{event} {arguments}")
+    if event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
+        if getattr(arguments[0], "family", 0) != 1:  # AF_UNIX: to workers of this machine
+            seen.append(f"{event} {arguments}")
     if event in ("urllib.Request", "http.client.connect", "smtplib.connect", "ftplib.connect"):
         seen.append(event)
 sys.addaudithook(note)
