@@ -61,6 +61,13 @@ def features(spectrum: Tensor, mel: Tensor) -> Tensor:
     Channels 0 and 1: mel of the magnitude of left and right, in dB. Channels 2 and 3: mel of the
     cosine and sine of the phase of the right ear against the left. Silence has phase 0.
     """
+    if spectrum.device.type != "cpu":
+        return _features(spectrum, mel)
+    # One by one, a processor's cache holds what lies between two steps, which is four times as much as a spectrum.
+    return torch.cat([_features(scene, mel) for scene in spectrum.split(1)])
+
+
+def _features(spectrum: Tensor, mel: Tensor) -> Tensor:
     spectrum = spectrum.mT.contiguous()  # as `torch.stft` lays it out: nothing is copied
     magnitude = spectrum.abs()
     level = 10 * torch.log10((magnitude @ mel).clamp_min(FLOOR))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart with more of everything (long.toml): half an hour to an hour on two processor cores.
+# The quickstart with more of everything (long.toml): about an hour on two processor cores.
 # Run again after an interruption: it goes on. RUN/curves.png (with the `plot` extra) is its course.
 #
 #   bash examples/recipes/long.sh [FOLDER]        default: long
