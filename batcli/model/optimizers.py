@@ -58,6 +58,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     found_inf: Tensor
+    _step_supports_amp_scaling = True  # torch's word for it
 
     def __init__(self, groups: Sequence[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -118,7 +119,7 @@ def step_if(finite: Tensor, optimizers: Sequence[Any]) -> None:
     so that a GPU is never waited for."""
     for optimizer in optimizers:
         inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's are wrapped
-        if inner.defaults.get("fused") or isinstance(inner, Muon):
+        if getattr(inner, "_step_supports_amp_scaling", False):
             inner.grad_scale, inner.found_inf = None, (~finite).float()
         elif not finite:
             continue
