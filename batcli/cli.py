@@ -1,6 +1,6 @@
 """The command line: five commands, each a thin wrapper of one module.
 
-Options come from the dataclasses of `core/options.py`. What a command needs (torch, numpy, …) is
+Options come from the dataclasses of `options.py`. What a command needs (torch, numpy, …) is
 imported in its body, so that `--help` stays instant.
 """
 
@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from batcli import __version__
-from batcli.core import config as configuration
-from batcli.core import options as opts
+from batcli.core import toml as configuration
+from batcli import options as opts
 from batcli.core.errors import BatError, ExitCode, GateMissed, InputError, Stopped
 from batcli.core.signals import CODES
 from batcli.ui import Terminal
@@ -55,7 +55,7 @@ app.add_typer(prepare, name="prepare")
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """`--config`: the command's table becomes its defaults; an unknown key is an error."""
     if path is not None:
-        with _expected_errors(debug=False):
+        with ExpectedErrors(debug=False):
             root: Any = context.find_root().command
             commands = {name: list(getattr(command, "commands", ())) for name, command in root.commands.items()}
             content, names = configuration.read_toml(path), context.command_path.split()[1:]
@@ -140,7 +140,7 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
         def invoke(context: typer.Context, **values: Any) -> None:
             general = {key: values.pop(key) for key in _GENERAL}
             verbosity = -1 if general["quiet"] else int(general["verbose"])
-            with _expected_errors(general["debug"]):
+            with ExpectedErrors(general["debug"]):
                 _check(context, values)
                 if general["print_config"]:
                     _print_config(context, values)
@@ -186,7 +186,7 @@ def _origin(context: typer.Context, name: str) -> str:
     return origins.get(source.name if source else "", "default")
 
 
-class _expected_errors:
+class ExpectedErrors:
     """Turn the errors that `bat` expects, and signals, into one line on stderr and an exit code."""
 
     def __init__(self, debug: bool) -> None:
@@ -323,7 +323,7 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
 def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     """Score predictions: per question type, and in the layout of the published table."""
     from batcli.core.files import write_text
-    from batcli.metrics.report import FORMATS
+    from batcli.evaluation.report import FORMATS
     from batcli.score import score
 
     scores = score(options, terminal)

@@ -19,24 +19,24 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.io import read_binaural
-from batcli.audio.render import Settings
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.audio.render import RenderSettings
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, alone, clear, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, exclusive_lock, clear, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
-from batcli.core.options import DecodeOptions, require
-from batcli.core.parts import Parts, key_of
+from batcli.options import DecodeOptions, require
+from batcli.core.shards import ResumableShards, content_key
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import Question, Scene
-from batcli.core.work import default_jobs, rank_and_world, share
+from batcli.data.schema import Question, Scene
+from batcli.core.parallel import default_jobs, rank_and_world, share
 from batcli.model import checkpoint
-from batcli.model.bat import BAT, Encoding, encode_alike, stack
-from batcli.model.data import ENCODE_BATCH, GivenScenes, Loader, Unheard, as_list, threads_for
-from batcli.model.presets import SAMPLE_RATE
-from batcli.model.prompt import collate_prompts, encode, padding_id
-from batcli.model.prompt import decode as to_text
-from batcli.model.windows import Window, plan
+from batcli.model.bat import BAT, Encoding, encode_fixed_batch, stack
+from batcli.training.scenes import ENCODE_BATCH, GivenScenes, Loader, RenderError, no_collate, threads_for
+from batcli.model.config import SAMPLE_RATE
+from batcli.model.tokens import collate_prompts, encode, padding_id
+from batcli.model.tokens import decode as to_text
+from batcli.data.windows import Window, plan_windows
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published
@@ -47,7 +47,7 @@ Heard = dict[Scene, Encoding | dict[str, str]]
 
 
 @dataclass
-class Listener:
+class LoadedModel:
     """A model that answers."""
 
     options: DecodeOptions
@@ -56,8 +56,8 @@ class Listener:
     device: torch.device
 
     @property
-    def settings(self) -> Settings:
-        return Settings(self.model.config.encoder.seconds)
+    def settings(self) -> RenderSettings:
+        return RenderSettings(self.model.config.encoder.seconds)
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -74,7 +74,7 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
     return None
 
 
-def open_listener(options: DecodeOptions) -> Listener:
+def load_model(options: DecodeOptions) -> LoadedModel:
     """The model of a finished run, ready to hear and to answer. Raises InputError for what is no such run."""
     name = options.device
     if name == "auto":
@@ -86,7 +86,7 @@ def open_listener(options: DecodeOptions) -> Listener:
     )
     if tokenizer is None:
         raise InputError("holds no tokenizer", options.run, "the language model's directory had none")
-    return Listener(options, model, tokenizer, device)
+    return LoadedModel(options, model, tokenizer, device)
 
 
 def _one(options: DecodeOptions, reporter: Reporter) -> str | None:
@@ -98,14 +98,14 @@ def _one(options: DecodeOptions, reporter: Reporter) -> str | None:
     if options.dry_run:
         reporter.info(f"{options.audio}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
-    listener = open_listener(options)
+    listener = load_model(options)
     if audio.shape[1] > listener.settings.length:
         reporter.warn(f"{options.audio}: the model hears the first {listener.settings.seconds:g} s")
-    return answer(listener, [options.question], hear(listener, audio))[0]
+    return answer(listener, [options.question], encode_audio(listener, audio))[0]
 
 
 @torch.inference_mode()
-def hear(listener: Listener, audio: np.ndarray) -> Encoding:
+def encode_audio(listener: LoadedModel, audio: np.ndarray) -> Encoding:
     """Binaural (2, n) at 32 kHz, cut or padded to what the model hears → its encoding."""
     length = listener.settings.length
     waveform = torch.zeros(2, length)
@@ -114,7 +114,7 @@ def hear(listener: Listener, audio: np.ndarray) -> Encoding:
 
 
 @torch.inference_mode()
-def answer(listener: Listener, questions: Sequence[str], encoding: Encoding) -> list[str]:
+def answer(listener: LoadedModel, questions: Sequence[str], encoding: Encoding) -> list[str]:
     """The answers to questions about as many scenes, or about one: `encoding` has that many rows, or one."""
     if len(questions) > len(encoding.tokens) == 1:
         encoding = stack([encoding] * len(questions))
@@ -148,7 +148,7 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
     if options.output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        with alone(options.output) if rank_and_world()[0] == 0 else nullcontext():
+        with exclusive_lock(options.output) if rank_and_world()[0] == 0 else nullcontext():
             bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(
@@ -179,7 +179,7 @@ def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Que
     bad = 0
     with writing(STDIO) as out:
         numbered = list(enumerate(questions))
-        for _, record in _answers(open_listener(options), dataset, numbered, reporter):
+        for _, record in _answers(load_model(options), dataset, numbered, reporter):
             bad += record["prediction"] is None
             out.write(dump(record))
             out.flush()
@@ -195,13 +195,13 @@ def _to_file(
 ) -> int:
     assert options.output is not None
     manifest = options.output.with_name(options.output.name + ".manifest.json")
-    with Parts(options.output, key_of(**facts)) as parts:
+    with ResumableShards(options.output, content_key(**facts)) as parts:
         done = parts.finished()
         todo = [item for item in share(list(enumerate(questions))) if item[0] not in done]
         if done:
             reporter.info(f"{len(done):,} are answered already")
         if todo:
-            for position, record in _answers(open_listener(options), dataset, todo, reporter):
+            for position, record in _answers(load_model(options), dataset, todo, reporter):
                 parts.append(position, record)
         if rank_and_world()[0] != 0:
             return 0
@@ -217,14 +217,14 @@ def _to_file(
 
 
 def _answers(
-    listener: Listener, dataset: Dataset, questions: Sequence[tuple[int, Question]], reporter: Reporter
+    listener: LoadedModel, dataset: Dataset, questions: Sequence[tuple[int, Question]], reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(position, prediction record) in the order given."""
     room = max(1, KEPT // listener.model.encoding_bytes)
-    windows = plan([question.scene for _, question in questions], WINDOW, room)
+    windows = plan_windows([question.scene for _, question in questions], WINDOW, room)
     heard: Heard = {}
     if listener.options.zero_audio:  # the same zeros for all, so nothing need be rendered
-        heard = dict.fromkeys((q.scene for _, q in questions), hear(listener, np.zeros((2, 0), np.float32)))
+        heard = dict.fromkeys((q.scene for _, q in questions), encode_audio(listener, np.zeros((2, 0), np.float32)))
         windows = [Window(window.questions, [], []) for window in windows]
     rendered = _render(listener, dataset, windows)
     for window in reporter.track(windows, "windows"):
@@ -233,10 +233,10 @@ def _answers(
             yield from _answer_window(listener, questions[window.questions], heard, reporter)
 
 
-Rendered = Iterator[list[tuple[int, torch.Tensor | Unheard]]]
+Rendered = Iterator[list[tuple[int, torch.Tensor | RenderError]]]
 
 
-def _render(listener: Listener, dataset: Dataset, windows: Sequence[Window]) -> Rendered:
+def _render(listener: LoadedModel, dataset: Dataset, windows: Sequence[Window]) -> Rendered:
     """What is new in each window, in batches of its own; workers are ahead of whoever asks for them."""
     scenes: list[Scene] = []
     batches: list[range] = []
@@ -251,28 +251,28 @@ def _render(listener: Listener, dataset: Dataset, windows: Sequence[Window]) -> 
         batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=max(2, AHEAD // each) if workers else None,
-        collate_fn=as_list,
+        collate_fn=no_collate,
     )
     return iter(loader)
 
 
-def _hear(listener: Listener, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
+def _hear(listener: LoadedModel, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
     """Encode the scenes that are new in the window; forget those that it says."""
     with threads_for(listener.model.encoder):
         for start in reporter.track(range(0, len(window.new), ENCODE_BATCH), "listening"):
             scenes = window.new[start : start + ENCODE_BATCH]
             found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
-            heard.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, Unheard))
-            good = {scene: audio for scene, audio in found.items() if not isinstance(audio, Unheard)}
+            heard.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, RenderError))
+            good = {scene: audio for scene, audio in found.items() if not isinstance(audio, RenderError)}
             if good:
-                encoding = encode_alike(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
+                encoding = encode_fixed_batch(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
                 heard.update((scene, encoding.row(row)) for row, scene in enumerate(good))
     for scene in window.forgotten:
         del heard[scene]
 
 
 def _answer_window(
-    listener: Listener, window: Sequence[tuple[int, Question]], heard: Heard, reporter: Reporter
+    listener: LoadedModel, window: Sequence[tuple[int, Question]], heard: Heard, reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     found: dict[int, dict[str, Any]] = {}
     audible = []

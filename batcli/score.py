@@ -13,19 +13,19 @@ from urllib.parse import quote
 
 import numpy as np
 
-from batcli.core.catalogue import Reverb
-from batcli.core.catalogue import read_labels as read_label_file
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.data.metadata import Reverb
+from batcli.data.metadata import read_labels as read_label_file
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO, inside, require_writable, require_writable_file, write_text
 from batcli.core.jsonl import read_records, write_records
-from batcli.core.options import ScoreOptions
+from batcli.options import ScoreOptions
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import FAMILIES, FIELDS, QUESTION_TYPES, Source
-from batcli.metrics import detection, embed, localization, reasoning
-from batcli.metrics.report import Comparison, Difference, Scores, System, TypeScores, Verdict, paper_columns, to_junit
-from batcli.metrics.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
-from batcli.questions import baselines
+from batcli.data.schema import FAMILIES, FIELDS, QUESTION_TYPES, Source
+from batcli.evaluation import detection, embed, localization, reasoning
+from batcli.evaluation.report import Comparison, Difference, Scores, System, TypeScores, Verdict, paper_columns, to_junit
+from batcli.evaluation.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
+from batcli.evaluation import baselines
 from batcli.questions.answers import (
     Vocabulary,
     read_distance,
@@ -35,7 +35,7 @@ from batcli.questions.answers import (
     split_labels,
     write_doa,
 )
-from batcli.questions.predictions import (
+from batcli.evaluation.predictions import (
     LABEL_TYPES,
     NOT_SAID,
     PLACE_TYPES,
@@ -533,7 +533,7 @@ def write_report(
     """`index.html` in the report's folder, about the first system."""
     import pandas
 
-    from batcli.metrics.page import AXES, Case, page
+    from batcli.evaluation.html import AXES, Case, html_report
 
     assert options.report is not None
     reverbs = _all_reverbs(dataset) if dataset else {}
@@ -557,7 +557,7 @@ def write_report(
             cases.append((QUESTION_TYPES.index(answer.kind), worst[row], case))
     frame = pandas.DataFrame(places, columns=["kind", "truth", "said", "near", "right", *AXES])
     ordered = [case for _, _, case in sorted(cases, key=lambda entry: entry[:2])]
-    write_text(options.report / "index.html", page(result, frame, ordered))
+    write_text(options.report / "index.html", html_report(result, frame, ordered))
 
 
 def _worst(found: Measured) -> list[int]:

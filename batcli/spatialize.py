@@ -15,13 +15,13 @@ import numpy as np
 
 from batcli.audio.cues import interaural
 from batcli.audio.io import write_wav
-from batcli.audio.render import Settings, render_files
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.audio.render import RenderSettings, render_files
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
     TEMPORARY,
-    alone,
+    exclusive_lock,
     read_json,
     remove,
     require_file,
@@ -33,11 +33,11 @@ from batcli.core.files import (
 )
 from batcli.core.jsonl import read_records, write_records
 from batcli.core.manifest import describe
-from batcli.core.options import SpatializeOptions
-from batcli.core.parts import Parts, key_of
+from batcli.options import SpatializeOptions
+from batcli.core.shards import ResumableShards, content_key
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import Scene
-from batcli.core.work import default_jobs, rank_and_world, run_jobs, share
+from batcli.data.schema import Scene
+from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share
 
 SCENES = "scenes.jsonl"
 MANIFEST = "manifest.json"
@@ -76,9 +76,9 @@ def spatialize(options: SpatializeOptions, reporter: Reporter = SILENT) -> None:
         _split(options, open_dataset(options.data), reporter)
 
 
-def _settings(options: SpatializeOptions, dataset: Dataset | None = None) -> Settings:
-    seconds = options.seconds or (dataset.seconds if dataset else Settings.seconds)
-    return Settings(seconds, options.sample_rate, options.rms_dbfs, options.resampler)
+def _settings(options: SpatializeOptions, dataset: Dataset | None = None) -> RenderSettings:
+    seconds = options.seconds or (dataset.seconds if dataset else RenderSettings.seconds)
+    return RenderSettings(seconds, options.sample_rate, options.rms_dbfs, options.resampler)
 
 
 def _one_scene(options: SpatializeOptions, reporter: Reporter) -> None:
@@ -124,7 +124,7 @@ def _split(options: SpatializeOptions, dataset: Dataset, reporter: Reporter) -> 
         _report_bad(_check_files(works), len(works), "the clips and BRIRs", options, reporter)
         return
     require_writable(options.output)
-    with alone(options.output) if rank_and_world()[0] == 0 else nullcontext():
+    with exclusive_lock(options.output) if rank_and_world()[0] == 0 else nullcontext():
         _render(options, dataset, scenes, works, settings, reporter)
 
 
@@ -133,7 +133,7 @@ def _render(
     dataset: Dataset,
     scenes: Sequence[Scene],
     works: Sequence[Work],
-    settings: Settings,
+    settings: RenderSettings,
     reporter: Reporter,
 ) -> None:
     """This process's share of the scenes; then, in the first, the list of all."""
@@ -148,7 +148,7 @@ def _render(
         reporter.info(f"{options.output} is already complete")
         return
     (options.output / MANIFEST).unlink(missing_ok=True)  # from here on the folder is unfinished
-    with Parts(options.output / SCENES, key_of(**facts)) as parts:
+    with ResumableShards(options.output / SCENES, content_key(**facts)) as parts:
         todo = _todo(share(works), parts, earlier, options.output)
         function = partial(_render_one, output=options.output, settings=settings, encoding=options.encoding)
         jobs = options.jobs or default_jobs()
@@ -194,7 +194,7 @@ def _earlier(output: Path, facts: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _todo(works: Sequence[Work], parts: Parts, earlier: dict[int, dict[str, Any]], output: Path) -> list[Work]:
+def _todo(works: Sequence[Work], parts: ResumableShards, earlier: dict[int, dict[str, Any]], output: Path) -> list[Work]:
     """The scenes that are still to be rendered. What an earlier run finished is taken over into `parts`."""
     done, todo = parts.finished(), []
     for work in works:
@@ -211,7 +211,7 @@ def _lost(record: dict[str, Any], output: Path) -> bool:
     return record["file"] is not None and not os.path.exists(output / record["file"])  # no error for a name too long
 
 
-def _render_one(work: Work, output: Path, settings: Settings, encoding: str) -> dict[str, Any]:
+def _render_one(work: Work, output: Path, settings: RenderSettings, encoding: str) -> dict[str, Any]:
     """Render and write one scene; a bad sample becomes a record with its error."""
     name = f"{scene_id(work.scene)}.wav"
     record: dict[str, Any] = {
@@ -231,7 +231,7 @@ def _render_one(work: Work, output: Path, settings: Settings, encoding: str) -> 
 def _finish(
     options: SpatializeOptions,
     reporter: Reporter,
-    parts: Parts,
+    parts: ResumableShards,
     records: list[dict[str, Any]],
     facts: dict[str, Any],
 ) -> None:

@@ -24,45 +24,46 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, default_collate
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from batcli.audio.render import Settings
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.audio.render import RenderSettings
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import alone, require_writable, sha256
+from batcli.core.files import exclusive_lock, require_writable, sha256
 from batcli.core.jsonl import dump
-from batcli.core.options import TrainOptions, require
-from batcli.core.parts import key_of
+from batcli.options import TrainOptions, require
+from batcli.core.shards import content_key
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import Question, Scene
-from batcli.core.signals import deferred
-from batcli.model import checkpoint, state
-from batcli.model.bat import BAT, Encoding, encode_alike, load_llm, load_tokenizer, lora_targets, new_llm
-from batcli.model.cache import Shelf
-from batcli.model.claim import LOG, Tables, claim, recorded, require_unchanged
-from batcli.model.data import (
+from batcli.data.schema import Question, Scene
+from batcli.core.signals import defer_signals
+from batcli.model import checkpoint
+from batcli.training import state
+from batcli.model.bat import BAT, Encoding, encode_fixed_batch, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.training.cache import EncodingCache
+from batcli.training.run_dir import LOG, Tables, open_run_dir, recorded, require_unchanged
+from batcli.training.scenes import (
     ENCODE_BATCH,
     GROUP,
     Augmentation,
     CuedRooms,
     DrawnScenes,
     GivenScenes,
-    Heard,
-    Unheard,
-    as_list,
+    EncoderBatch,
+    RenderError,
+    no_collate,
     threads_for,
 )
-from batcli.model.fit import Batch, Schedule, fit
-from batcli.model.log import Log, require_tensorboard
-from batcli.model.losses import AnswerObjective, EncoderObjective, SourceObjective
-from batcli.model.measure import measuring
-from batcli.model.optimizers import optimizers_of, parameter_groups
-from batcli.model.plan import recipe_of, require_shardable, require_validation, say_plan, stages_of
-from batcli.model.presets import PRESETS, SourcesConfig
-from batcli.model.probe import largest_batch
-from batcli.model.prompt import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
+from batcli.training.loop import Batch, Schedule, fit
+from batcli.training.log import Log, require_tensorboard
+from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
+from batcli.training.validate import validator
+from batcli.training.optim import optimizers_of, parameter_groups
+from batcli.training.plan import recipe_of, require_shardable, require_validation, report_plan, stages_of
+from batcli.model.config import PRESETS, SourcesConfig
+from batcli.training.batch_size import largest_batch
+from batcli.model.tokens import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
 from batcli.model.published import read_audiomae
-from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
-from batcli.model.run import Run
-from batcli.model.sources import SourceTokens
+from batcli.training.recipe import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
+from batcli.training.run import Run
+from batcli.model.encoders.sources import SourceTokens
 from batcli.questions.templates import is_turned
 
 CACHE = "cache"
@@ -82,7 +83,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     dataset = open_dataset(options.data)
     if options.validate:
         require_validation(dataset, options.validate, stages)
-    say_plan(options, dataset, stages, recipe, reporter)
+    report_plan(options, dataset, stages, recipe, reporter)
     if options.tensorboard:
         require_tensorboard()
     if options.dry_run:
@@ -90,7 +91,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     accelerator = Accelerator(
         mixed_precision="bf16" if options.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
-    with alone(require_writable(options.output)) if accelerator.is_main_process else nullcontext():
+    with exclusive_lock(require_writable(options.output)) if accelerator.is_main_process else nullcontext():
         _train(options, dataset, stages, recipe, accelerator, reporter)
 
 
@@ -129,7 +130,7 @@ def _train(
         recipe=recipe,
         dataset=dataset,
         stages=[part for stage in stages for part in _parts(stage, model)],
-        settings=Settings(model.config.encoder.seconds),
+        settings=RenderSettings(model.config.encoder.seconds),
         accelerator=accelerator,
         model=model.to(accelerator.device),
         tokenizer=tokenizer,
@@ -159,11 +160,11 @@ def _train(
 def _draw(output: Path, reporter: Reporter) -> None:
     """`curves.png`, where matplotlib is there."""
     try:
-        from batcli.model.curves import plot_curves
+        from batcli.training.curves import plot_curves
     except ModuleNotFoundError:
         reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
         return
-    with deferred() as stop:  # within a drawing, a signal comes out as some error of the drawing's
+    with defer_signals() as stop:  # within a drawing, a signal comes out as some error of the drawing's
         plot_curves(output / CURVES, output / LOG)
     stop.check()
 
@@ -191,10 +192,10 @@ def _dataset_facts(dataset: Dataset, options: TrainOptions) -> dict[str, str]:
 # ---- before any work --------------------------------------------------------------------------------
 
 
-def _claim(options: TrainOptions, tables: Tables, accelerator: Accelerator) -> tuple[Path, state.Place] | None:
+def _claim(options: TrainOptions, tables: Tables, accelerator: Accelerator) -> tuple[Path, state.TrainPosition] | None:
     """Make the run directory ours; returns the state to go on from."""
     if accelerator.is_main_process:
-        claim(options, tables)
+        open_run_dir(options, tables)
     accelerator.wait_for_everyone()
     return state.newest(options.output)
 
@@ -287,7 +288,7 @@ def _fit(
     run.resumed = None
 
     def save(update: int) -> None:
-        reached = state.Place(stage, update, first + update, run.log.size if run.log else 0)
+        reached = state.TrainPosition(stage, update, first + update, run.log.size if run.log else 0)
         state.save(options.output, run.accelerator, wrapped, unwrapped, reached, options.keep)
 
     schedule = Schedule(
@@ -303,7 +304,7 @@ def _fit(
         first,
     )
     if start < total:
-        validate = measuring(run, stage, objective, first) if options.validate else None
+        validate = validator(run, stage, objective, first) if options.validate else None
         # The encoders' convolutions are long enough to be divided.
         with nullcontext() if stage in (ENCODER, SOURCES) else threads_for(objective):
             fit(
@@ -373,7 +374,7 @@ def _encoder_stage(run: Run) -> None:
         shares = itertools.islice(_shares(run, start, batch), total - start)
         order = [share for update in shares for share in update]
         loader = run.load(drawn, batch_sampler=order, collate_fn=default_collate)
-        batches = (Batch((Heard(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
+        batches = (Batch((EncoderBatch(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
         while update := list(itertools.islice(batches, options.accumulate)):
             yield update
 
@@ -395,21 +396,21 @@ def _source_stage(run: Run, sources: SourceTokens) -> None:
     total = max(1, round(count * recipe.source_epochs / per_update))
     items = CuedRooms(DrawnScenes(run.dataset, options.split, run.settings, options.seed + 1, draws, 0.0), sources)
     sample = {name: part[0] for name, part in items[0][1]._asdict().items()}
-    shelf = _shelf(run, {"stage": SOURCES, "seed": options.seed}, count, sample)
+    shelf = _open_cache(run, {"stage": SOURCES, "seed": options.seed}, count, sample)
     _fill(run, shelf, items, "cues", _joined, 2 * GROUP)
     order = _order(count, total * per_update, options.seed, stage=0)
 
     def updates(start: int) -> Iterator[Sequence[Batch]]:
         for shares in itertools.islice(_shares(run, start, batch), total - start):
-            rows = [Heard(**shelf.get(order[share.start : share.stop])).without_padding() for share in shares]
-            yield [Batch((Heard(*(part.to(device) for part in row)),), batch) for row in rows]
+            rows = [EncoderBatch(**shelf.get(order[share.start : share.stop])).without_padding() for share in shares]
+            yield [Batch((EncoderBatch(*(part.to(device) for part in row)),), batch) for row in rows]
 
     _fit(run, SOURCES, SourceObjective(sources), [sources], total, recipe.source_lr, updates, sources.rate_of)
     _save_encoder(run)
 
 
-def _joined(groups: Sequence[Heard]) -> dict[str, torch.Tensor]:
-    return {name: torch.cat(part) for name, part in zip(Heard._fields, zip(*groups, strict=True), strict=True)}
+def _joined(groups: Sequence[EncoderBatch]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat(part) for name, part in zip(EncoderBatch._fields, zip(*groups, strict=True), strict=True)}
 
 
 def _save_encoder(run: Run) -> None:
@@ -421,23 +422,23 @@ def _save_encoder(run: Run) -> None:
 # ---- what is computed once ---------------------------------------------------------------------------
 
 
-def _shelf(run: Run, facts: Mapping[str, Any], count: int, sample: Mapping[str, torch.Tensor]) -> Shelf:
+def _open_cache(run: Run, facts: Mapping[str, Any], count: int, sample: Mapping[str, torch.Tensor]) -> EncodingCache:
     """Room on disk for `count` rows like `sample`, kept under a key of everything that changes them."""
-    size = Shelf.bytes_needed(count, sample) / 1e9
+    size = EncodingCache.bytes_needed(count, sample) / 1e9
     if size > run.options.cache_gb:
         raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
     run.reporter.info(f"{count:,} scenes to hear once, {size:.2f} GB")
     everything = {**facts, **_dataset_facts(run.dataset, run.options), "settings": asdict(run.settings), "count": count}
-    folder = run.options.output / CACHE / key_of(**everything)
+    folder = run.options.output / CACHE / content_key(**everything)
     if run.accelerator.is_main_process:
-        Shelf(folder, count, sample, create=True)
+        EncodingCache(folder, count, sample, create=True)
     run.accelerator.wait_for_everyone()
-    return Shelf(folder, count, sample, create=False)
+    return EncodingCache(folder, count, sample, create=False)
 
 
 def _fill(
     run: Run,
-    shelf: Shelf,
+    shelf: EncodingCache,
     items: TorchDataset,
     description: str,
     compute: Callable[[Sequence[Any]], Mapping[str, torch.Tensor]],
@@ -446,12 +447,12 @@ def _fill(
     """Put `compute` of the items that are missing on the shelf, this process's share of them; bad ones are noted."""
     missing = np.unique(shelf.missing() // rows_each)
     todo = missing[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
-    loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=as_list)
+    loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
     with torch.inference_mode(), threads_for(run.model.encoder):
         for batch in run.reporter.track(loader, description, len(loader)):
-            good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
+            good = [(row, value) for row, value in batch if not isinstance(value, RenderError)]
             for row, value in batch:
-                if isinstance(value, Unheard):
+                if isinstance(value, RenderError):
                     _note_bad(run, value)
                     shelf.put_bad(row)
             if good:
@@ -461,7 +462,7 @@ def _fill(
     run.accelerator.wait_for_everyone()
 
 
-def _note_bad(run: Run, bad: Unheard) -> None:
+def _note_bad(run: Run, bad: RenderError) -> None:
     run.reporter.warn(bad.error["message"])
     with open(run.options.output / BAD, "a", encoding="utf-8") as file:
         file.write(dump({"sources": [source._asdict() for source in bad.scene], "error": bad.error}))
@@ -489,7 +490,7 @@ def _question_stages(run: Run, objective: AnswerObjective) -> None:
         _question_stage(run, stage, chosen, [position[q.scene] for q in chosen], shelf, objective)
 
 
-def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerObjective, shelf: Shelf) -> None:
+def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerObjective, shelf: EncodingCache) -> None:
     """`--batch-size auto`: what fits on every process, from the longest question with its answer; written down."""
     tokenizer, device = run.tokenizer, run.accelerator.device
     ids = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
@@ -510,18 +511,18 @@ def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerO
     _write_config(run)
 
 
-def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
+def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> EncodingCache:
     """Every scene through the frozen encoder, once for all epochs and stages."""
     model, device = run.model.eval(), run.accelerator.device
 
     def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = encode_alike(model, waveforms, ENCODE_BATCH, device)
+        found = encode_fixed_batch(model, waveforms, ENCODE_BATCH, device)
         return {name: part for name, part in found._asdict().items() if part is not None}
 
     with torch.inference_mode():
         sample = {name: part[0] for name, part in encoded([torch.zeros(2, run.settings.length)]).items()}
     facts = {"stage": "questions", "encoder": sha256(run.options.output / checkpoint.ENCODER)}
-    shelf = _shelf(run, facts, len(scenes), sample)
+    shelf = _open_cache(run, facts, len(scenes), sample)
     _fill(run, shelf, GivenScenes(run.dataset, scenes, run.settings), "encoding", encoded)
     return shelf
 
@@ -531,7 +532,7 @@ def _question_stage(
     stage: str,
     questions: Sequence[Question],
     positions: Sequence[int],
-    shelf: Shelf,
+    shelf: EncodingCache,
     objective: AnswerObjective,
 ) -> None:
     recipe, options, accelerator = run.recipe, run.options, run.accelerator
@@ -544,7 +545,7 @@ def _question_stage(
     if stage == CURRICULUM[-1]:
         head = round(recipe.one_way * total) * per_update
         order = np.concatenate([_one_way(questions, head, options.seed), order[: len(order) - head]])
-    order = _alike(order, sizes, per_update, options.seed, number)
+    order = _bucket_by_length(order, sizes, per_update, options.seed, number)
 
     def batch_of(share: range) -> Batch:
         chosen = order[share.start : share.stop]
@@ -589,7 +590,7 @@ def _one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarra
     return chosen[_order(len(chosen), length, seed, len(STAGES) + 1)]
 
 
-def _alike(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:
+def _bucket_by_length(order: np.ndarray, sizes: np.ndarray, each: int, seed: int, stage: int) -> np.ndarray:
     """The same order but that within `WINDOW` updates of `each` samples those of like size come together.
 
     A batch is as long as its longest text: of `tiny`'s, a quarter is padding with all sizes in each, a sixth so.

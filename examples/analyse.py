@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 
 WIDTH = 40  # characters of the longest bar
 

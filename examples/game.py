@@ -59,10 +59,10 @@ from starlette.routing import Route
 from batcli.audio.cues import interaural
 from batcli.audio.hrtf import load_hrtf
 from batcli.audio.io import MAX_RATE, read_binaural
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import BatError, InputError
-from batcli.core.options import DecodeOptions
-from batcli.decode import Listener, answer, hear, open_listener
+from batcli.options import DecodeOptions
+from batcli.decode import LoadedModel, answer, encode_audio, load_model
 from batcli.questions.answers import Doa
 from batcli.questions.scenes import Placement
 
@@ -95,7 +95,7 @@ class Heard:
 class Game:
     """Everything that is loaded once, and what is kept of the rounds."""
 
-    listener: Listener
+    listener: LoadedModel
     stock: Stock
     rng: random.Random
     heard: OrderedDict[str, Heard] = field(default_factory=OrderedDict)
@@ -110,7 +110,7 @@ class Game:
 def open_game(run: Path, data: Path, split: str = "eval", seed: int | None = None) -> Game:
     """Load the model and the clips. Raises InputError for a run or a dataset that is not finished."""
     stock = open_stock(open_dataset(data), split)
-    game = Game(open_listener(DecodeOptions(run=run, max_new_tokens=48)), stock, random.Random(seed))
+    game = Game(load_model(DecodeOptions(run=run, max_new_tokens=48)), stock, random.Random(seed))
     load_hrtf("kemar").bank  # noqa: B018 - computed here, so that the first scene does not wait for it
     return game
 
@@ -195,7 +195,7 @@ def reveal(game: Game, key: str, player: str, guess: Mapping[str, Any] | None) -
     yours = read_guess(guess) if guess is not None else None
     if yours is not None and not scene.hidden:
         raise InputError("this scene has been shown already", hint="make a new one")
-    texts = answer(game.listener, scene.asked.questions, hear(game.listener, scene.audio))
+    texts = answer(game.listener, scene.asked.questions, encode_audio(game.listener, scene.audio))
     its = read_answers(game.stock, texts[0] if scene.asked.what else None, texts[-1])
     marks = {"model": mark(its, scene.asked)}
     scene.hidden = False
@@ -248,7 +248,7 @@ def ask(game: Game, key: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     seconds = scene.audio.shape[1] / SAMPLE_RATE
     if not isinstance(start, (int, float)) or not 0 <= start < seconds:
         raise InputError(f"starts at {start!r:.20} s", hint=f"the recording has {seconds:.1f} s")
-    text = answer(game.listener, [question], hear(game.listener, scene.audio[:, round(start * SAMPLE_RATE) :]))[0]
+    text = answer(game.listener, [question], encode_audio(game.listener, scene.audio[:, round(start * SAMPLE_RATE) :]))[0]
     known = {asked.question: asked.answer for asked in scene.more}
     return {"question": question, "answer": text, "truth": known.get(question)}
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from batcli.model.bat import BAT, Encoding, empty_llm
-from batcli.model.presets import PRESETS
+from batcli.model.config import PRESETS
 
 PROMPT, ANSWER = 80, 16  # tokens; 64 of audio come before them
 LONGEST = 200  # new tokens that decoding may need

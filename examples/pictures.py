@@ -22,7 +22,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from batcli.core.errors import BatError, InputError
-from batcli.core.options import RoomsOptions, ScoreOptions
+from batcli.options import RoomsOptions, ScoreOptions
 from batcli.prepare.rooms import rooms
 from batcli.score import score
 

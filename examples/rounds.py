@@ -24,16 +24,16 @@ from batcli.audio.convolve import prepare, render
 from batcli.audio.hrtf import Hrtf, load_hrtf
 from batcli.audio.io import read_clip
 from batcli.audio.rooms import Listener, Room, draw_room, simulate, to_room
-from batcli.core.catalogue import Clip, Reverb
-from batcli.core.dataset import Dataset
+from batcli.data.metadata import Clip, Reverb
+from batcli.data.dataset import Dataset
 from batcli.core.errors import InputError
-from batcli.core.geometry import Position, Vector, locate, offset, round_distance
-from batcli.core.schema import FAMILIES, Source
-from batcli.metrics.localization import distance_wrong
+from batcli.data.geometry import Position, Vector, locate, offset, round_distance
+from batcli.data.schema import FAMILIES, Source
+from batcli.evaluation.localization import distance_wrong
 from batcli.questions import templates
 from batcli.questions.answers import Doa, Vocabulary, read_doa, read_labels, write_labels
 from batcli.questions.generate import MAKERS, Balance
-from batcli.questions.scenes import COS_MIN_ANGLE, Placed, Placement, fits_only, keep_apart, to_spot
+from batcli.questions.scenes import COS_MIN_ANGLE, SourcePosition, Placement, fits_only, keep_apart, to_spot
 
 SAMPLE_RATE = 32_000
 PLAY_GAIN = 0.2  # the same for all scenes: loudness tells distance, and no peak of a near sound is clipped
@@ -119,10 +119,10 @@ def open_stock(dataset: Dataset, split: str) -> Stock:
     return Stock(dataset, clips, names, {name: tuple(found) for name, found in by_label.items()}, keep_apart(clips))
 
 
-def put(stock: Stock, clip: Clip, place: Vector, number: int) -> Placed:
+def put(stock: Stock, clip: Clip, place: Vector, number: int) -> SourcePosition:
     """A clip at `place`, metres from the head in the listener's axes (x right, y up, −z front)."""
     reverb = Reverb(f"{number}.npy", locate((0.0, 0.0, 0.0), place), place, {})
-    return Placed(Source(clip.audio_id, reverb.reverb_id), stock.names_of(clip), to_spot(reverb))
+    return SourcePosition(Source(clip.audio_id, reverb.reverb_id), stock.names_of(clip), to_spot(reverb))
 
 
 def draw_placement(rng: random.Random, stock: Stock, hall: Hall, count: int) -> Placement:
@@ -212,8 +212,8 @@ class Challenge:
 
     what: Asked | None
     where: Asked
-    named: Placed  # the sound that `what` asks for
-    located: Placed  # the sound that `where` asks for
+    named: SourcePosition  # the sound that `what` asks for
+    located: SourcePosition  # the sound that `where` asks for
 
     @property
     def questions(self) -> list[str]:

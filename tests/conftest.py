@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from batcli.core.errors import ExitCode, Stopped
-from batcli.core.options import TrainOptions
+from batcli.options import TrainOptions
 from batcli.core.progress import Silent
 
 NAMES = (
@@ -65,7 +65,7 @@ def material(tmp_path_factory) -> Material:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset directory of a very small demo: 4 clips per class, 12 rooms, scenes of 1 s. Read only."""
-    from batcli.core.options import DemoOptions
+    from batcli.options import DemoOptions
     from batcli.prepare.demo import demo as make
 
     data = tmp_path_factory.mktemp("demo") / "data"

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.data.dataset import Dataset, open_dataset
 
 PAUSE = 0.5  # seconds
 ENDING = 10.0  # seconds within which what a command has started ends after it

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from batcli.audio.io import write_brir
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import ExitCode, TooManyBad
 from batcli.core.files import write_json
 from batcli.core.jsonl import write_records
-from batcli.core.options import DecodeOptions, QuestionsOptions, SpatializeOptions, TrainOptions
-from batcli.core.schema import Question, Source
+from batcli.options import DecodeOptions, QuestionsOptions, SpatializeOptions, TrainOptions
+from batcli.data.schema import Question, Source
 from batcli.decode import decode
 from batcli.prepare.questions import questions as prepare_questions
 from batcli.spatialize import spatialize

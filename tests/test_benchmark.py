@@ -14,9 +14,9 @@ from timed import data, decoding, encoder, rendering, training
 from timed.plain import plain_render
 from timed.timing import compare, run_python, table, weigh_python
 
-from batcli.audio.render import Settings, render_files
-from batcli.model.presets import PRESETS, EncoderConfig
-from batcli.model.spatial_ast import SpatialAST
+from batcli.audio.render import RenderSettings, render_files
+from batcli.model.config import PRESETS, EncoderConfig
+from batcli.model.encoders.spatial_ast import SpatialAST
 
 SMALL = EncoderConfig(seconds=0.5, n_classes=5, n_mels=32, dim=32, depth=2, heads=4)
 
@@ -25,7 +25,7 @@ SMALL = EncoderConfig(seconds=0.5, n_classes=5, n_mels=32, dim=32, depth=2, head
 def test_both_renderings_are_the_same(tmp_path: Path, sources: int):
     files = rendering.make_files(tmp_path, seconds=2.0, brir_seconds=0.5)[:sources]
     plain = plain_render(files, 2.0)
-    exact = render_files(files, Settings(2.0, resampler="poly"))
+    exact = render_files(files, RenderSettings(2.0, resampler="poly"))
     np.testing.assert_allclose(exact, plain, atol=1e-6 * np.abs(plain).max())
     ours = rendering.render_anew(files, 2.0)  # trimmed at −80 dB
     assert np.sqrt(np.mean((ours - plain) ** 2)) < 1e-3 * np.sqrt(np.mean(plain**2))

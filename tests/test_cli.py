@@ -15,7 +15,7 @@ import pytest
 import batcli.spatialize
 from batcli import __version__
 from batcli.cli import main
-from batcli.core.config import to_toml
+from batcli.core.toml import to_toml
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped, TooManyBad
 from batcli.ui import Terminal
 

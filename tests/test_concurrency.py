@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped
-from batcli.core.files import alone
-from batcli.core.options import DecodeOptions, ImportOptions, RoomsOptions, SpatializeOptions
+from batcli.core.files import exclusive_lock
+from batcli.options import DecodeOptions, ImportOptions, RoomsOptions, SpatializeOptions
 from batcli.decode import decode
-from batcli.model.cache import Shelf
+from batcli.training.cache import EncodingCache
 from batcli.prepare.released import import_released
 from batcli.prepare.rooms import rooms
 from batcli.spatialize import spatialize
@@ -40,12 +40,12 @@ with alone(Path(sys.argv[1])):
 
 @pytest.mark.parametrize("name", ["", "preds.jsonl"], ids=["a directory", "a file"])
 def test_one_holds_it_until_it_ends(tmp_path, name):
-    with alone(tmp_path / name):
-        with pytest.raises(InputError, match="another run is writing here"), alone(tmp_path / name):
+    with exclusive_lock(tmp_path / name):
+        with pytest.raises(InputError, match="another run is writing here"), exclusive_lock(tmp_path / name):
             pass
-        with alone(tmp_path / "another"):
+        with exclusive_lock(tmp_path / "another"):
             pass
-    with alone(tmp_path / name):
+    with exclusive_lock(tmp_path / name):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -56,11 +56,11 @@ def test_a_killed_run_holds_nothing_even_where_its_children_live_on(tmp_path, na
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
     child = int(process.stdout.readline())
     try:
-        with pytest.raises(InputError, match="another run"), alone(tmp_path / name):
+        with pytest.raises(InputError, match="another run"), exclusive_lock(tmp_path / name):
             pass
         process.kill()
         process.wait()
-        with alone(tmp_path / name):
+        with exclusive_lock(tmp_path / name):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_the_second_run_on_an_output_gets_one_line_and_spoils_nothing(demo, run,
         (preds, lambda: decode(DecodeOptions(**split, run=run, output=preds, workers=1, limit=2))),
         (tmp_path / "train_reverberation.json", lambda: rooms(RoomsOptions(reverb=tmp_path, rooms=1, jobs=1))),
     ):
-        with alone(output), pytest.raises(InputError, match="another run is writing here"):
+        with exclusive_lock(output), pytest.raises(InputError, match="another run is writing here"):
             command()
         command()
 
@@ -133,13 +133,13 @@ def test_two_ranks_fill_one_shelf(tmp_path):
     """Each process writes its rows through a mapping of its own; all see all."""
     sample = {"tokens": torch.zeros(7, 5), "numbers": torch.zeros(3, dtype=torch.long)}
     count, world = 300, 2
-    Shelf(tmp_path, count, sample, create=True)
+    EncodingCache(tmp_path, count, sample, create=True)
 
     def row(number: int) -> dict[str, torch.Tensor]:
         return {"tokens": torch.full((1, 7, 5), float(number)), "numbers": torch.full((1, 3), number)}
 
     def fill(rank: int) -> None:
-        shelf = Shelf(tmp_path, count, sample, create=False)
+        shelf = EncodingCache(tmp_path, count, sample, create=False)
         for number in range(rank, count, world):
             shelf.put([number], row(number))
 
@@ -150,7 +150,7 @@ def test_two_ranks_fill_one_shelf(tmp_path):
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    shelf = Shelf(tmp_path, count, sample, create=True)  # a third that comes later deletes nothing
+    shelf = EncodingCache(tmp_path, count, sample, create=True)  # a third that comes later deletes nothing
     assert len(shelf.missing()) == 0
     found = shelf.get(np.arange(count))
     assert torch.equal(found["numbers"][:, 0], torch.arange(count))

@@ -12,10 +12,10 @@ import torch
 
 import batcli.decode
 from batcli.audio.io import write_wav
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
-from batcli.core.options import DecodeOptions
-from batcli.decode import answer, decode, hear, open_listener
+from batcli.options import DecodeOptions
+from batcli.decode import answer, decode, encode_audio, load_model
 
 LIMIT = 24
 
@@ -91,7 +91,7 @@ def test_a_deaf_model_gives_one_answer_per_question_text(run: Path, demo: Path, 
 
 def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     heard: list[tuple] = []
-    from batcli.model.data import GivenScenes
+    from batcli.training.scenes import GivenScenes
 
     original = GivenScenes.__init__
 
@@ -107,12 +107,12 @@ def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeyp
 
 
 def test_questions_about_one_scene_are_answered_as_one_by_one(run: Path):
-    listener = open_listener(DecodeOptions(run=run, device="cpu", max_new_tokens=12))
+    listener = load_model(DecodeOptions(run=run, device="cpu", max_new_tokens=12))
     audio = np.random.default_rng(0).standard_normal((2, listener.settings.length + 500)).astype(np.float32) / 10
-    encoding = hear(listener, audio)
+    encoding = encode_audio(listener, audio)
     questions = ["What can be heard here?", "From where do you hear the sound, and from how far?"]
     assert answer(listener, questions, encoding) == [answer(listener, [text], encoding)[0] for text in questions]
-    assert torch.equal(hear(listener, audio[:, : listener.settings.length]).tokens, encoding.tokens)
+    assert torch.equal(encode_audio(listener, audio[:, : listener.settings.length]).tokens, encoding.tokens)
 
 
 def test_one_recording(run: Path, tmp_path: Path):
@@ -174,7 +174,7 @@ def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, 
     decode(options(run, demo, tmp_path / "all.jsonl"))
     assert kept[-1] > 6, "there are enough scenes for the test"
     kept.clear()
-    listener = open_listener(DecodeOptions(run=run, device="cpu"))
+    listener = load_model(DecodeOptions(run=run, device="cpu"))
     monkeypatch.setattr("batcli.decode.KEPT", 4 * listener.model.encoding_bytes + 1)
     decode(options(run, demo, tmp_path / "few.jsonl"))
     assert max(kept) == 4

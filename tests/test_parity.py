@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from batcli.audio.render import Settings, render_files
-from batcli.core.options import ModelOptions
+from batcli.audio.render import RenderSettings, render_files
+from batcli.options import ModelOptions
 from batcli.model.checkpoint import load_run
-from batcli.model.losses import answer_loss
-from batcli.model.prompt import IGNORED, collate, collate_prompts
+from batcli.training.losses import answer_loss
+from batcli.model.tokens import IGNORED, collate, collate_prompts
 from batcli.prepare.model import model as prepare_model
 
 HERE = Path(__file__).parent / "parity"
@@ -84,7 +84,7 @@ def waveform(golden):
     if real is None:
         pytest.skip("the clips and BRIRs of `real` are not here")
     scenes = [[real / name for name in names.split()] for names in golden["source"]]
-    published = Settings(resampler="poly")
+    published = RenderSettings(resampler="poly")
     return np.stack([render_files(list(zip(names[::2], names[1::2], strict=True)), published) for names in scenes])
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from batcli.core.catalogue import read_reverbs
-from batcli.core.dataset import Dataset
+from batcli.data.metadata import read_reverbs
+from batcli.data.dataset import Dataset
 from batcli.core.errors import InputError
 from batcli.core.files import write_json
-from batcli.core.options import ScoreOptions
-from batcli.core.schema import FAMILIES, QUESTION_TYPES
-from batcli.metrics.embed import Lexical
-from batcli.metrics.report import FORMATS, PUBLISHED
+from batcli.options import ScoreOptions
+from batcli.data.schema import FAMILIES, QUESTION_TYPES
+from batcli.evaluation.embed import Lexical
+from batcli.evaluation.report import FORMATS, PUBLISHED
 from batcli.questions.answers import write_doa
 from batcli.score import score
 
@@ -764,8 +764,8 @@ def test_the_page_is_the_same_bytes_again(preds, tmp_path):
 
 def test_neither_torch_nor_pandas_is_imported_for_json(preds):
     code = (
-        "import sys; from pathlib import Path; from batcli.core.options import ScoreOptions;"
-        "from batcli.score import score; from batcli.metrics.report import to_json;"
+        "import sys; from pathlib import Path; from batcli.options import ScoreOptions;"
+        "from batcli.score import score; from batcli.evaluation.report import to_json;"
         f"to_json(score(ScoreOptions(predictions=[Path({str(preds)!r})], replicates=10)));"
         "print([name for name in ('torch', 'pandas', 'transformers', 'matplotlib') if name in sys.modules])"
     )

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 import batcli.train
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.model import checkpoint
-from batcli.model.presets import PRESETS
-from batcli.model.recipes import RECIPES
-from batcli.model.spatial_ast import SpatialAST
+from batcli.model.config import PRESETS
+from batcli.training.recipe import RECIPES
+from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.questions.templates import is_turned
-from batcli.train import _alike, _one_way, _order, train
+from batcli.train import _bucket_by_length, _one_way, _order, train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -268,7 +268,7 @@ def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_o
 def test_questions_of_like_length_come_together_without_leaving_their_window():
     sizes = np.random.default_rng(0).integers(10, 200, 400)
     order = _order(count=400, length=800, seed=0, stage=1)
-    alike = _alike(order, sizes, each=8, seed=0, stage=1)
+    alike = _bucket_by_length(order, sizes, each=8, seed=0, stage=1)
     for start in range(0, 800, 16 * 8):
         assert sorted(alike[start : start + 128]) == sorted(order[start : start + 128])
 

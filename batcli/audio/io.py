@@ -15,7 +15,7 @@ from numpy.lib.format import MAGIC_PREFIX
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_file, writing
-from batcli.core.signals import deferred
+from batcli.core.signals import defer_signals
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
@@ -147,7 +147,7 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "
     """Write (channels, n) whole or not at all. Integer encodings clip at ±1: the caller counts."""
     # In memory first: a full disk is then an error with a name, which libsndfile's is not.
     whole = io.BytesIO()
-    with deferred() as stop:  # libsndfile calls Python to write, and loses whatever is raised there
+    with defer_signals() as stop:  # libsndfile calls Python to write, and loses whatever is raised there
         soundfile.write(whole, audio.T, sample_rate, subtype=ENCODINGS[encoding], format="WAV")
     stop.check()
     if (peak := whole.getvalue()[:HEADER].find(b"PEAK")) > 0:

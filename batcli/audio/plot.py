@@ -14,7 +14,7 @@ from batcli.audio.hrtf import SAMPLE_RATE
 from batcli.audio.rooms import DIRECT_SAMPLE, Listener, to_room
 from batcli.core.errors import InputError
 from batcli.core.files import replacing
-from batcli.core.geometry import Position, locate, octant, parse_vector
+from batcli.data.geometry import Position, locate, octant, parse_vector
 
 try:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ FILTERS_KEPT = 128
 
 
 @dataclass(frozen=True)
-class Settings:
+class RenderSettings:
     """How a scene is rendered; the defaults are the published ones."""
 
     seconds: float = 10.0
@@ -52,7 +52,7 @@ def _filter(path: Path, written: int, sample_rate: int, length: int, resampler: 
     return prepare(brir, length, exact=resampler == "poly")
 
 
-def load_source(clip: Path, brir: Path, settings: Settings) -> tuple[np.ndarray, Filter]:
+def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.ndarray, Filter]:
     """A clip (n,) and a BRIR as `convolve.render` takes them; not to be written to, for they are kept in memory.
 
     Raises InputError that names the file which is missing or damaged.
@@ -63,7 +63,7 @@ def load_source(clip: Path, brir: Path, settings: Settings) -> tuple[np.ndarray,
     )
 
 
-def render_files(files: Sequence[tuple[Path, Path]], settings: Settings) -> np.ndarray:
+def render_files(files: Sequence[tuple[Path, Path]], settings: RenderSettings) -> np.ndarray:
     """(clip, BRIR) of each source → the scene, float32 (2, settings.length), channel 0 left.
 
     Raises InputError that names the file which is missing or damaged.

@@ -21,7 +21,7 @@ from scipy import fft, optimize, signal
 
 from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, HEAD_RADIUS, PHASES, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
 from batcli.core.errors import InputError
-from batcli.core.geometry import Direction, Vector
+from batcli.data.geometry import Direction, Vector
 
 Array = NDArray[np.floating]
 

@@ -171,7 +171,7 @@ def require_writable(directory: Path) -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold what is written at `path`, a directory or a file: two runs at once would spoil each other's work.
 
     Raises InputError when another process holds it. The lock ends with the process, however that ends.

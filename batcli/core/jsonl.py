@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO, clear, require_file, require_plain, writing
-from batcli.core.schema import Question, parse_question
+from batcli.data.schema import Question, parse_question
 
 NEWLINE = b"\n"
 MAX_LINE = 1 << 20

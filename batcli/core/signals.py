@@ -28,7 +28,7 @@ class StopRequest:
 
 
 @contextmanager
-def deferred() -> Iterator[StopRequest]:
+def defer_signals() -> Iterator[StopRequest]:
     """Inside, the first Ctrl-C or SIGTERM is noted, not obeyed; a second one is obeyed at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -51,8 +51,8 @@ def deferred() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM wait, and a process that is started hears neither until `obey_parent_alone`."""
+def block_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait, and a process that is started hears neither until `leave_signals_to_parent`."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -63,8 +63,8 @@ def held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def obey_parent_alone() -> None:
-    """For a worker process, started where signals are `held`: what they mean is its parent's to decide.
+def leave_signals_to_parent() -> None:
+    """For a worker process, started where signals are `block_signals`: what they mean is its parent's to decide.
 
     Terminals, `timeout` and batch systems send them to all processes of a command at once. A worker that
     ended there and then would take the step in hand from a parent that finishes it. SIGTERM from the parent

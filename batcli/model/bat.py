@@ -31,12 +31,12 @@ from transformers import (
 from batcli.core.errors import InputError
 from batcli.core.files import require_directory, require_file
 from batcli.model.features import spectrum
-from batcli.model.presets import MAX_LAYERS, LlmConfig, LoraConfig, ModelConfig
-from batcli.model.prompt import IGNORED, Tokens, encode, padding_id
-from batcli.model.prompt import decode as to_text
+from batcli.model.config import MAX_LAYERS, LlmConfig, LoraConfig, ModelConfig
+from batcli.model.tokens import IGNORED, Tokens, encode, padding_id
+from batcli.model.tokens import decode as to_text
 from batcli.model.qformer import NO_TOKEN, Projector
-from batcli.model.sources import SourceTokens
-from batcli.model.spatial_ast import N_SUMMARY, SpatialAST
+from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.spatial_ast import N_SUMMARY, SpatialAST
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -181,7 +181,7 @@ class BAT(nn.Module):
         return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
 
 
-def encode_alike(model: BAT, waveforms: Sequence[Tensor], count: int, device: str | torch.device) -> Encoding:
+def encode_fixed_batch(model: BAT, waveforms: Sequence[Tensor], count: int, device: str | torch.device) -> Encoding:
     """`model.encode` of up to `count` scenes (2, samples), always as a batch of `count`.
 
     The last bit of a row depends on the size of its batch: that a scene beside it could not be rendered,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batcli.model.presets import HOP, SAMPLE_RATE
+from batcli.model.config import HOP, SAMPLE_RATE
 
 N_FFT = 1024  # samples: 32 ms
 N_BINS = N_FFT // 2 + 1  # 31.25 Hz apart, 0 to 16,000 Hz

@@ -22,9 +22,9 @@ from batcli.core.files import replacing, require_file
 from batcli.model.bat import BAT, empty_llm
 from batcli.model.checkpoint import LORA, disk_errors, require_numbers, require_same
 from batcli.model.features import N_BINS, N_FFT, mel_filterbank
-from batcli.model.presets import ModelConfig
+from batcli.model.config import ModelConfig
 from batcli.model.qformer import Projector
-from batcli.model.spatial_ast import SpatialAST
+from batcli.model.encoders.spatial_ast import SpatialAST
 
 FRONT_END_ERROR = 1e-4
 """Largest relative difference of a frozen front end from ours; another window or scale differs by 1e-2 and more."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from batcli.model.presets import QFormerConfig
+from batcli.model.config import QFormerConfig
 
 NAME_TOKENS = 16  # of an event's name; the rest of a longer one is left out
 NO_TOKEN = -1

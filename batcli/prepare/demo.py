@@ -11,12 +11,12 @@ import numpy as np
 
 from batcli.audio.io import write_wav
 from batcli.audio.synth import LABELS, synthesise
-from batcli.core.catalogue import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
-from batcli.core.dataset import FILE, Dataset, open_dataset
+from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
+from batcli.data.dataset import FILE, Dataset, open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import (
     TEMPORARY,
-    alone,
+    exclusive_lock,
     read_json,
     remove,
     require_directory,
@@ -24,9 +24,9 @@ from batcli.core.files import (
     write_json,
     write_text,
 )
-from batcli.core.options import DemoOptions, RoomsOptions
+from batcli.options import DemoOptions, RoomsOptions
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.work import default_jobs, run_jobs
+from batcli.core.parallel import default_jobs, run_jobs
 from batcli.prepare.rooms import rooms
 from batcli.questions.generate import PUBLISHED, generate
 
@@ -72,7 +72,7 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
         reporter.info(f"{root} is already complete")
         return open_dataset(root)
 
-    with alone(require_writable(root)):
+    with exclusive_lock(require_writable(root)):
         return _make(options, facts, counts, n_rooms, questions, reporter)
 
 

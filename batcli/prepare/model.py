@@ -7,12 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, alone, require_directory, require_file, require_writable, sha256
-from batcli.core.options import ModelOptions
+from batcli.core.files import TEMPORARY, exclusive_lock, require_directory, require_file, require_writable, sha256
+from batcli.options import ModelOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.model import checkpoint, published
 from batcli.model.bat import BAT, llm_config, load_tokenizer, lora_targets
-from batcli.model.presets import PRESETS, LoraConfig, ModelConfig
+from batcli.model.config import PRESETS, LoraConfig, ModelConfig
 
 WRITTEN = {checkpoint.CONFIG, checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.ADAPTER, checkpoint.TOKENIZER}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -46,7 +46,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     if options.dry_run:
         return
     tables = {"prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed}}
-    with alone(require_writable(options.run)):
+    with exclusive_lock(require_writable(options.run)):
         _require_free(options.run)
         checkpoint.write_config(options.run, empty.config, tables, options.llm)
         checkpoint.save_weights(options.run, state, empty.config, options.llm)

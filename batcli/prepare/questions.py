@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from batcli.core.catalogue import Clip, read_clips, read_reverbs
-from batcli.core.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
+from batcli.data.metadata import Clip, read_clips, read_reverbs
+from batcli.data.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError
-from batcli.core.files import alone, inside, require_writable
-from batcli.core.options import QuestionsOptions, require
+from batcli.core.files import exclusive_lock, inside, require_writable
+from batcli.options import QuestionsOptions, require
 from batcli.core.progress import SILENT, Reporter
 from batcli.questions.generate import counts_by_type, generate, question_types
-from batcli.questions.tally import Report, Tally
+from batcli.questions.balance import Report, Tally
 
 SHOWN = 24  # answers per line of detail
 
@@ -49,7 +49,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
         for kind, n in counts.items():
             reporter.info(f"{kind:<27}{n:>9,}")
         return Report(counts, {}, ())
-    with alone(require_writable(options.data)):
+    with exclusive_lock(require_writable(options.data)):
         dataset.take_splits()
         dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
         dataset.save()

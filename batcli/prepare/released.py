@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from batcli.core.dataset import Dataset, extend_dataset, require_split_name
+from batcli.data.dataset import Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, alone, require_file, require_writable
+from batcli.core.files import STDIO, exclusive_lock, require_file, require_writable
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
-from batcli.core.options import ImportOptions, require
+from batcli.options import ImportOptions, require
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.schema import QUESTION_TYPES, Question, parse_question
+from batcli.data.schema import QUESTION_TYPES, Question, parse_question
 
 CHUNK = 1 << 20  # characters
 LIST_OPENS = re.compile(r'\s*(?:\[|\{.{0,100000}?"data"\s*:\s*\[)', re.DOTALL)
@@ -51,7 +51,7 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
     dataset = extend_dataset(options.data, options.audio_root, options.reverb_root, options.labels, seed=options.seed)
     bad: list[str] = []
     counts = {}
-    with nullcontext() if options.dry_run else alone(require_writable(options.data)):
+    with nullcontext() if options.dry_run else exclusive_lock(require_writable(options.data)):
         dataset.take_splits()
         for name, files in splits.items():
             questions = reporter.track(_good(files, bad, reporter), name)

@@ -23,11 +23,11 @@ from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, alone, read_json, remove, require_writable, sha256, write_json, writing
-from batcli.core.geometry import Direction, Vector
-from batcli.core.options import RoomsOptions
+from batcli.core.files import TEMPORARY, exclusive_lock, read_json, remove, require_writable, sha256, write_json, writing
+from batcli.data.geometry import Direction, Vector
+from batcli.options import RoomsOptions
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.work import default_jobs, rank_and_world, run_jobs, share, wait_for
+from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share, wait_for
 
 SPLITS = ("train", "eval")
 RECORD = "room.json"
@@ -36,7 +36,7 @@ OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front",
 
 
 @dataclass(frozen=True)
-class Settings:
+class RoomSettings:
     """What decides a room, beside its number. Rooms of different settings are never mixed."""
 
     recipe: int
@@ -52,7 +52,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeRoom:
     """What is there now."""
 
     file: Path  # the metadata
@@ -60,7 +60,7 @@ class Made:
     brirs: int
 
 
-def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
+def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> MadeRoom:
     """Make the rooms that are not there yet, then the metadata of all.
 
     Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
@@ -68,7 +68,7 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
     hrtf = _head(options)
     settings = _settings(options, hrtf)
     root, file = options.reverb / settings.channels, options.reverb / f"{settings.split}_reverberation.json"
-    made = Made(file, options.rooms, options.rooms * options.sources)
+    made = MadeRoom(file, options.rooms, options.rooms * options.sources)
     _draw(settings, 0)  # settings that no room can meet show before any work
     missing = _missing(root, settings, options.rooms)
     if options.plot:
@@ -82,17 +82,17 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Made:
         return made
 
     require_writable(root)
-    with alone(file) if rank_and_world()[0] == 0 else nullcontext():
+    with exclusive_lock(file) if rank_and_world()[0] == 0 else nullcontext():
         _make(options, settings, root, missing, made, header, keep, reporter)
     return made
 
 
 def _make(
     options: RoomsOptions,
-    settings: Settings,
+    settings: RoomSettings,
     root: Path,
     missing: set[int],
-    made: Made,
+    made: MadeRoom,
     header: dict[str, Any],
     keep: bool,
     reporter: Reporter,
@@ -128,9 +128,9 @@ def _head(options: RoomsOptions) -> Hrtf:
     return omni() if options.channels == "mono" else load_hrtf(options.hrtf)
 
 
-def _settings(options: RoomsOptions, hrtf: Hrtf) -> Settings:
+def _settings(options: RoomsOptions, hrtf: Hrtf) -> RoomSettings:
     from_file = options.channels == "binaural" and options.hrtf not in HEADS
-    return Settings(
+    return RoomSettings(
         RECIPE,
         options.seed,
         options.split,
@@ -168,7 +168,7 @@ def _size(text: str) -> Vector:
     return width, height, length
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
+def _plain(settings: RoomSettings) -> dict[str, Any]:
     """As JSON gives it back: lists, not tuples."""
     return json.loads(json.dumps(asdict(settings)))
 
@@ -176,7 +176,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
 # ---- one room ------------------------------------------------------------------------------------
 
 
-def make_room(settings: Settings, root: Path, hrtf_name: str, number: int) -> None:
+def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -> None:
     """Simulate one room and write its files, the record last."""
     hrtf = omni() if settings.channels == "mono" else load_hrtf(hrtf_name)
     rng, room, listener, sources = _draw(settings, number)
@@ -191,7 +191,7 @@ def make_room(settings: Settings, root: Path, hrtf_name: str, number: int) -> No
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
 
 
-def _draw(settings: Settings, number: int) -> tuple[np.random.Generator, Room, Listener, list[Vector]]:
+def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Room, Listener, list[Vector]]:
     """Room `number`: all its chance is from (seed, split, number).
 
     Octants are dealt out over the rooms: every eight sources in a row have all eight, in an order
@@ -227,7 +227,7 @@ def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir
 # ---- what is there, and the metadata -------------------------------------------------------------
 
 
-def _missing(root: Path, settings: Settings, count: int) -> set[int]:
+def _missing(root: Path, settings: RoomSettings, count: int) -> set[int]:
     """Numbers of the rooms to make. Raises InputError for rooms that do not belong to this run."""
     missing = set()
     for number in range(count):

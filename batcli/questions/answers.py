@@ -43,7 +43,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from batcli.core.geometry import Position, octant, round_distance
+from batcli.data.geometry import Position, octant, round_distance
 
 MAX_CHARACTERS = 1_000
 """What of an answer is read. The longest written answer has about 150 characters."""

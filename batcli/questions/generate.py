@@ -23,13 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from batcli.core.catalogue import Clip, Label, Reverb
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.core.errors import InputError
-from batcli.core.schema import FAMILIES, QUESTION_TYPES, Question
+from batcli.data.schema import FAMILIES, QUESTION_TYPES, Question
 from batcli.questions import templates
 from batcli.questions.answers import write_distance, write_labels, write_yes_no
-from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, Placed, Placement, Spot, Stage, excess, fits_only
-from batcli.questions.tally import Tally
+from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, SourcePosition, Placement, Spot, Stage, excess, fits_only
+from batcli.questions.balance import Tally
 
 PER_SCENE = 4  # questions about two sources: few, so that scores rest on many scenes
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for
@@ -90,7 +90,7 @@ class Balance:
             return self.owed[key]
         return self.owed.pop(key)
 
-    def name(self, placed: Placed) -> str:
+    def name(self, placed: SourcePosition) -> str:
         """One of the source's labels, which is enough: two sources share none."""
         return placed.names[0] if len(placed.names) == 1 else self.rng.choice(placed.names)
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
-from batcli.core.catalogue import Clip, Label, Reverb
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.core.errors import InputError
-from batcli.core.geometry import Vector, octant, offset, round_distance
-from batcli.core.schema import Source
+from batcli.data.geometry import Vector, octant, offset, round_distance
+from batcli.data.schema import Source
 from batcli.questions.answers import write_doa
 
 MARGINS = (10.0, 10.0, 5.0)
@@ -64,7 +64,7 @@ class Spot(NamedTuple):
     doa: str  # as an answer
 
 
-class Placed(NamedTuple):
+class SourcePosition(NamedTuple):
     """One source of a scene."""
 
     source: Source
@@ -72,7 +72,7 @@ class Placed(NamedTuple):
     spot: Spot
 
 
-Placement = tuple[Placed, ...]
+Placement = tuple[SourcePosition, ...]
 """Sources that sound together: one or two here; a third needs only more partners in `Stage.two`."""
 
 
@@ -257,7 +257,7 @@ class Stage:
         """A scene with one source. `clear`: its three words are beyond doubt."""
         audio_id, _, names = self.clips.deal()
         spot = self._dealer(1, clear).deal()
-        return (Placed(Source(audio_id, spot.reverb_id), names, spot),)
+        return (SourcePosition(Source(audio_id, spot.reverb_id), names, spot),)
 
     def two(self, clear: bool) -> Placement:
         """A scene with two sources, or () where this draw gives none. `clear`: one has clear words at least."""
@@ -271,7 +271,7 @@ class Stage:
         if other is None:
             return ()
         placed = [
-            Placed(Source(audio_id, spot.reverb_id), names, spot)
+            SourcePosition(Source(audio_id, spot.reverb_id), names, spot)
             for (audio_id, _, names), spot in ((one, first), (other, second))
         ]
         self.rng.shuffle(placed)

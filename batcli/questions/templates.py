@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batcli.core.schema import Question
+from batcli.data.schema import Question
 
 CLASSIFICATION = (
     "Which sound events can you hear in this recording?",

@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from batcli.core.dataset import Dataset, open_dataset
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.files import read_json, write_json
-from batcli.core.options import TrainOptions
-from batcli.model.log import VALIDATION, read_log
+from batcli.options import TrainOptions
+from batcli.training.log import VALIDATION, read_log
 from batcli.train import train
 
 EVERYTHING = 10**9

@@ -6,7 +6,7 @@ from scipy.signal import fftconvolve, resample_poly
 
 from batcli.audio import render
 from batcli.audio.io import write_brir, write_wav
-from batcli.audio.render import Settings, render_files
+from batcli.audio.render import RenderSettings, render_files
 from batcli.core.errors import InputError
 
 RNG = np.random.default_rng(5)
@@ -31,13 +31,13 @@ def reference(clip: np.ndarray, brir: np.ndarray, length: int = 32_000) -> np.nd
 
 
 def test_the_published_settings_are_the_default():
-    settings = Settings()
+    settings = RenderSettings()
     assert (settings.seconds, settings.sample_rate, settings.rms_dbfs, settings.length) == (10, 32_000, -14, 320_000)
 
 
 @pytest.mark.parametrize("resampler", ["soxr", "poly"])
 def test_one_source_and_two(files, resampler):
-    settings = Settings(seconds=1.0, resampler=resampler)
+    settings = RenderSettings(seconds=1.0, resampler=resampler)
     alone = [reference(clip, brir) for clip, brir in zip(CLIPS, BRIRS, strict=True)]
     for scene, expected in (
         (render_files(files[:1], settings), alone[0]),
@@ -51,13 +51,13 @@ def test_one_source_and_two(files, resampler):
 def test_the_level_is_the_whole_clips_and_not_the_scenes(files, tmp_path):
     late = np.concatenate([CLIPS[0], 3 * CLIPS[0]])  # what is cut off is louder
     write_wav(tmp_path / "late.wav", late[None], 32_000)
-    scene = render_files([(tmp_path / "late.wav", files[0][1])], Settings(seconds=0.5))
+    scene = render_files([(tmp_path / "late.wav", files[0][1])], RenderSettings(seconds=0.5))
     np.testing.assert_allclose(scene, reference(late, BRIRS[0], 16_000), atol=1e-3)
 
 
 def test_a_clip_of_another_rate(files, tmp_path):
     write_wav(tmp_path / "x.wav", CLIPS[0][None], 48_000)
-    scene = render_files([(tmp_path / "x.wav", files[0][1])], Settings(seconds=1.0, resampler="poly"))
+    scene = render_files([(tmp_path / "x.wav", files[0][1])], RenderSettings(seconds=1.0, resampler="poly"))
     np.testing.assert_allclose(scene, reference(resample_poly(CLIPS[0], 2, 3), BRIRS[0]), atol=1e-4)
 
 
@@ -67,29 +67,29 @@ def test_a_scene_of_another_rate_is_as_loud(files, tmp_path, rate):
     low = np.sin(2 * np.pi * 500 * np.arange(32_000) / 32_000).astype(np.float32)
     write_wav(tmp_path / "low.wav", low[None], 32_000)
     source = [(tmp_path / "low.wav", files[0][1])]
-    scene = render_files(source, Settings(seconds=1.0, sample_rate=rate))
+    scene = render_files(source, RenderSettings(seconds=1.0, sample_rate=rate))
     assert scene.shape == (2, rate)
-    levels = [np.sqrt(np.mean(audio**2, axis=1)) for audio in (scene, render_files(source, Settings(seconds=1.0)))]
+    levels = [np.sqrt(np.mean(audio**2, axis=1)) for audio in (scene, render_files(source, RenderSettings(seconds=1.0)))]
     np.testing.assert_allclose(levels[0], levels[1], rtol=0.02)
 
 
 def test_files_that_repeat_are_read_once(files, monkeypatch):
-    first = render_files(files, Settings(seconds=1.0))
+    first = render_files(files, RenderSettings(seconds=1.0))
     for name in ("read_clip", "read_brir"):
         monkeypatch.setattr(render, name, lambda *_: pytest.fail("read again"))
-    np.testing.assert_array_equal(render_files(files, Settings(seconds=1.0)), first)
+    np.testing.assert_array_equal(render_files(files, RenderSettings(seconds=1.0)), first)
 
 
 def test_a_file_that_changed_is_read_again(files):
-    render_files(files, Settings(seconds=1.0))
+    render_files(files, RenderSettings(seconds=1.0))
     clip, brir = files[0]
     write_wav(clip, CLIPS[1][None], 32_000)
     write_brir(brir, BRIRS[1])
-    same = render_files(files[1:], Settings(seconds=1.0))
-    np.testing.assert_array_equal(render_files(files[:1], Settings(seconds=1.0)), same)
+    same = render_files(files[1:], RenderSettings(seconds=1.0))
+    np.testing.assert_array_equal(render_files(files[:1], RenderSettings(seconds=1.0)), same)
 
 
 def test_what_is_missing_is_named(files):
     for lost in files[0]:
         with pytest.raises(InputError, match=f"{lost.name}.x: no such file"):
-            render_files([tuple(f.with_name(f.name + ".x") if f == lost else f for f in files[0])], Settings(1.0))
+            render_files([tuple(f.with_name(f.name + ".x") if f == lost else f for f in files[0])], RenderSettings(1.0))

@@ -26,7 +26,7 @@ from batcli.audio.rooms import (
     to_room,
 )
 from batcli.core.errors import InputError
-from batcli.core.geometry import Direction, Position, locate, octant, offset
+from batcli.data.geometry import Direction, Position, locate, octant, offset
 
 OCTANTS = [Direction(*words) for words in itertools.product(("right", "left"), ("front", "behind"), ("above", "below"))]
 ORDINARY = np.tile([0.15, 0.14, 0.13, 0.13, 0.14, 0.16, 0.2], (6, 1))

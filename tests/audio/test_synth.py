@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import fftconvolve, find_peaks
 
 from batcli.audio.synth import LABELS, LOUDEST, QUIETEST, synthesise
-from batcli.audio.synth.parts import Tape, filtered_over_time, harmonics, modes, noise, onsets
+from batcli.audio.synth.parts import Mixdown, filtered_over_time, harmonics, modes, noise, onsets
 from batcli.core.errors import InputError
 
 RATE = 32_000
@@ -267,7 +267,7 @@ def misfit(signal):
 
 
 def test_a_church_bell_is_no_harmonic_series():
-    steady = Tape(3 * RATE, RATE, np.random.default_rng(0))
+    steady = Mixdown(3 * RATE, RATE, np.random.default_rng(0))
     assert misfit(harmonics(steady, np.full(steady.n, 220.0), 1 / np.arange(1, 9))) < 0.02
     for seed in range(6):
         assert misfit(make("Church bell", seed, 3.0)) > 0.08
@@ -333,7 +333,7 @@ def test_a_whack_is_heard_coming():
 
 @pytest.fixture
 def tape():
-    return Tape(RATE, RATE, np.random.default_rng(0))
+    return Mixdown(RATE, RATE, np.random.default_rng(0))
 
 
 def test_modes_are_damped_sinusoids(tape):
@@ -368,7 +368,7 @@ def test_noise_follows_its_gain(tape):
 
 
 def test_onsets_keep_their_period_and_their_rests():
-    tape = Tape(10 * RATE, RATE, np.random.default_rng(1))
+    tape = Mixdown(10 * RATE, RATE, np.random.default_rng(1))
     gaps = np.diff(onsets(tape, 0.1, 0.0, group=(4, 4), rest=0.5))
     assert np.allclose(gaps[gaps < 0.2], 0.1)
     rests = np.flatnonzero(gaps > 0.2)

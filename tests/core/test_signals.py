@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from batcli.core.errors import ExitCode, Stopped
-from batcli.core.signals import deferred
+from batcli.core.signals import defer_signals
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_the_first_signal_waits(number, code):
     steps = []
 
     def work() -> None:
-        with deferred() as request:
+        with defer_signals() as request:
             while True:
                 request.check()
                 signal.raise_signal(number)
@@ -34,7 +34,7 @@ def test_the_second_signal_is_obeyed_at_once():
     steps = []
 
     def work() -> None:
-        with deferred():
+        with defer_signals():
             for step in range(3):
                 signal.raise_signal(signal.SIGINT)
                 steps.append(step)
@@ -52,7 +52,7 @@ def test_other_threads_get_no_signals_and_no_error():
     found = []
 
     def work():
-        with deferred() as request:
+        with defer_signals() as request:
             request.check()
             found.append(bool(request))
 

@@ -22,7 +22,7 @@ class Command:
 
 def make_inputs(folder: Path, with_models: bool = True) -> None:
     """A dataset, released questions and predictions; a trained run and published checkpoints; all tiny."""
-    from batcli.core.options import DemoOptions
+    from batcli.options import DemoOptions
     from batcli.prepare.demo import demo
 
     data = folder / "data"
@@ -39,7 +39,7 @@ def make_inputs(folder: Path, with_models: bool = True) -> None:
 def make_models(folder: Path, data: Path) -> None:
     from hostile.readers import make_published
 
-    from batcli.core.options import TrainOptions
+    from batcli.options import TrainOptions
     from batcli.train import train
 
     small = {"encoder_steps": 2, "encoder_scenes": 24, "epochs": "1,1,1", "batch_size": "16"}
@@ -52,7 +52,7 @@ def use_small_presets() -> None:
     """The published architecture in the size of `make_inputs`'s checkpoints."""
     from hostile.readers import small_config
 
-    from batcli.model.presets import PRESETS, LoraConfig, ModelConfig
+    from batcli.model.config import PRESETS, LoraConfig, ModelConfig
 
     config = small_config()
     PRESETS["llama2-7b"] = ModelConfig(config.encoder, config.qformer, LoraConfig(r=8))

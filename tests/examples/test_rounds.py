@@ -29,9 +29,9 @@ from rounds import (
 )
 
 from batcli.audio.cues import interaural
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError
-from batcli.core.schema import FAMILIES
+from batcli.data.schema import FAMILIES
 from batcli.questions.answers import Doa, read_doa
 
 

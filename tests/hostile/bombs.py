@@ -59,7 +59,7 @@ def brir(head: bytes, size: int) -> Callable[[Path], Any]:
 
 def vectors(head: bytes, size: int) -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
-        from batcli.metrics.embed import label_vectors
+        from batcli.evaluation.embed import label_vectors
 
         return label_vectors(sparse(folder / "x.npy", head, size), ["dog"], lambda text: frozenset())
 
@@ -152,7 +152,7 @@ def checkpoint(
         from hostile.readers import make_published
 
         from batcli.model import published
-        from batcli.model.presets import ModelConfig
+        from batcli.model.config import ModelConfig
 
         make_published(folder)
         with zipfile.ZipFile(folder / "model.pt", "w", how) as archive:
@@ -176,7 +176,7 @@ def overlapping(folder: Path) -> Any:
     from hostile.readers import make_published, small_config
 
     from batcli.model import published
-    from batcli.model.presets import ModelConfig
+    from batcli.model.config import ModelConfig
 
     make_published(folder)
     whole = io.BytesIO()
@@ -207,10 +207,10 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
     "a JSON line of 1 GB": records("batcli.core.jsonl:read_questions", b'{"audio_id": "', GIGABYTE, b'"}\n'),
     "a released record of 1 GB": records("batcli.prepare.released:read_items", b'{"data": [{"a": "', GIGABYTE, b'"}]}'),
     "a released line of 1 GB": records("batcli.prepare.released:read_items", b'{"a": "', GIGABYTE, b'"}\n'),
-    "BRIR metadata of 1 GB": records("batcli.core.catalogue:read_reverbs", b'{"data": "', GIGABYTE, b'"}'),
-    "BRIR metadata nested without end": records("batcli.core.catalogue:read_reverbs", NESTED, len(NESTED)),
-    "labels of 1 GB": records("batcli.core.catalogue:read_labels", b"index,mid,display_name\n", GIGABYTE),
-    "a TOML of 1 GB": records("batcli.core.config:read_toml", b"[a]\n", GIGABYTE),
+    "BRIR metadata of 1 GB": records("batcli.data.metadata:read_reverbs", b'{"data": "', GIGABYTE, b'"}'),
+    "BRIR metadata nested without end": records("batcli.data.metadata:read_reverbs", NESTED, len(NESTED)),
+    "labels of 1 GB": records("batcli.data.metadata:read_labels", b"index,mid,display_name\n", GIGABYTE),
+    "a TOML of 1 GB": records("batcli.core.toml:read_toml", b"[a]\n", GIGABYTE),
     "a SOFA file of 4 GB in 1 MB": sofa,
     "a run with a million layers": config("depth = 1000000"),
     "a run of width 2^40": config("dim = 1099511627776"),

@@ -43,7 +43,7 @@ QUESTIONS = [
 
 
 def questions() -> list[dict[str, Any]]:
-    from batcli.core.schema import FIELDS
+    from batcli.data.schema import FIELDS
 
     return [dict(zip(FIELDS, row, strict=True)) for row in QUESTIONS]
 
@@ -101,8 +101,8 @@ def make_predictions(folder: Path) -> None:
 
 
 def score(folder: Path, **how: Any) -> Any:
-    from batcli.core.options import ScoreOptions
-    from batcli.metrics.report import FORMATS
+    from batcli.options import ScoreOptions
+    from batcli.evaluation.report import FORMATS
     from batcli.score import score
 
     files = {"unparsed": folder / "out.jsonl", "output": folder / "scores.json"}
@@ -135,8 +135,8 @@ def read_released(folder: Path) -> Any:
 
 
 def make_dataset(folder: Path) -> None:
-    from batcli.core.dataset import Dataset
-    from batcli.core.schema import Question
+    from batcli.data.dataset import Dataset
+    from batcli.data.schema import Question
 
     write_labels(folder / "labels.csv")
     write_clips(folder / "metadata/eval.json")
@@ -150,11 +150,11 @@ def make_dataset(folder: Path) -> None:
 
 
 def read_dataset(folder: Path) -> Any:
-    from batcli.audio.render import Settings
-    from batcli.core.dataset import open_dataset
+    from batcli.audio.render import RenderSettings
+    from batcli.data.dataset import open_dataset
 
     dataset = open_dataset(folder)
-    assert Settings(dataset.seconds).length < 1e8
+    assert RenderSettings(dataset.seconds).length < 1e8
     found: list[Any] = [dataset.labels]
     for name in dataset.splits:
         found += [dataset.clips(name), dataset.reverbs(name)]
@@ -177,7 +177,7 @@ def ask(folder: Path) -> Any:
     """What `prepare questions` makes of labels, clips and BRIRs."""
     import shutil
 
-    from batcli.core.options import QuestionsOptions
+    from batcli.options import QuestionsOptions
     from batcli.prepare.questions import questions
 
     shutil.rmtree(folder / "data", ignore_errors=True)
@@ -191,7 +191,7 @@ def make_labels(folder: Path) -> None:
 
 
 def read_labels(folder: Path) -> Any:
-    from batcli.core.catalogue import read_labels
+    from batcli.data.metadata import read_labels
 
     return read_labels(folder / "labels.csv")
 
@@ -202,8 +202,8 @@ def make_reverbs(folder: Path) -> None:
 
 
 def read_reverbs(folder: Path) -> Any:
-    from batcli.core.catalogue import read_clips, read_reverbs
-    from batcli.core.geometry import octant, round_distance
+    from batcli.data.metadata import read_clips, read_reverbs
+    from batcli.data.geometry import octant, round_distance
 
     reverbs = read_reverbs(folder / "r.json").values()
     places = [(r.scene, octant(r.position), round_distance(r.position.distance)) for r in reverbs]
@@ -214,17 +214,17 @@ def read_reverbs(folder: Path) -> Any:
 def make_toml(folder: Path) -> None:
     from dataclasses import asdict
 
-    from batcli.core.config import to_toml
-    from batcli.core.options import TrainOptions
+    from batcli.core.toml import to_toml
+    from batcli.options import TrainOptions
     from batcli.model.checkpoint import model_tables
-    from batcli.model.presets import PRESETS
+    from batcli.model.config import PRESETS
 
     tables = {"train": asdict(TrainOptions(data=Path("demo"), output=Path("run")))}
     write(folder / "config.toml", to_toml({**tables, **model_tables(PRESETS["tiny"], None)}))
 
 
 def read_toml(folder: Path) -> Any:
-    from batcli.core.config import as_given, read_toml, table
+    from batcli.core.toml import as_given, read_toml, table
     from batcli.core.errors import InputError
     from batcli.model.checkpoint import read_config
 
@@ -241,8 +241,8 @@ def read_toml(folder: Path) -> Any:
 
 def make_left_behind(folder: Path) -> None:
     """What commands leave for the next one: rooms, scenes, the state of a training, the parts of a decode."""
-    from batcli.core.options import RoomsOptions
-    from batcli.core.parts import key_of
+    from batcli.options import RoomsOptions
+    from batcli.core.shards import content_key
     from batcli.prepare.rooms import rooms
 
     rooms(RoomsOptions(reverb=folder / "reverb", rooms=1, sources=1, jobs=1, size="3x3x2.5", rt60="0.1"))
@@ -257,16 +257,16 @@ def make_left_behind(folder: Path) -> None:
     parts = [{"position": i, "record": {"prediction": "Yes"}} for i in (1, 0)]
     write(folder / "scenes/part.jsonl", lines(parts))
     write(folder / "demo/.tmp-demo.json", json.dumps({"seed": 0, "clips": 2}))
-    assert key_of(x=1)
+    assert content_key(x=1)
 
 
 def read_left_behind(folder: Path) -> Any:
     import shutil
 
     from batcli.core.errors import InputError
-    from batcli.core.options import RoomsOptions
-    from batcli.core.parts import Parts
-    from batcli.model import state
+    from batcli.options import RoomsOptions
+    from batcli.core.shards import ResumableShards
+    from batcli.training import state
     from batcli.prepare.demo import _is_complete
     from batcli.prepare.rooms import rooms
     from batcli.spatialize import _earlier
@@ -275,7 +275,7 @@ def read_left_behind(folder: Path) -> Any:
 
     def decode_parts() -> Any:
         shutil.copy(folder / "scenes/part.jsonl", folder / "scenes/.tmp-x-k-part-0.jsonl")
-        with Parts(folder / "scenes/x", "k") as parts:
+        with ResumableShards(folder / "scenes/x", "k") as parts:
             return parts.finished()
 
     reads = (
@@ -352,7 +352,7 @@ def read_npy(folder: Path) -> Any:
     from batcli.audio.convolve import prepare, render
     from batcli.audio.io import read_brir
     from batcli.core.errors import InputError
-    from batcli.metrics.embed import label_vectors
+    from batcli.evaluation.embed import label_vectors
 
     found: list[Any] = []
     for name in ("a.npy", "f.npy"):
@@ -419,14 +419,14 @@ def read_sofa(folder: Path) -> Any:
 
 
 def small_config() -> Any:
-    from batcli.model.presets import EncoderConfig, LlmConfig, ModelConfig, QFormerConfig
+    from batcli.model.config import EncoderConfig, LlmConfig, ModelConfig, QFormerConfig
 
     encoder = EncoderConfig(seconds=0.3, n_classes=5, n_mels=64, dim=16, depth=1, heads=2)
     return ModelConfig(encoder, QFormerConfig(layers=1, queries=2, dim=16, heads=2), None, LlmConfig(16, 16, 1, 2))
 
 
 def small_tokenizer() -> Any:
-    from batcli.model.prompt import train_tokenizer
+    from batcli.model.tokens import train_tokenizer
 
     return train_tokenizer(["Where is the dog?", "left, front, below; 10m", "Yes", "No"] * 3, 300)
 
@@ -479,7 +479,7 @@ def make_tokenizer(folder: Path) -> None:
 def read_tokenizer(folder: Path) -> Any:
     from batcli.core.errors import InputError
     from batcli.model.bat import load_tokenizer
-    from batcli.model.prompt import decode, encode, padding_id
+    from batcli.model.tokens import decode, encode, padding_id
 
     tokenizer = load_tokenizer(folder / "tokenizer")
     try:
@@ -495,7 +495,7 @@ def make_published(folder: Path) -> None:
     import torch
 
     from batcli.model import published
-    from batcli.model.presets import LoraConfig, ModelConfig
+    from batcli.model.config import LoraConfig, ModelConfig
 
     config = small_config()
     make_llm(folder / "llm")
@@ -521,7 +521,7 @@ _EMPTY: dict[Path, Any] = {}
 def read_published(folder: Path) -> Any:
     from batcli.core.errors import InputError
     from batcli.model import published
-    from batcli.model.presets import LoraConfig, ModelConfig
+    from batcli.model.config import LoraConfig, ModelConfig
 
     if folder not in _EMPTY:
         config = small_config()

@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from batcli.model.bat import BAT, load_llm, new_llm
-from batcli.model.presets import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig, SourcesConfig
-from batcli.model.prompt import train_tokenizer
+from batcli.model.config import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig, SourcesConfig
+from batcli.model.tokens import train_tokenizer
 
 ENCODER = EncoderConfig(seconds=0.3, n_classes=5, dim=16, depth=2, heads=2)
 QFORMER = QFormerConfig(layers=2, queries=3, dim=16, heads=2)

@@ -9,7 +9,7 @@ from batcli.core.errors import InputError
 from batcli.model import checkpoint, published
 from batcli.model.bat import BAT, load_llm
 from batcli.model.checkpoint import fingerprint, finish, load_run, save_run, write_config
-from batcli.model.presets import ModelConfig, SourcesConfig
+from batcli.model.config import ModelConfig, SourcesConfig
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from batcli.model.presets import QFormerConfig
+from batcli.model.config import QFormerConfig
 from batcli.model.qformer import NO_TOKEN, Projector
 
 CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)

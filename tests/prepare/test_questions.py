@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from batcli.cli import app
-from batcli.core.dataset import open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import sha256
-from batcli.core.options import QuestionsOptions
+from batcli.options import QuestionsOptions
 from batcli.prepare.questions import questions
 
 

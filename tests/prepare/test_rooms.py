@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from batcli.audio.rooms import DIRECT_SAMPLE
-from batcli.core.catalogue import read_reverbs
+from batcli.data.metadata import read_reverbs
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json
-from batcli.core.geometry import octant
-from batcli.core.options import RoomsOptions
+from batcli.data.geometry import octant
+from batcli.options import RoomsOptions
 from batcli.prepare.rooms import RECORD, rooms, scene_name
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.core.geometry import Position, octant, round_distance
+from batcli.data.geometry import Position, octant, round_distance
 from batcli.questions.answers import (
     MAX_CHARACTERS,
     Vocabulary,

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.core.catalogue import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
+from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.core.errors import InputError
-from batcli.core.geometry import locate
-from batcli.core.schema import QUESTION_TYPES
+from batcli.data.geometry import locate
+from batcli.data.schema import QUESTION_TYPES
 from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
-from batcli.questions.tally import Tally
+from batcli.questions.balance import Tally
 from batcli.questions.templates import WORDINGS
 
 COUNT = 20_000
@@ -376,7 +376,7 @@ def test_memory_does_not_grow_with_the_questions(material):
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
-from batcli.core.catalogue import *
+from batcli.data.metadata import *
 from batcli.questions.generate import generate
 clips, labels, reverbs = read_clips(Path(sys.argv[1])), read_labels(Path(sys.argv[2])), read_reverbs(Path(sys.argv[3]))
 print(hashlib.sha256(repr(list(generate(clips, labels, reverbs, 1000, seed=3))).encode()).hexdigest())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.core.catalogue import Clip, Label, Reverb
-from batcli.core.geometry import Position, locate, offset
-from batcli.metrics.hearing import great_circle
+from batcli.data.metadata import Clip, Label, Reverb
+from batcli.data.geometry import Position, locate, offset
+from batcli.evaluation.encoder import great_circle
 from batcli.questions.scenes import (
     MAX_REUSE,
     MIN_ANGLE,

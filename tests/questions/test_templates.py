@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from batcli.core.schema import QUESTION_TYPES, Question
+from batcli.data.schema import QUESTION_TYPES, Question
 from batcli.questions import templates
 
 NAMES = ("accelerating, revving, vroom", "whack, thwack", "speech", "bark, growl (dog)")

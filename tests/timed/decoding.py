@@ -14,16 +14,16 @@ from timed.timing import Line, compare
 from transformers import GenerationConfig
 
 from batcli.audio.render import forget
-from batcli.core.dataset import Dataset, open_dataset
-from batcli.core.options import DecodeOptions, DemoOptions
+from batcli.data.dataset import Dataset, open_dataset
+from batcli.options import DecodeOptions, DemoOptions
 from batcli.core.progress import SILENT
-from batcli.core.schema import Question, Scene
-from batcli.decode import Listener, _answers
+from batcli.data.schema import Question, Scene
+from batcli.decode import LoadedModel, _answers
 from batcli.model.bat import BAT, Encoding, new_llm
 from batcli.model.features import spectrum
-from batcli.model.presets import PRESETS, ModelConfig
-from batcli.model.prompt import collate_prompts, encode, name_ids, padding_id, train_tokenizer
-from batcli.model.prompt import decode as to_text
+from batcli.model.config import PRESETS, ModelConfig
+from batcli.model.tokens import collate_prompts, encode, name_ids, padding_id, train_tokenizer
+from batcli.model.tokens import decode as to_text
 from batcli.prepare.demo import demo
 
 SECONDS = 2.0
@@ -38,7 +38,7 @@ ASKED = (
 @dataclass
 class Exam:
     dataset: Dataset
-    listener: Listener
+    listener: LoadedModel
     questions: list[tuple[int, Question]]
 
 
@@ -75,7 +75,7 @@ def make_exam(folder: Path, scenes: int, beams: int) -> Exam:
     kinds = ("DOA", "MIXUP_SINGLE_DOA")
     asked = [Question.of(scene, 0, kinds[len(scene) - 1], text, "") for scene in found for text in ASKED]
     options = DecodeOptions(run=Path(), num_beams=beams, max_new_tokens=12, workers=1)
-    return Exam(dataset, Listener(options, model, tokenizer, torch.device("cpu")), list(enumerate(asked)))
+    return Exam(dataset, LoadedModel(options, model, tokenizer, torch.device("cpu")), list(enumerate(asked)))
 
 
 def ours(exam: Exam) -> list[str]:

@@ -15,8 +15,8 @@ from timed.timing import Line, compare, quartiles, run_python, times
 from torch import Tensor
 
 from batcli.model.features import N_BINS, N_FFT
-from batcli.model.presets import HOP, PATCH, EncoderConfig
-from batcli.model.spatial_ast import SpatialAST
+from batcli.model.config import HOP, PATCH, EncoderConfig
+from batcli.model.encoders.spatial_ast import SpatialAST
 
 
 @cache

@@ -19,10 +19,10 @@ from timed.timing import Line, compare, quartiles, times
 from batcli.audio.convolve import BLOCK, ROWS, trim
 from batcli.audio.hrtf import kemar
 from batcli.audio.io import write_wav
-from batcli.audio.render import Settings, forget, render_files
+from batcli.audio.render import RenderSettings, forget, render_files
 from batcli.audio.rooms import draw_scene, simulate
 from batcli.audio.synth import synthesise
-from batcli.core.geometry import locate, octant
+from batcli.data.geometry import locate, octant
 
 SCENES = 10  # of a round
 
@@ -47,12 +47,12 @@ def make_files(folder: Path, seconds: float = 10.0, brir_seconds: float = 1.3, r
 def render_anew(files: Files, seconds: float) -> np.ndarray:
     """Ours, with nothing kept from the scene before."""
     forget()
-    return render_files(files, Settings(seconds))
+    return render_files(files, RenderSettings(seconds))
 
 
 def render_many(files: Files, seconds: float, count: int, anew: bool = True) -> None:
     for _ in range(count):
-        render_anew(files, seconds) if anew else render_files(files, Settings(seconds))
+        render_anew(files, seconds) if anew else render_files(files, RenderSettings(seconds))
 
 
 def transforms(files: Files, seconds: float) -> list[np.ndarray]:

@@ -12,15 +12,15 @@ import torch
 from timed.decoding import ASKED, make_dataset, make_model, plain_hear
 from timed.timing import Line, compare
 
-from batcli.audio.render import Settings, forget
-from batcli.core.dataset import Dataset
-from batcli.core.schema import Scene
+from batcli.audio.render import RenderSettings, forget
+from batcli.data.dataset import Dataset
+from batcli.data.schema import Scene
 from batcli.model.bat import BAT, Encoding
-from batcli.model.cache import Shelf
-from batcli.model.data import GivenScenes
-from batcli.model.losses import AnswerObjective
-from batcli.model.presets import PRESETS, EncoderConfig, ModelConfig
-from batcli.model.prompt import Tokens, collate, encode, padding_id
+from batcli.training.cache import EncodingCache
+from batcli.training.scenes import GivenScenes
+from batcli.training.losses import AnswerObjective
+from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
+from batcli.model.tokens import Tokens, collate, encode, padding_id
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Course:
     model: BAT
     tokens: list[Tokens]  # of each batch
     batches: list[list[int]]  # numbers of scenes
-    shelf: Shelf
+    shelf: EncodingCache
 
 
 def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> Course:
@@ -48,7 +48,7 @@ def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> C
         )
         tokens.append(collate(prompts, answers, padding_id(tokenizer), tokenizer.eos_token_id))
     sample = encode_scenes(model, dataset, found[:1])
-    shelf = Shelf(folder / "shelf", len(found), {name: part[0] for name, part in sample.items()}, create=True)
+    shelf = EncodingCache(folder / "shelf", len(found), {name: part[0] for name, part in sample.items()}, create=True)
     for number, scene in enumerate(found):
         shelf.put([number], encode_scenes(model, dataset, [scene]))
     return Course(dataset, found, model, tokens, [[n // 4 for n in chosen] for chosen in batches], shelf)
@@ -57,7 +57,7 @@ def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> C
 @torch.inference_mode()
 def encode_scenes(model: BAT, dataset: Dataset, scenes: list[Scene]) -> dict[str, torch.Tensor]:
     """What `bat train` does once for each distinct scene."""
-    settings = Settings(model.config.encoder.seconds)
+    settings = RenderSettings(model.config.encoder.seconds)
     sounds = [waveform for _, waveform in (GivenScenes(dataset, [scene], settings)[0] for scene in scenes)]
     found = model.encode(torch.stack(sounds))
     return {name: part for name, part in found._asdict().items() if part is not None}

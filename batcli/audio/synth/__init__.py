@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from batcli.audio.synth import living, music, things
-from batcli.audio.synth.parts import FRAME, Array, Tape, frequencies, random_spectrum
+from batcli.audio.synth.parts import FRAME, Array, Mixdown, frequencies, random_spectrum
 from batcli.core.errors import InputError
 
 SHORTEST, LONGEST = 0.5, 60.0  # seconds
@@ -27,7 +27,7 @@ class SynthClass:
 
     mid: str
     name: str
-    recipe: Callable[[Tape], Array]
+    recipe: Callable[[Mixdown], Array]
 
 
 # In AudioSet's order; the place in the list is the class's index.
@@ -77,7 +77,7 @@ def synthesise(
         raise InputError(f"{seconds} s is no length for a made clip", hint=f"{SHORTEST} to {LONGEST:g} s")
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise InputError(f"a sample rate of {sample_rate} Hz", hint=f"{LOWEST_RATE} to {HIGHEST_RATE} Hz")
-    tape = Tape(round(seconds * sample_rate), sample_rate, rng)
+    tape = Mixdown(round(seconds * sample_rate), sample_rate, rng)
     return _record(tape, _find(what).recipe(tape))
 
 
@@ -91,7 +91,7 @@ def _find(what: str | int) -> SynthClass:
     return found[0]
 
 
-def _record(tape: Tape, sound: Array) -> NDArray[np.float32]:
+def _record(tape: Mixdown, sound: Array) -> NDArray[np.float32]:
     """What every clip has from its recording and not from its class: colour, ambience, level."""
     size = fft.next_fast_len(tape.n + FRAME, real=True)
     f = frequencies(tape, size)

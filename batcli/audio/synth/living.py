@@ -6,7 +6,7 @@ import numpy as np
 
 from batcli.audio.synth.parts import (
     Array,
-    Tape,
+    Mixdown,
     arch,
     band,
     burst,
@@ -51,7 +51,7 @@ CONSONANTS = np.array(
 )
 
 
-def speech(tape: Tape) -> Array:
+def speech(tape: Mixdown) -> Array:
     """Syllables, 3.5 to 6.5 a second, in phrases: moving formants, falling intonation, consonants."""
     times = tape.control_times
     woman = tape.chance(0.5)
@@ -89,7 +89,7 @@ def speech(tape: Tape) -> Array:
     return voiced + place(tape, blows) * tape.between(0.15, 0.35)
 
 
-def laughter(tape: Tape) -> Array:
+def laughter(tape: Mixdown) -> Array:
     """Ha-ha-ha: short breathy bursts of one vowel, bouts of falling pitch, a breath drawn in between."""
     times = tape.control_times
     pitch, tract = tape.log_between(180, 420), tape.between(0.95, 1.3)
@@ -117,7 +117,7 @@ def laughter(tape: Tape) -> Array:
     return laugh + place(tape, breaths) * tape.between(0.03, 0.1)
 
 
-def baby_cry(tape: Tape) -> Array:
+def baby_cry(tape: Mixdown) -> Array:
     """Wails of 0.5 to 1.1 s on an arch of pitch near 450 Hz, rough at their height, a gasp after each."""
     times = tape.control_times
     pitch, tract = tape.log_between(340, 560), tape.between(1.45, 1.8)
@@ -143,7 +143,7 @@ def baby_cry(tape: Tape) -> Array:
     return cry + place(tape, gasps) * tape.between(0.02, 0.08)
 
 
-def whistling(tape: Tape) -> Array:
+def whistling(tape: Mixdown) -> Array:
     """A tune whistled with the lips: nearly one partial that glides and trembles, and blown air."""
     times = tape.control_times
     key = tape.log_between(800, 1700)
@@ -164,7 +164,7 @@ def whistling(tape: Tape) -> Array:
     return (tone + air) * samples(tape, loudness)
 
 
-def clapping(tape: Tape) -> Array:
+def clapping(tape: Mixdown) -> Array:
     """One to three people: hollow hands resonate near 1 kHz, flat ones higher; no two claps alike."""
     claps = []
     for _ in range(tape.rng.integers(1, 4)):
@@ -179,7 +179,7 @@ def clapping(tape: Tape) -> Array:
     return place(tape, claps)
 
 
-def footsteps(tape: Tape) -> Array:
+def footsteps(tape: Mixdown) -> Array:
     """A heel that thuds and a sole that follows, on wood, stone or gravel."""
     pace = tape.between(1.6, 2.6)
     boards = tape.log_between(70, 160) * np.array([1, 1.7, 2.6, 4.1])
@@ -200,7 +200,7 @@ def footsteps(tape: Tape) -> Array:
     return place(tape, steps)
 
 
-def bark(tape: Tape) -> Array:
+def bark(tape: Mixdown) -> Array:
     """Bursts of 0.1 to 0.25 s: a rough voice whose pitch jumps up and falls, in ones to fours."""
     times = tape.control_times
     pitch = tape.log_between(260, 750)  # a mastiff to a terrier
@@ -223,7 +223,7 @@ def bark(tape: Tape) -> Array:
     return voice(tape, f0, loudness * growl, tape.between(0.25, 0.7), tape.between(0.4, 0.8), resonances)
 
 
-def meow(tape: Tape) -> Array:
+def meow(tape: Mixdown) -> Array:
     """One vowel after the other, i-a-u: the mouth opens and closes while the pitch rises and sinks."""
     times = tape.control_times
     pitch = tape.log_between(420, 800)
@@ -245,7 +245,7 @@ def meow(tape: Tape) -> Array:
     return voice(tape, f0, loudness, tape.between(0.03, 0.15), tape.between(0.5, 0.9), resonances)
 
 
-def chirp(tape: Tape) -> Array:
+def chirp(tape: Mixdown) -> Array:
     """A songbird: a motif of short sweeps between 2 and 7 kHz, sung again and again, and answered."""
     singers = []
     for _ in range(tape.rng.integers(1, 3)):
@@ -274,7 +274,7 @@ def chirp(tape: Tape) -> Array:
     return np.sum(singers, axis=0)
 
 
-def cricket(tape: Tape) -> Array:
+def cricket(tape: Mixdown) -> Array:
     """Wings rubbed 25 to 60 times a second near 4.5 kHz, in chirps of a few strokes or in one long trill."""
     strokes, chirps = tape.between(25, 60), tape.between(2.0, 5.5)
     duty = tape.between(0.4, 0.65) if tape.chance(0.75) else 1.0
@@ -293,7 +293,7 @@ def cricket(tape: Tape) -> Array:
     return (tone + rasp) * closing**1.5 * chirp_shape
 
 
-def frog(tape: Tape) -> Array:
+def frog(tape: Mixdown) -> Array:
     """Croaks of 0.12 to 0.4 s: 25 to 90 pulses a second through two resonances of the vocal sac."""
     times = tape.control_times
     low = tape.log_between(450, 1100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batcli.audio.synth.parts import Array, Tape, band, burst, harmonics, modes, noise, onsets, place, samples, wander
+from batcli.audio.synth.parts import Array, Mixdown, band, burst, harmonics, modes, noise, onsets, place, samples, wander
 
 # Partials of a tuned church bell, prime = 1: hum, prime, tierce, quint, nominal, and those above it.
 CHURCH_BELL = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33, 6.67, 8.0])
@@ -15,7 +15,7 @@ CHURCH_BELL_LEVELS = np.array([0.6, 0.8, 0.9, 0.4, 1.0, 0.5, 0.5, 0.6, 0.5, 0.4,
 CHORDS = ((0, 4, 7, 12, 16), (0, 3, 7, 12, 15), (0, 5, 9, 12, 17), (0, 4, 7, 10, 12), (0, 7, 12, 16, 19))
 
 
-def acoustic_guitar(tape: Tape) -> Array:
+def acoustic_guitar(tape: Mixdown) -> Array:
     """Strummed chords or picked strings: a comb from the place of the pluck, the body's two resonances."""
     root, pluck = tape.log_between(82, 165), tape.between(0.1, 0.3)
     ring, brightness = tape.between(0.5, 1.6), tape.between(0.8, 1.5)
@@ -43,7 +43,7 @@ def acoustic_guitar(tape: Tape) -> Array:
     return place(tape, events)
 
 
-def piano(tape: Tape) -> Array:
+def piano(tape: Mixdown) -> Array:
     """Hammered strings: stretched partials in beating pairs, a thump of the hammer, chords or runs."""
     events = []
     k = np.arange(1, 15)
@@ -69,7 +69,7 @@ def piano(tape: Tape) -> Array:
     return place(tape, events)
 
 
-def snare_drum(tape: Tape) -> Array:
+def snare_drum(tape: Mixdown) -> Array:
     """Beats, flams and rolls: a head at 160 to 320 Hz and the rattle of the wires under it."""
     head = tape.log_between(160, 320) * np.array([1, 1.59, 2.14, 2.3])
     wires, rattle = tape.log_between(1200, 3000), tape.between(0.12, 0.32)
@@ -85,7 +85,7 @@ def snare_drum(tape: Tape) -> Array:
     return place(tape, hits)
 
 
-def church_bell(tape: Tape) -> Array:
+def church_bell(tape: Mixdown) -> Array:
     """One or two swinging bells: partials that belong to no harmonic series, each in a beating pair."""
     strikes = []
     for _ in range(tape.rng.integers(1, 3)):
@@ -103,7 +103,7 @@ def church_bell(tape: Tape) -> Array:
     return place(tape, strikes)
 
 
-def bicycle_bell(tape: Tape) -> Array:
+def bicycle_bell(tape: Mixdown) -> Array:
     """A thumb lever: two or more quick strikes on a small bowl near 2.5 kHz, then it rings on."""
     low = tape.log_between(1700, 3100)
     partials = low * BOWL[:3] * tape.rng.uniform(0.93, 1.07, 3)
@@ -119,7 +119,7 @@ def bicycle_bell(tape: Tape) -> Array:
     return place(tape, strikes)
 
 
-def telephone_bell(tape: Tape) -> Array:
+def telephone_bell(tape: Mixdown) -> Array:
     """An old telephone: one clapper between two gongs, 18 to 28 strikes a second, on and off."""
     low = tape.log_between(750, 1500)
     gongs = [low, low * tape.between(1.1, 1.35)]
@@ -136,7 +136,7 @@ def telephone_bell(tape: Tape) -> Array:
     return place(tape, events)
 
 
-def train_horn(tape: Tape) -> Array:
+def train_horn(tape: Mixdown) -> Array:
     """A chord of three to five air horns between 230 and 700 Hz in long blasts, with a slow start."""
     chord = tape.log_between(230, 330) * np.array([1, 1.19, 1.335, 1.59, 2.0])
     chosen = np.sort(tape.rng.choice(5, size=tape.rng.integers(3, 6), replace=False))

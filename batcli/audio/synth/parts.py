@@ -18,7 +18,7 @@ _TABLE = 8192  # points of one period in `harmonics`: linear interpolation stays
 
 
 @dataclass(frozen=True)
-class Tape:
+class Mixdown:
     """An empty length of tape and the dice for what is recorded on it."""
 
     n: int  # samples
@@ -49,7 +49,7 @@ class Tape:
 
 
 def onsets(
-    tape: Tape, period: float, jitter: float = 0.1, group: tuple[int, int] | None = None, rest: float = 0.0
+    tape: Mixdown, period: float, jitter: float = 0.1, group: tuple[int, int] | None = None, rest: float = 0.0
 ) -> list[float]:
     """Times (s) from near 0 to the end, about `period` apart, each gap off by up to ±`jitter` of it.
 
@@ -67,11 +67,11 @@ def onsets(
     return times
 
 
-def _group_size(tape: Tape, group: tuple[int, int] | None) -> int:
+def _group_size(tape: Mixdown, group: tuple[int, int] | None) -> int:
     return int(tape.rng.integers(group[0], group[1] + 1)) if group else -1
 
 
-def place(tape: Tape, events: Iterable[tuple[float, Array]]) -> Array:
+def place(tape: Mixdown, events: Iterable[tuple[float, Array]]) -> Array:
     """Sum of sounds, each laid down at its time (s); what runs over the end is cut."""
     out = np.zeros(tape.n)
     for time, sound in events:
@@ -81,7 +81,7 @@ def place(tape: Tape, events: Iterable[tuple[float, Array]]) -> Array:
     return out
 
 
-def repeat_to_fill(tape: Tape, durations: Callable[[], tuple[float, float]]) -> Iterable[tuple[float, float]]:
+def repeat_to_fill(tape: Mixdown, durations: Callable[[], tuple[float, float]]) -> Iterable[tuple[float, float]]:
     """(start, length) in seconds of one thing after the other; `durations` draws (length, gap after it)."""
     now = tape.between(0.0, 0.06)
     while now < tape.seconds - 0.03:
@@ -93,19 +93,19 @@ def repeat_to_fill(tape: Tape, durations: Callable[[], tuple[float, float]]) -> 
 # ---- curves over time ----------------------------------------------------------------------------
 
 
-def span(tape: Tape, start: float, length: float) -> tuple[slice, Array]:
+def span(tape: Mixdown, start: float, length: float) -> tuple[slice, Array]:
     """The control points of an event and their place in it, 0 to 1."""
     times = tape.control_times
     first, last = np.searchsorted(times, (start, start + length))
     return slice(first, last), (times[first:last] - start) / length
 
 
-def samples(tape: Tape, curve: Array) -> Array:
+def samples(tape: Mixdown, curve: Array) -> Array:
     """A control curve at every sample."""
     return np.interp(np.arange(tape.n) / tape.rate, tape.control_times, curve)
 
 
-def wander(tape: Tape, per_second: float) -> Array:
+def wander(tape: Mixdown, per_second: float) -> Array:
     """A slow random control curve: standard deviation about 1, `per_second` new values a second."""
     times = tape.control_times
     knots = np.arange(0, times[-1] + 2 / per_second, 1 / per_second)
@@ -120,7 +120,7 @@ def arch(place_in_event: Array, attack: float, decay: float) -> Array:
     return np.sin(0.5 * np.pi * rise) * np.sin(0.5 * np.pi * fall)
 
 
-def burst(tape: Tape, length: float, attack: float, decay: float) -> Array:
+def burst(tape: Mixdown, length: float, attack: float, decay: float) -> Array:
     """Envelope (samples) of a blow: `attack` s to rise, `decay` s to fall by 60 dB."""
     t = np.arange(int(length * tape.rate)) / tape.rate
     return np.minimum(t / attack, 1.0) * 10 ** (-3 * np.maximum(t - attack, 0) / decay)
@@ -129,7 +129,7 @@ def burst(tape: Tape, length: float, attack: float, decay: float) -> Array:
 # ---- what sounds ---------------------------------------------------------------------------------
 
 
-def harmonics(tape: Tape, f0: Array, weights: ArrayLike) -> Array:
+def harmonics(tape: Mixdown, f0: Array, weights: ArrayLike) -> Array:
     """A periodic wave of pitch `f0` (Hz at every sample); `weights[k]` belongs to the (k+1)-th harmonic.
 
     Complex weights carry phases; real ones line the harmonics up into one pulse per period.
@@ -147,7 +147,7 @@ def harmonics(tape: Tape, f0: Array, weights: ArrayLike) -> Array:
     return table[index] + position * step[index]
 
 
-def modes(tape: Tape, length: float, pitches: ArrayLike, decays: ArrayLike, amplitudes: ArrayLike) -> Array:
+def modes(tape: Mixdown, length: float, pitches: ArrayLike, decays: ArrayLike, amplitudes: ArrayLike) -> Array:
     """What rings after a blow: damped sinusoids, `decays` the seconds each takes to fall by 60 dB.
 
     exp(s·(i·B + j)) is the product of exp(s·i·B) and exp(s·j): two short tables instead of
@@ -170,7 +170,7 @@ def _release(n: int) -> Array:
     return np.minimum(np.arange(n, 0, -1) / min(n, 128), 1.0)
 
 
-def noise(tape: Tape, gain: Callable[[Array], Array], length: float | None = None) -> Array:
+def noise(tape: Mixdown, gain: Callable[[Array], Array], length: float | None = None) -> Array:
     """Gaussian noise, RMS 1, whose amplitude spectrum follows `gain(frequency in Hz)`."""
     n = tape.n if length is None else max(int(length * tape.rate), 2)
     size = fft.next_fast_len(n, real=True)
@@ -179,14 +179,14 @@ def noise(tape: Tape, gain: Callable[[Array], Array], length: float | None = Non
     return out / np.sqrt(np.mean(out**2) + 1e-30)
 
 
-def random_spectrum(tape: Tape, size: int) -> NDArray[np.complex128]:
+def random_spectrum(tape: Mixdown, size: int) -> NDArray[np.complex128]:
     """The real FFT of `size` samples of white noise, up to a factor, without DC."""
     spectrum = tape.rng.standard_normal(2 * (size // 2 + 1)).view(np.complex128)
     spectrum[0] = 0.0
     return spectrum
 
 
-def frequencies(tape: Tape, size: int) -> Array:
+def frequencies(tape: Mixdown, size: int) -> Array:
     """Frequencies (Hz) of a real FFT; the first, 0, is given as half a bin, so that it has a logarithm."""
     return np.maximum(np.arange(size // 2 + 1), 0.5) * (tape.rate / size)
 
@@ -196,19 +196,19 @@ def band(low: float, high: float, slope: float = 2.0) -> Callable[[Array], Array
     return lambda f: 1 / np.sqrt((1 + (low / f) ** (2 * slope)) * (1 + (f / high) ** (2 * slope)))
 
 
-def filtered(tape: Tape, signal: Array, gain: Callable[[Array], Array]) -> Array:
+def filtered(tape: Mixdown, signal: Array, gain: Callable[[Array], Array]) -> Array:
     """A signal through a filter without phase shift and with `gain(frequency in Hz)`."""
     size = fft.next_fast_len(len(signal) + FRAME, real=True)
     return fft.irfft(fft.rfft(signal, size) * gain(frequencies(tape, size)), size)[: len(signal)]
 
 
-def at_frames(tape: Tape, curve: Array) -> Array:
+def at_frames(tape: Mixdown, curve: Array) -> Array:
     """A control curve at the middles of the frames of `filtered_over_time`, as a column."""
     middles = np.arange(tape.n // (FRAME // 2) + 2) * (FRAME // 2 / tape.rate)
     return np.interp(middles, tape.control_times, curve)[:, None]
 
 
-def filtered_over_time(tape: Tape, signal: Array, gains: Array) -> Array:
+def filtered_over_time(tape: Mixdown, signal: Array, gains: Array) -> Array:
     """A signal of the tape's length through a filter that changes: `gains` is (frames, FRAME/2 + 1)."""
     hop = FRAME // 2
     frames = len(gains)
@@ -224,7 +224,7 @@ def filtered_over_time(tape: Tape, signal: Array, gains: Array) -> Array:
     return out.ravel()[hop : hop + tape.n]
 
 
-def formants(tape: Tape, centres: Iterable[Array | float], widths: Iterable[float], levels: Iterable[float]) -> Array:
+def formants(tape: Mixdown, centres: Iterable[Array | float], widths: Iterable[float], levels: Iterable[float]) -> Array:
     """Gains for `filtered_over_time`: resonances whose centres (Hz) are numbers or control curves.
 
     `widths` in Hz at half amplitude, `levels` as linear amplitudes at the peaks.
@@ -238,7 +238,7 @@ def formants(tape: Tape, centres: Iterable[Array | float], widths: Iterable[floa
     return gains * np.minimum(1, bins / 100)
 
 
-def voice(tape: Tape, f0: Array, loudness: Array, breath: float | Array, tilt: float, resonances: Array) -> Array:
+def voice(tape: Mixdown, f0: Array, loudness: Array, breath: float | Array, tilt: float, resonances: Array) -> Array:
     """A throat and a mouth: pulses of pitch `f0` (control curve, Hz) and breath through formants.
 
     `breath` is the share of noise (a number or a control curve, 1 = as strong as the pulses),

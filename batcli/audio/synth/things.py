@@ -7,7 +7,7 @@ import numpy as np
 from batcli.audio.synth.parts import (
     FRAME,
     Array,
-    Tape,
+    Mixdown,
     at_frames,
     band,
     burst,
@@ -26,7 +26,7 @@ from batcli.audio.synth.parts import (
 )
 
 
-def wind(tape: Tape) -> Array:
+def wind(tape: Mixdown) -> Array:
     """Low noise in gusts; where the air whistles round an edge, a broad resonance follows their strength."""
     gusts = 0.6 * wander(tape, tape.between(1.0, 3.0)) + 0.3 * wander(tape, 6)
     base, whistle = tape.log_between(120, 350), tape.log_between(350, 900)
@@ -38,7 +38,7 @@ def wind(tape: Tape) -> Array:
     return filtered_over_time(tape, tape.rng.standard_normal(tape.n), gains)
 
 
-def rain(tape: Tape) -> Array:
+def rain(tape: Mixdown) -> Array:
     """A hiss of far drops and thousands of near ones, each a click with a spectrum of its own size."""
     hiss = noise(tape, band(tape.log_between(800, 2500), tape.log_between(6000, 13000), 1.0))
     out = hiss * tape.between(0.15, 0.8)
@@ -51,7 +51,7 @@ def rain(tape: Tape) -> Array:
     return out * samples(tape, np.exp(0.08 * wander(tape, 4)))
 
 
-def water_tap(tape: Tape) -> Array:
+def water_tap(tape: Mixdown) -> Array:
     """A jet into a basin: steady hiss, and bubbles that ring between 400 and 3,500 Hz with rising pitch."""
     out = noise(tape, band(tape.log_between(700, 2000), tape.log_between(3500, 8000), 1.2)) * tape.between(0.3, 0.9)
     basin = tape.log_between(350, 1200)
@@ -68,7 +68,7 @@ def water_tap(tape: Tape) -> Array:
     return out + place(tape, bubbles) * tape.between(1.0, 3.0)
 
 
-def helicopter(tape: Tape) -> Array:
+def helicopter(tape: Mixdown) -> Array:
     """Blades that beat 10 to 22 times a second, a whine of the turbine, and wash."""
     beat = tape.between(10, 22)
     phase = np.cumsum(beat * np.exp(samples(tape, 0.02 * wander(tape, 2)))) / tape.rate + tape.rng.random()
@@ -81,7 +81,7 @@ def helicopter(tape: Tape) -> Array:
     return chop + wash + turbine
 
 
-def revving(tape: Tape) -> Array:
+def revving(tape: Mixdown) -> Array:
     """An engine off load: revolutions shoot up and sink again, uneven cylinders, roaring exhaust."""
     times = tape.control_times
     idle, top = tape.log_between(28, 55), tape.log_between(110, 260)
@@ -111,7 +111,7 @@ def revving(tape: Tape) -> Array:
     return filtered_over_time(tape, (tone + roar) * samples(tape, 0.3 + 0.7 * np.clip(throttle, 0, 1)), pipe)
 
 
-def knock(tape: Tape) -> Array:
+def knock(tape: Mixdown) -> Array:
     """Knuckles on a door: three to six dull blows, a pause, again."""
     panel = tape.log_between(110, 320) * np.array([1, 1.6, 2.4, 3.7, 5.2]) * tape.rng.uniform(0.92, 1.08, 5)
     decays, levels = tape.between(0.07, 0.2) / np.array([1, 1.2, 1.5, 2, 2.5]), tape.rng.uniform(0.3, 1.0, 5)
@@ -125,7 +125,7 @@ def knock(tape: Tape) -> Array:
     return place(tape, blows)
 
 
-def typing(tape: Tape) -> Array:
+def typing(tape: Mixdown) -> Array:
     """Keys at 5 to 11 a second and never in time: each clicks going down and, softer, coming up."""
     case = tape.log_between(300, 700)
     click = tape.log_between(1800, 3800)
@@ -144,7 +144,7 @@ def typing(tape: Tape) -> Array:
     return place(tape, events)
 
 
-def tick_tock(tape: Tape) -> Array:
+def tick_tock(tape: Mixdown) -> Array:
     """A clock, in time as nothing else is: two different clicks in turn, a wooden case behind them."""
     period = 1 / tape.between(2.0, 5.0)
     wheel = tape.log_between(2200, 4800)
@@ -166,7 +166,7 @@ def tick_tock(tape: Tape) -> Array:
     return place(tape, [(max(time, 0.0), sound) for time, sound in events])
 
 
-def whack(tape: Tape) -> Array:
+def whack(tape: Mixdown) -> Array:
     """A stick swung and landing: a swish that grows and rises, then a slap that fills the spectrum."""
     swing, flesh = tape.between(0.1, 0.22), tape.log_between(250, 700)
     strength = tape.between(0.06, 0.22)
@@ -184,7 +184,7 @@ def whack(tape: Tape) -> Array:
     return place(tape, events)
 
 
-def siren(tape: Tape) -> Array:
+def siren(tape: Mixdown) -> Array:
     """Wail (slow), yelp (fast) or two tones, from a horn that passes 500 to 5,000 Hz."""
     times = tape.control_times
     low, high = tape.log_between(480, 750), tape.log_between(950, 1700)

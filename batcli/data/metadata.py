@@ -1,0 +1,120 @@
+"""What lies below the roots: labels (CSV), clips (JSON) and BRIRs (JSON), in the published formats."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batcli.core.errors import InputError
+from batcli.core.files import MAX_LIST, read_json, require_file
+from batcli.data.geometry import Position, Vector, locate, parse_vector
+
+LABEL_COLUMNS = ["index", "mid", "display_name"]
+MAX_LABEL_BYTES = 1 << 24  # AudioSet's 527 classes take 15 kB
+NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source: beyond it no room, and no number that can be trusted
+
+
+class Label(NamedTuple):
+    number: int  # the column `index`: the class's place in the encoder's output
+    mid: str
+    name: str  # display name as AudioSet writes it; may hold commas
+
+
+class Clip(NamedTuple):
+    audio_id: str  # path below the audio root, without extension
+    mids: tuple[str, ...]
+
+
+class Reverb(NamedTuple):
+    reverb_id: str  # path below `<reverb root>/binaural`
+    position: Position
+    source: Vector  # relative to the listener, in metres
+    extra: Mapping[str, Any]  # room size, RT60, …, as they stand in the file
+
+    @property
+    def scene(self) -> str:
+        """The room: BRIRs of one room may sound together."""
+        return self.reverb_id.rpartition("/")[0]
+
+
+def read_labels(path: Path) -> list[Label]:
+    """`index,mid,display_name`; rows must be in the order of their index, from 0."""
+    labels: list[Label] = []
+    if require_file(path).stat().st_size > MAX_LABEL_BYTES:
+        raise InputError(f"larger than {MAX_LABEL_BYTES:,} bytes", path, "are these labels?")
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = next(rows, [])
+            if header != LABEL_COLUMNS:
+                raise InputError(f"the first line is {','.join(header):.80}", path, "expected index,mid,display_name")
+            for row in rows:
+                where = f"{path}:{rows.line_num}"
+                if len(row) != 3:
+                    raise InputError(f"{len(row)} columns, not 3", where, "quote a name that holds a comma")
+                if row[0] != str(len(labels)):
+                    raise InputError(f"index {row[0]!r:.20}, expected {len(labels)}", where)
+                if not row[1].strip() or not row[2].strip():
+                    raise InputError("an empty mid or display name", where)
+                labels.append(Label(len(labels), row[1].strip(), row[2].strip()))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"not CSV: {error}", path) from None
+    if not labels:
+        raise InputError("no labels", path)
+    for column in ("mid", "name"):
+        values = [getattr(label, column).lower() for label in labels]
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise InputError(f"{column} {twice!r} stands twice", path)
+    return labels
+
+
+def _data(path: Path) -> list[Any]:
+    content = read_json(path, MAX_LIST)
+    data = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(data, list):
+        raise InputError('neither a list nor {"data": [...]}', path)
+    return data
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """Clip metadata: `[{"folder", "id", "label": [mid, …]}]`, or the same under `"data"`."""
+    clips = []
+    for number, entry in enumerate(_data(path)):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+            raise InputError("not a clip with an 'id'", where)
+        mids = entry.get("label")
+        if not isinstance(mids, list) or not mids or not all(isinstance(mid, str) for mid in mids):
+            raise InputError(f"clip {entry['id']!r:.80} has no labels", where, "'label' is a list of mids")
+        folder = entry.get("folder") or ""
+        clips.append(Clip(f"{folder}/{entry['id']}" if folder else entry["id"], tuple(mids)))
+    if not clips:
+        raise InputError("no clips", path)
+    return clips
+
+
+def read_reverbs(path: Path) -> dict[str, Reverb]:
+    """BRIR metadata by `reverb_id`: `{"data": [{"fname", "sensor_position", "source_position", …}]}`."""
+    reverbs: dict[str, Reverb] = {}
+    for number, entry in enumerate(_data(path)):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("fname"), str):
+            raise InputError("not a BRIR with an 'fname'", where)
+        try:
+            sensor = parse_vector(entry.get("sensor_position", ""))
+            source = parse_vector(entry.get("source_position", ""))
+        except ValueError as error:
+            raise InputError(f"{entry['fname']:.80}: {error}", where) from None
+        position = locate(sensor, source)
+        if not NEAREST <= position.distance <= FARTHEST:
+            what = "the source stands in the listener" if position.distance < NEAREST else "the source is too far away"
+            raise InputError(f"{entry['fname']:.80}: {what}, at {position.distance:.3g} m", where)
+        x, y, z = (b - a for a, b in zip(sensor, source, strict=True))
+        extra = {k: v for k, v in entry.items() if k not in ("fname", "sensor_position", "source_position")}
+        reverbs[entry["fname"]] = Reverb(entry["fname"], position, (x, y, z), extra)
+    if not reverbs:
+        raise InputError("no BRIRs", path)
+    return reverbs

@@ -1,0 +1,358 @@
+"""Files of answers, whoever wrote them, as columns that can be scored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batcli.core.errors import InputError
+from batcli.core.files import MAX_LIST, STDIO, read_json, require_file
+from batcli.core.jsonl import numbered_lines, parse_line, reading
+from batcli.core.progress import Reporter
+from batcli.data.schema import FIELDS, QUESTION_TYPES, parse_question
+from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_yes_no, split_labels, words_of
+
+NOT_SAID = -1
+LABEL_TYPES = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_SOURCE")
+PLACE_TYPES = ("DOA", "MIXUP_SINGLE_DOA")
+CLUSTERS = ("scene", "room", "question")
+
+
+class Answered(NamedTuple):
+    """One question and what was said."""
+
+    where: str  # file:line
+    kind: str
+    scene: tuple[str, ...]  # ids of clips and BRIRs; empty where the file has none
+    question: str
+    truth: str
+    said: str | None
+    record: Mapping[str, Any]
+
+    @property
+    def room(self) -> tuple[str, ...]:
+        return tuple(sorted({reverb_id.rpartition("/")[0] for reverb_id in self.scene[1::2]}))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a file that `bat decode` did not write."""
+
+    fields: Mapping[str, str]  # our name → theirs; empty: the project's own records, checked strictly
+    kind: str = ""  # question type of every record, where the file does not say
+    questions_only: bool = False  # there need be no predictions
+
+
+@dataclass(frozen=True)
+class File:
+    """Where answers stand. `path` is a copy when they came through standard input."""
+
+    path: Path
+    name: str  # of the column in tables
+    shown: str  # in messages
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A file of answers as columns: 25 bytes a question, and each distinct answer once."""
+
+    name: str
+    kinds: np.ndarray  # (n,) int8: place in QUESTION_TYPES
+    clusters: np.ndarray  # (n,) uint64: hash of what a bootstrap draws together, such as the scene
+    questions: np.ndarray  # (n,) uint64: hash of scene, type, wording and true answer
+    truths: np.ndarray  # (n,) int32: place in `texts` of the true answer
+    said: np.ndarray  # (n,) int32: place in `texts` of what was said, or NOT_SAID
+    texts: list[str]
+    published_look: int = 0  # how many are about AudioSet evaluation clips in Matterport3D rooms
+    answered: bool = True  # False: questions alone, without predictions
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def rows(self, kind: str) -> np.ndarray:
+        return np.flatnonzero(self.kinds == QUESTION_TYPES.index(kind))
+
+    def only(self, rows: np.ndarray) -> Predictions:
+        columns = ("kinds", "clusters", "questions", "truths", "said")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
+    """The files, by names that differ. Standard input is copied to disk if it is read `again`."""
+    stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
+    clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
+    names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
+    if sum(path == STDIO for path in paths) > 1:
+        raise InputError("standard input can be read only once", "-")
+    with TemporaryDirectory(prefix="bat-score-") as folder:
+        files = []
+        for path, name in zip(paths, names, strict=True):
+            if path != STDIO:
+                files.append(File(require_file(path), name, str(path)))
+                continue
+            copy = Path(folder) / "stdin"
+            if again:
+                with open(copy, "wb") as target:
+                    shutil.copyfileobj(sys.stdin.buffer, target)
+            files.append(File(copy if again else STDIO, "stdin", "stdin"))
+        yield files
+
+
+def read_answers(file: File, layout: Layout) -> Iterator[Answered]:
+    """Every answer of a file, in its order. Raises InputError at the first bad line.
+
+    Three forms: records of `bat decode`, one JSON object a line (or the published `{"data": [...]}`);
+    other systems' JSON records, with the fields of `layout`; and the pair of `…_pred` and `…_gt` files
+    of SLAM-LLM, lines of a key and a text.
+    """
+    truths = file.path.with_name(file.path.name.removesuffix("_pred") + "_gt")
+    if file.path.name.endswith("_pred") and truths.is_file():
+        return _read_pair(file, truths, layout)
+    return (_answered(record, where, layout) for where, record in _records(file))
+
+
+def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
+    with reading(file.path) as (lines, _):
+        for where, line in numbered_lines(lines, file.shown):
+            if line.lstrip().startswith('{"data"') or line.strip() in ("{", "["):
+                break
+            yield where, parse_line(line, where)
+        else:
+            return
+    if file.path == STDIO:
+        raise InputError("JSON Lines are read from standard input, nothing else", file.shown, "give the file's name")
+    content = read_json(file.path, MAX_LIST)
+    data = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(data, list) or not all(isinstance(record, dict) for record in data):
+        raise InputError('neither JSON Lines nor {"data": [...]}', file.shown)
+    for number, record in enumerate(data):
+        yield f"{file.shown}: record {number}", record
+
+
+_SCENE_FIELDS = ("audio_id", "reverb_id", "audio_id2", "reverb_id2")
+
+
+def _answered(record: dict[str, Any], where: str, layout: Layout) -> Answered:
+    if layout.fields or layout.kind:
+        return _foreign(record, where, layout)
+    question = parse_question(record, where, extra=("prediction", "error"))
+    if "prediction" not in record and not layout.questions_only:
+        raise InputError("no field 'prediction'", where, "score the output of `bat decode`, not the questions")
+    said = _text_or_null(record.get("prediction"), "prediction", where)
+    scene = tuple(part for source in question.scene for part in source)
+    return Answered(where, question.question_type, scene, question.question, question.answer, said, record)
+
+
+def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Answered:
+    """A record with other names: what the scores need is checked, the rest is left alone."""
+    found = {name: record.get(layout.fields.get(name, name)) for name in (*FIELDS, "prediction")}
+    kind = layout.kind or found["question_type"]
+    if kind not in QUESTION_TYPES:
+        hint = "give --type for all records, or --field question_type=THEIR_NAME; known: " + ", ".join(QUESTION_TYPES)
+        raise InputError(f"unknown question type {kind!r:.80}", where, hint)
+    for name in ("answer", "prediction"):
+        theirs = layout.fields.get(name, name)
+        if theirs not in record and not (name == "prediction" and layout.questions_only):
+            raise InputError(f"no field {theirs!r}", where, f"--field {name}=THEIR_NAME")
+    truth = _text_or_null(found["answer"], "answer", where)
+    if truth is None:
+        raise InputError("no true answer", where)
+    scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] is not None)
+    said = _text_or_null(found["prediction"], "prediction", where)
+    return Answered(where, kind, scene, str(found["question"] or ""), truth, said, record)
+
+
+def _text_or_null(value: Any, name: str, where: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name!r} is neither text nor null: {value!r:.80}", where)
+    return value
+
+
+def _read_pair(file: File, truths: Path, layout: Layout) -> Iterator[Answered]:
+    """SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
+    with reading(file.path) as (predicted, _), reading(truths) as (true, _):
+        pairs = zip(numbered_lines(predicted, file.shown), numbered_lines(true, truths), strict=True)
+        try:
+            for (where, line), (true_where, true_line) in pairs:
+                key, tab, said = line.rstrip("\n").partition("\t")
+                true_key, true_tab, truth = true_line.rstrip("\n").partition("\t")
+                if not tab or not true_tab:
+                    raise InputError("no tab between key and text", where if not tab else true_where)
+                if key != true_key:
+                    raise InputError(f"key {key!r:.60}, but {true_key!r:.60} in {true_where}", where)
+                kind = layout.kind or key.rpartition("-")[0]
+                if kind not in QUESTION_TYPES:
+                    raise InputError(f"no question type in the key {key!r:.60}", where, "give --type")
+                record = {"key": key, "question_type": kind, "answer": truth, "prediction": said}
+                yield Answered(where, kind, (), key, truth.strip(), said.strip(), record)
+        except ValueError:
+            raise InputError(f"not as many lines as {truths}", file.shown, "the two belong to one run") from None
+
+
+def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporter) -> Predictions:
+    """All columns of a file. Raises InputError at the first bad line, and when there is no line."""
+    texts: dict[str, int] = {}
+    kinds, clusters, questions = array("b"), array("Q"), array("Q")
+    truths, said = array("i"), array("i")
+    sound: set[tuple[str, str]] = set()  # true answers that were checked
+    published, predictions, splits = 0, 0, Counter[str]()
+    for answer in reporter.track(read_answers(file, layout), f"reading {file.shown}"):
+        if (answer.kind, answer.truth) not in sound:
+            _check_truth(answer)
+            sound.add((answer.kind, answer.truth))
+        kinds.append(QUESTION_TYPES.index(answer.kind))
+        drawn = {"scene": answer.scene, "room": answer.room, "question": ()}[cluster]
+        clusters.append(_hash(*(drawn or (str(len(kinds)),))))  # what has no scene is drawn alone
+        questions.append(_hash(*answer.scene, answer.kind, answer.question, answer.truth))
+        truths.append(texts.setdefault(answer.truth, len(texts)))
+        said.append(NOT_SAID if answer.said is None else texts.setdefault(answer.said, len(texts)))
+        predictions += layout.fields.get("prediction", "prediction") in answer.record
+        published += _looks_published(answer.scene)
+        splits.update(_splits_in(answer.scene))
+    if not kinds:
+        raise InputError("no predictions", file.shown, "is this the output of `bat decode`?")
+    found = Predictions(
+        file.name,
+        np.array(kinds),
+        np.array(clusters),
+        np.array(questions),
+        np.array(truths),
+        np.array(said),
+        texts=list(texts),
+        published_look=published,
+        answered=predictions > 0,
+    )
+    if 0 < predictions < len(found):
+        missing = len(found) - predictions
+        raise InputError(
+            f"{missing:,} of {len(found):,} records have no field 'prediction'", file.shown, "decode again"
+        )
+    _warn(found, splits, reporter)
+    return found
+
+
+def _warn(found: Predictions, splits: Counter[str], reporter: Reporter) -> None:
+    if found.answered and (failed := np.count_nonzero(found.said == NOT_SAID)):
+        reporter.warn(
+            f"{found.name}: {failed:,} of {len(found):,} questions have no answer (null); they count as wrong"
+        )
+    if repeated := len(found) - len(np.unique(found.questions)):
+        reporter.warn(f"{found.name}: {repeated:,} questions stand more than once (scene, type, wording); each counts")
+    if len(splits) > 1:
+        counts = ", ".join(f"{count:,} {name}" for name, count in splits.most_common())
+        reporter.warn(f"{found.name}: the clips are of different splits ({counts}); is this one test set?")
+
+
+_SPLIT = re.compile(r"(?:^|[/_])(train|eval|valid|test|dev)(?:[/_]|$)")
+_EVALUATION_CLIP = re.compile(r"(?:^|/)eval/(?:audio/)?Y[\w-]{11}$")
+_MATTERPORT_ROOM = re.compile(r"[A-Za-z0-9]{11}/\d+\.npy")
+
+
+def _splits_in(scene: Sequence[str]) -> set[str]:
+    """Splits that the clips' folders name."""
+    return {match[1] for clip in scene[::2] if (match := _SPLIT.search(clip))}
+
+
+def _looks_published(scene: Sequence[str]) -> bool:
+    """Whether the ids have the form of the published test set's."""
+    clips, rooms = scene[::2], scene[1::2]
+    return bool(clips) and all(map(_EVALUATION_CLIP.search, clips)) and all(map(_MATTERPORT_ROOM.fullmatch, rooms))
+
+
+def _hash(*parts: str) -> int:
+    """64 bits, the same in every process."""
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
+
+
+def _check_truth(answer: Answered) -> None:
+    if answer.kind in LABEL_TYPES:
+        fine, expected = bool(split_labels(answer.truth)), "labels"
+    elif answer.kind in PLACE_TYPES:
+        fine, expected = None not in read_doa(answer.truth), "a direction and a distance"
+    elif answer.kind == "MIXUP_NONBINARY_DIRECTION":
+        fine, expected = read_doa(answer.truth)[:3] != (None, None, None), "a direction"
+    elif answer.kind == "MIXUP_NONBINARY_DISTANCE":
+        fine, expected = read_distance(answer.truth) is not None, "a distance"
+    else:
+        fine, expected = read_yes_no(answer.truth) is not None, "Yes or No"
+    if not fine:
+        what = f"the true answer of a {answer.kind} is not {expected}: {answer.truth!r:.80}"
+        raise InputError(what, answer.where)
+
+
+# ---- which questions are the same ----------------------------------------------------------------
+
+
+def matched(first: Predictions, second: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the same questions (scene, type, wording, true answer), in the order of `first`; of
+    questions that stand twice, the first with the first and the second with the second."""
+    _, rows, other = np.intersect1d(_numbered(first.questions), _numbered(second.questions), True, True)
+    order = np.argsort(rows)
+    return rows[order], other[order]
+
+
+def _numbered(hashes: np.ndarray) -> np.ndarray:
+    """Makes repeated hashes distinct, the same way in every file."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    ranks = np.arange(len(hashes)) - np.repeat(starts, np.diff(np.append(starts, len(hashes))))
+    numbered = np.empty_like(hashes)
+    numbered[order] = ordered + ranks.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return numbered
+
+
+def of_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
+    """The whole test set with the answers of `found`; a question that `found` lacks was not answered.
+
+    A pair of SLAM-LLM, which knows no scenes, must have a line for every question, in their order.
+    """
+    if len(found) == len(whole) and not np.isin(found.questions, whole.questions).any():
+        answers = [(found.texts[f], whole.texts[w]) for f, w in zip(found.truths, whole.truths, strict=True)]
+        wrong = [place for place, (f, w) in enumerate(answers) if f.split() != w.split()]
+        if wrong or not np.array_equal(found.kinds, whole.kinds):
+            place = wrong[0] if wrong else int(np.flatnonzero(found.kinds != whole.kinds)[0])
+            what = f"answer {place + 1} is to another question than --questions has there"
+            raise InputError(what, found.name, "give the file that the answers were made from")
+        rows = others = np.arange(len(found))
+    else:
+        rows, others = matched(whole, found)
+    if not len(rows):
+        raise InputError("no answer to any of the questions in --questions", found.name)
+    if missing := len(whole) - len(rows):
+        reporter.warn(f"{found.name}: {missing:,} of {len(whole):,} questions were not answered; they count as wrong")
+    if surplus := len(found) - len(rows):
+        reporter.warn(f"{found.name}: {surplus:,} answers are to no question of --questions; they are left out")
+    said = np.full(len(whole), NOT_SAID, dtype=np.int32)
+    said[rows] = np.where(found.said[others] == NOT_SAID, NOT_SAID, found.said[others] + len(whole.texts))
+    return replace(whole, name=found.name, said=said, texts=[*whole.texts, *found.texts], answered=True)
+
+
+def vocabulary_of(files: Iterable[Predictions], names: Sequence[str] | None, where: Path | None) -> Vocabulary:
+    """The label names that answers are read with: `names`, or else all that stand in the true answers."""
+    used: set[str] = set()
+    for file in files:
+        for kind in LABEL_TYPES:
+            for text in np.unique(file.truths[file.rows(kind)]):
+                used.update(split_labels(file.texts[text]))
+    vocabulary = Vocabulary.of(sorted(used) if names is None else names)
+    for name in sorted(used):
+        if words_of(name) not in vocabulary.by_words:
+            raise InputError(f"{name!r} is a true answer, but no label", where, "give the labels of this data")
+    return vocabulary

@@ -1,0 +1,377 @@
+"""What `bat score` found, and its forms: table, JSON, CSV, Markdown, JUnit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from xml.sax.saxutils import quoteattr
+
+from batcli.data.schema import FAMILIES
+from batcli.evaluation.stats import Score
+
+SCHEMA = 1
+METRES = ("distance_mae",)
+"""Metrics in metres; all others are fractions, shown as per cent."""
+LOWER_IS_BETTER = ("der", "distance_mae")
+
+Parts = tuple[tuple[str, str], ...]
+PAPER_COLUMNS: dict[str, dict[str, Parts]] = {
+    "mAP": {"A": (("CLASSIFICATION", "map"),), "C": (("MIXUP_SINGLE_CLASSIFICATION", "map"),)},
+    "label F1": {"A": (("CLASSIFICATION", "label_f1"),), "C": (("MIXUP_SINGLE_CLASSIFICATION", "label_f1"),)},
+    "DoA": {"B": (("DOA", "doa_acc"),), "D": (("MIXUP_SINGLE_DOA", "doa_acc"),)},
+    "DER": {"B": (("DOA", "der"),), "D": (("MIXUP_SINGLE_DOA", "der"),)},
+    "BA": {
+        "direction": (("MIXUP_DIRECTION", "binary_acc"),),
+        "distance": (("MIXUP_DISTANCE_BOTH", "binary_acc"),),
+        "avg": (("MIXUP_DIRECTION", "binary_acc"), ("MIXUP_DISTANCE_BOTH", "binary_acc")),
+    },
+}
+"""The published table: heading → column → the metrics whose mean it is. Label F1 is not in it: it
+stands beside mAP because it needs no embedder."""
+
+_NONE = math.nan
+_PUBLISHED_NAMES = ("mAP A", "mAP C", "DoA B", "DoA D", "DER B", "DER D", "BA direction", "BA distance", "BA avg")
+_PUBLISHED_ROWS = {
+    "random": (0.61, 0.59, 12.57, 12.41, 67.33, 67.46, 50.0, 50.0, 50.0),
+    "mono BAT": (24.15, 6.42, 14.31, 11.93, 34.17, 56.26, 57.69, 51.36, 54.33),
+    "one-stage BAT": (26.23, 9.06, 76.49, 37.09, 29.28, 51.62, 65.12, 81.98, 73.55),
+    "BAT (paper)": (26.34, 9.89, 75.54, 37.65, 29.16, 47.90, 69.77, 84.01, 76.89),
+    "BAT (SLAM-LLM)": (25.08, 8.27, 72.73, 35.07, 34.10, 52.82, 69.84, 80.36, 75.10),
+    "OWL (2025)": (26.76, 12.73, 78.31, 43.15, 26.14, 43.21, 71.21, 86.91, 79.06),
+    "SAIL (2026)": (_NONE, 10.02, _NONE, 46.65, _NONE, 47.25, _NONE, _NONE, 81.44),
+}
+PUBLISHED = {
+    system: {name: percent / 100.0 for name, percent in zip(_PUBLISHED_NAMES, row, strict=True)}
+    for system, row in _PUBLISHED_ROWS.items()
+}
+"""On the test set of SpatialSoundQA, as fractions; mAP with OpenAI embeddings."""
+PUBLISHED_EMBEDDER = "OpenAI"
+
+
+@dataclass
+class TypeScores:
+    """The questions of one type."""
+
+    n: int
+    scores: dict[str, Score]
+    details: dict[str, Any] = field(default_factory=dict)  # confusion, calibration
+
+
+@dataclass
+class System:
+    """One column of the table: a file of predictions, or a baseline."""
+
+    name: str
+    n: int
+    by_type: dict[str, TypeScores]
+    by_family: dict[str, dict[str, Score]]
+    paper: dict[str, Score]  # "mAP A", …, "BA avg"
+    embedder: dict[str, str] | None = None  # name, hash
+
+    def find(self, name: str) -> Score | None:
+        """`DOA.doa_acc` or `B.doa_acc`."""
+        where, _, metric = name.rpartition(".")
+        if where in self.by_type:
+            return self.by_type[where].scores.get(metric)
+        return self.by_family.get(where, {}).get(metric)
+
+
+class Difference(NamedTuple):
+    """This system minus the other, on the same questions."""
+
+    score: Score
+    wins: int | None = None  # questions that only this one has right
+    losses: int | None = None  # questions that only the other has right
+    p_value: float = math.nan  # McNemar
+
+
+@dataclass
+class Comparison:
+    other: str
+    n: int  # questions in both
+    only_here: int
+    only_there: int
+    by_type: dict[str, dict[str, Difference]]
+    paper: dict[str, Score]
+
+
+class Verdict(NamedTuple):
+    """What became of a gate."""
+
+    system: str
+    name: str  # TYPE.metric
+    over: bool  # whether values over the limit are refused, not those under it
+    limit: float
+    value: float  # NaN where there is no such metric
+
+    @property
+    def passed(self) -> bool:
+        return self.value <= self.limit if self.over else self.value >= self.limit
+
+    def __str__(self) -> str:
+        found = "missing" if math.isnan(self.value) else f"{self.value:.4f}"
+        return f"{self.name} of {self.system} is {found}, wanted {'≤' if self.over else '≥'} {self.limit:g}"
+
+
+@dataclass
+class Scores:
+    """The whole result; the first system is the one that was asked about."""
+
+    systems: list[System]
+    settings: dict[str, Any]
+    comparison: Comparison | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    published: str | None = None  # what to know about the published rows, where they are wanted
+
+
+def paper_columns() -> dict[str, Parts]:
+    """`mAP A` → its metrics, in the order of the published table."""
+    return {f"{head} {column}": parts for head, columns in PAPER_COLUMNS.items() for column, parts in columns.items()}
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def to_json(scores: Scores) -> str:
+    first, *others = scores.systems
+    content = {"schema": SCHEMA, **_system_json(first), "settings": scores.settings}
+    if others:
+        content["others"] = [_system_json(system) for system in others]
+    if scores.comparison:
+        content["against"] = _comparison_json(scores.comparison)
+    if scores.verdicts:
+        content["gates"] = [{**verdict._asdict(), "passed": verdict.passed} for verdict in scores.verdicts]
+    if scores.published is not None:
+        rows = {system: {_key(name): value for name, value in row.items()} for system, row in PUBLISHED.items()}
+        content["published"] = {"note": scores.published, "embedder": PUBLISHED_EMBEDDER, "systems": rows}
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _key(paper_column: str) -> str:
+    return paper_column.replace(" ", "_").lower()
+
+
+def _system_json(system: System) -> dict[str, Any]:
+    by_type = {
+        kind: {
+            "n": found.n,
+            **{name: _score_json(score, name, system) for name, score in found.scores.items()},
+            **found.details,
+        }
+        for kind, found in system.by_type.items()
+    }
+    by_family = {
+        family: {name: _score_json(score, name, system) for name, score in found.items()}
+        for family, found in system.by_family.items()
+    }
+    paper = {_key(name): _score_json(score, name.lower(), system) for name, score in system.paper.items()}
+    return {"name": system.name, "n": system.n, "by_type": by_type, "by_family": by_family, "paper_table": paper}
+
+
+def _score_json(score: Score, name: str, system: System) -> dict[str, Any]:
+    ci = None if math.isnan(score.low) else [score.low, score.high]
+    embedder = {"embedder": system.embedder} if system.embedder and name.startswith("map") else {}
+    return {"value": score.value, "ci": ci, **embedder}
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    def difference(found: Difference) -> dict[str, Any]:
+        score, wins, losses, p_value = found
+        content: dict[str, Any] = {"difference": score.value, "ci": None if math.isnan(score.low) else score[1:]}
+        return content if wins is None else content | {"wins": wins, "losses": losses, "mcnemar_p": p_value}
+
+    return {
+        "name": comparison.other,
+        "n": comparison.n,
+        "only_here": comparison.only_here,
+        "only_there": comparison.only_there,
+        "by_type": {
+            kind: {name: difference(one) for name, one in found.items()} for kind, found in comparison.by_type.items()
+        },
+        "paper_table": {_key(name): difference(Difference(score)) for name, score in comparison.paper.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """NaN → null, all the way down: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _finite(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(below) for below in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def tidy(scores: Scores) -> Iterator[dict[str, Any]]:
+    """One row per system, type and metric: fractions and metres."""
+    for system in scores.systems:
+        for kind, found in system.by_type.items():
+            for metric, score in found.scores.items():
+                row = {
+                    "system": system.name,
+                    "family": FAMILIES[kind],
+                    "type": kind,
+                    "n": found.n,
+                    "metric": metric,
+                    "embedder": system.embedder["name"] if system.embedder and metric == "map" else "",
+                    "value": score.value,
+                    "low": score.low,
+                    "high": score.high,
+                }
+                if scores.comparison:
+                    here = scores.comparison.by_type if system is scores.systems[0] else {}
+                    score, _, _, p_value = here.get(kind, {}).get(metric, Difference(Score(math.nan)))
+                    row |= {"difference": score.value, "difference_low": score.low, "difference_high": score.high}
+                    row["mcnemar_p"] = p_value
+                yield row
+
+
+def to_csv(scores: Scores) -> str:
+    import pandas
+
+    return pandas.DataFrame(tidy(scores)).to_csv(index=False)
+
+
+def shown(score: Score | None, metric: str, sign: str = "") -> str:
+    """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)` in metres, `–` for nothing; `sign`: "+" for differences."""
+    if score is None or math.isnan(score.value):
+        return "–"
+    scale, digits, unit = (1.0, 2, " m") if metric in METRES else (100.0, 1, "")
+    value, low, high = (f"{scale * number:{sign}.{digits}f}" for number in score)
+    if math.isnan(score.low):
+        return value + unit
+    return f"{value}{unit} ({low} to {high})" if sign else f"{value}{unit} ({low}–{high})"
+
+
+def type_rows(scores: Scores) -> list[list[str]]:
+    """Header and rows: type, n, metric, then a column per system."""
+    rows = [["type", "n", "metric", *(system.name for system in scores.systems)]]
+    for kind in FAMILIES:
+        columns = [system.by_type.get(kind) for system in scores.systems]
+        present = [found for found in columns if found]
+        counts = " / ".join(dict.fromkeys(f"{found.n:,}" for found in present))
+        first = [f"{FAMILIES[kind]} {kind}", counts]
+        for metric in dict.fromkeys(metric for found in present for metric in found.scores):
+            cells = [shown(found.scores.get(metric) if found else None, metric) for found in columns]
+            rows.append([*first, _with_embedder(metric, scores), *cells])
+            first = ["", ""]
+    return rows
+
+
+def _with_embedder(metric: str, scores: Scores) -> str:
+    names = dict.fromkeys(system.embedder["name"] for system in scores.systems if system.embedder)
+    return f"{metric} ({', '.join(names)})" if metric == "map" and names else metric
+
+
+def paper_rows(scores: Scores) -> list[list[str]]:
+    """Header and rows in the layout of the published table; columns that no system has are left out."""
+    used = {
+        head: columns
+        for head, columns in PAPER_COLUMNS.items()
+        if any(not math.isnan(s.paper[f"{head} {column}"].value) for s in scores.systems for column in columns)
+    }
+    rows = [["per cent", "embedder", *(f"{head} {' / '.join(columns)}" for head, columns in used.items())]]
+    systems = [
+        (s.name, s.embedder["name"] if s.embedder else "–", {name: score.value for name, score in s.paper.items()})
+        for s in scores.systems
+    ]
+    if scores.published is not None:
+        systems += [(f"published: {name}", PUBLISHED_EMBEDDER, row) for name, row in PUBLISHED.items()]
+    for name, embedder, values in systems:
+        cells = [
+            " / ".join(_cell(values.get(f"{head} {column}", math.nan)) for column in columns)
+            for head, columns in used.items()
+        ]
+        rows.append([name, embedder, *cells])
+    return rows
+
+
+def _cell(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100.0 * value:.2f}"
+
+
+def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
+    """Header and rows: what the first system has more than the other, on the questions of both."""
+    rows = [["type", "metric", f"{scores.systems[0].name} − {comparison.other}", "wins / losses", "McNemar p"]]
+    for kind, found in comparison.by_type.items():
+        first = f"{FAMILIES[kind]} {kind}"
+        for metric, (score, wins, losses, p_value) in found.items():
+            pair = ["", ""] if wins is None else [f"{wins:,} / {losses:,}", f"{p_value:.2g}"]
+            rows.append([first, metric, shown(score, metric, "+"), *pair])
+            first = ""
+    return rows
+
+
+def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
+    """(heading, rows, note) of each table."""
+    settings = scores.settings
+    interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
+    yield "Scores in per cent", type_rows(scores), interval if settings["replicates"] else ""
+    yield "In the published table's layout", paper_rows(scores), scores.published or ""
+    if comparison := scores.comparison:
+        note = (
+            f"On the {comparison.n:,} questions of both; {comparison.only_here:,} only here, "
+            f"{comparison.only_there:,} only in {comparison.other}. McNemar's p takes questions for independent."
+        )
+        yield "Difference", comparison_rows(scores, comparison), note
+
+
+def to_table(scores: Scores) -> str:
+    return "\n".join(f"{_aligned(rows)}{note and note + chr(10)}" for _, rows, note in sections(scores))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart over a rule; counts are set flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    right = rows[0].index("n") if "n" in rows[0] else -1
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column == right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(scores: Scores) -> str:
+    """As a CI job summary shows it."""
+    gates = "".join(f"- {'✅' if v.passed else '❌'} {_escaped(str(v))}\n" for v in scores.verdicts)
+    parts = [f"### Gates\n\n{gates}"] if gates else []
+    parts += [
+        f"### {head}\n\n{_pipes(rows)}{note and chr(10) + note + chr(10)}" for head, rows, note in sections(scores)
+    ]
+    return "\n".join(parts)
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = ([_escaped(cell) for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *body))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("<", "&lt;")
+
+
+def to_junit(scores: Scores) -> str:
+    """The gates as test cases, one suite per system."""
+    suites = []
+    for system in dict.fromkeys(verdict.system for verdict in scores.verdicts):
+        cases, failed = [], 0
+        for verdict in (v for v in scores.verdicts if v.system == system):
+            failed += not verdict.passed
+            name = quoteattr(f"{verdict.name} {'<=' if verdict.over else '>='} {verdict.limit:g}")
+            body = "/>" if verdict.passed else f"><failure message={quoteattr(str(verdict))}/></testcase>"
+            cases.append(f"    <testcase classname={quoteattr(f'bat.score.{system}')} name={name}{body}\n")
+        head = f'  <testsuite name={quoteattr(system)} tests="{len(cases)}" failures="{failed}">\n'
+        suites.append(f"{head}{''.join(cases)}  </testsuite>\n")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n{"".join(suites)}</testsuites>\n'
+
+
+FORMATS = {"table": to_table, "json": to_json, "csv": to_csv, "md": to_markdown}

@@ -1,0 +1,212 @@
+"""Sizes of the model: a `ModelConfig` says all that must be known to build it empty."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
+
+from batcli.core.toml import refuse_unknown
+from batcli.core.errors import InputError
+
+SAMPLE_RATE = 32_000  # samples per second of everything that the model hears
+HOP = 320  # samples: 10 ms
+PATCH = 16  # frames and mel bands under one patch
+FRAME_MULTIPLE = 2 * PATCH  # frames are stretched to a multiple of this: 1,001 of 10 s become the published 1,024
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise InputError(what, "model configuration")
+
+
+MAX_SIZE = 1 << 20  # of anything; a vocabulary is the largest there is
+MAX_LAYERS = 1_000
+MAX_SECONDS = 600.0
+
+
+def _require_sizes(config: Any, *may_be_zero: str) -> None:
+    """What a file says of sizes is built, without its weights, before they are compared: so it has limits."""
+    for name, value in vars(config).items():
+        if isinstance(value, int):
+            _require(value > 0 or name in may_be_zero, f"{name} must be positive")
+            limit = MAX_LAYERS if name in ("depth", "layers") else MAX_SIZE
+            _require(value <= limit, f"{name} is {value:.3g}, more than {limit:,}")
+        elif name == "mlp_ratio":
+            _require(0 < value <= 64, "mlp_ratio lies in (0, 64]")
+        elif name == "dropout":
+            _require(0 <= value < 1, "dropout lies in [0, 1)")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Spatial-AST. The defaults are the published ones."""
+
+    seconds: float = 10.0
+    n_classes: int = 355
+    n_mels: int = 128
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1  # of the last block; it grows linearly from 0 at the first
+    patch_mask: float = 0.25  # share of time patches, and of the frequency patches that are left, dropped in training
+    frame_mask: int = 192  # longest stretch of frames that training blanks after the stem
+    band_mask: int = 48  # most adjacent mel bands that training blanks after the stem
+
+    def __post_init__(self) -> None:
+        _require_sizes(self, "frame_mask", "band_mask")
+        _require(0 < self.seconds <= MAX_SECONDS, f"seconds must be positive, and at most {MAX_SECONDS:g}")
+        _require(self.n_mels % PATCH == 0, f"n_mels must be a multiple of {PATCH}")
+        _require(self.dim % self.heads == 0 and self.dim % 4 == 0, "dim must be a multiple of 4 and of heads")
+        _require(0 <= self.patch_mask < 1 and 0 <= self.drop_path < 1, "patch_mask and drop_path lie in [0, 1)")
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * SAMPLE_RATE)
+
+    @property
+    def frames(self) -> int:
+        """STFT frames after the stretch to whole patches."""
+        return math.ceil((1 + self.samples // HOP) / FRAME_MULTIPLE) * FRAME_MULTIPLE
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along time and along frequency."""
+        return self.frames // PATCH, self.n_mels // PATCH
+
+
+@dataclass(frozen=True)
+class SourcesConfig:
+    """Source tokens: what the published encoder has not, and `tiny` leans on."""
+
+    tokens: int = 3  # events that are placed in each scene
+    bands: int = 48
+    block: int = 4  # STFT frames of 10 ms over which cues are averaged
+    hidden: int = 128
+    event_dim: int = 64
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """BLIP-2's Q-Former. The defaults are the published ones."""
+
+    layers: int = 8
+    queries: int = 64
+    dim: int = 768
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    cross_attention_frequency: int = 2  # every second layer looks at the encoder
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(self.dim % self.heads == 0, "dim must be a multiple of heads")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on a frozen language model. The defaults are the published ones."""
+
+    r: int = 8
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(len(self.targets) > 0, "targets must name a module")
+
+
+@dataclass(frozen=True)
+class LlmConfig:
+    """A Llama that is trained here from nothing; its vocabulary comes from its tokenizer."""
+
+    dim: int = 192
+    mlp_dim: int = 512
+    layers: int = 4
+    heads: int = 4
+    positions: int = 512
+    vocabulary: int = 4096  # most tokens that its tokenizer may have
+
+    def __post_init__(self) -> None:
+        _require_sizes(self)
+        _require(self.dim % (2 * self.heads) == 0, "dim must be an even multiple of heads")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    lora: LoraConfig | None = field(default_factory=LoraConfig)  # None: the whole language model is trained
+    llm: LlmConfig | None = None  # None: a model from a Hugging Face directory
+    sources: SourcesConfig | None = None  # None: as published
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """One plain table for each part that there is; `from_dict` reads it back."""
+        return {name: part for name, part in asdict(self).items() if part is not None}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any], where: str | Path = "model") -> ModelConfig:
+        """Raises InputError for an unknown key, a wrong type or a size that cannot be built.
+
+        `lora`, `llm` and `sources` are None where their table is missing.
+        """
+        return _from_dict(ModelConfig, {"lora": None, "llm": None, "sources": None, **content}, str(where))
+
+
+def _from_dict(schema: type[T], content: Any, where: str) -> T:
+    if not isinstance(content, Mapping):
+        raise InputError("not a table", where)
+    refuse_unknown(list(content), [f.name for f in fields(schema)], where)  # type: ignore[arg-type]
+    hints = typing.get_type_hints(schema)
+    return schema(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in content.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) in (UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = typing.get_args(hint)[0]
+    if is_dataclass(hint):
+        return _from_dict(hint, value, where)  # type: ignore[arg-type]
+    if hint == tuple[str, ...]:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return hint(value)
+    elif hint is float and isinstance(value, float) and math.isfinite(value) and value >= 0:
+        return value
+    raise InputError(f"{value!r:.40} is no value for this", where)
+
+
+PRESETS = {
+    "llama2-7b": ModelConfig(),
+    "tiny": ModelConfig(
+        EncoderConfig(
+            seconds=2.0,
+            n_classes=20,
+            n_mels=64,
+            dim=96,
+            depth=2,
+            heads=4,
+            drop_path=0.0,
+            patch_mask=0.0,
+            frame_mask=32,
+            band_mask=8,
+        ),
+        QFormerConfig(layers=2, queries=4, dim=96, heads=4, dropout=0.0),
+        lora=None,
+        llm=LlmConfig(dim=128, mlp_dim=256, layers=3),
+        sources=SourcesConfig(),
+    ),
+}

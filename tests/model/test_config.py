@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+
+from batcli.core.toml import read_toml, to_toml
+from batcli.core.errors import InputError
+from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_survives_toml(name, tmp_path):
+    tables = {f"model.{part}": values for part, values in PRESETS[name].to_dict().items()}
+    (tmp_path / "config.toml").write_text(to_toml(tables))
+    assert ModelConfig.from_dict(read_toml(tmp_path / "config.toml")["model"]) == PRESETS[name]
+
+
+def test_the_published_time_is_1024_frames():
+    published = EncoderConfig()
+    assert 1 + published.samples // 320 == 1001
+    assert (published.frames, published.grid) == (1024, (64, 8))
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.0, 2.0, 3.7, 10.0, 30.0])
+def test_frames_are_whole_patches_and_never_fewer_than_the_spectrum_has(seconds):
+    config = replace(EncoderConfig(), seconds=seconds)
+    spectrum_frames = 1 + config.samples // 320
+    assert spectrum_frames <= config.frames < spectrum_frames + 32
+    assert config.frames % 16 == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"encoder": {"dimm": 3}}, "did you mean 'dim'"),
+        ({"decoder": {}}, "unknown key 'decoder'"),
+        ({"encoder": {"dim": "768"}}, "encoder.dim"),
+        ({"encoder": {"dim": True}}, "encoder.dim"),
+        ({"encoder": {"dim": 768.5}}, "encoder.dim"),
+        ({"encoder": {"seconds": float("nan")}}, "encoder.seconds"),
+        ({"encoder": {"seconds": -1}}, "encoder.seconds"),
+        ({"encoder": {"dim": 770, "heads": 12}}, "multiple"),
+        ({"encoder": {"heads": 0}}, "positive"),
+        ({"qformer": {"heads": 5}}, "multiple of heads"),
+        ({"llm": {"layers": 0}}, "layers must be positive"),
+        ({"lora": {"r": 0}}, "r must be positive"),
+        ({"lora": {"targets": []}}, "name a module"),
+        ({"encoder": {"n_mels": 100}}, "multiple of 16"),
+        ({"encoder": 3}, "not a table"),
+        ({"lora": {"targets": "q_proj"}}, "lora.targets"),
+        ({"lora": {"targets": [1]}}, "lora.targets"),
+        ({"qformer": {"layers": None}}, "qformer.layers"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(content, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig.from_dict(content)
+
+
+def test_parts_that_are_not_there_are_none():
+    config = ModelConfig.from_dict({})
+    assert (config.encoder, config.lora, config.llm, config.sources) == (EncoderConfig(), None, None, None)

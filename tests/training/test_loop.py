@@ -1,0 +1,78 @@
+"""The training loop: bad batches, running means, groups of parameters."""
+
+from __future__ import annotations
+
+import math
+from itertools import repeat
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from batcli.core.errors import BatError
+from batcli.core.progress import SILENT
+from batcli.training.loop import Batch, Schedule, Statistics, _lost_ranks, fit
+
+
+class Fits(nn.Module):
+    """Loss: the squared distance of a weight from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, wanted):
+        return {"off": (self.weight - wanted).square().sum()}
+
+
+def run(inputs, total=10) -> Fits:
+    model = Fits()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
+    updates = ([Batch((torch.tensor(value),), 1, (f"sample {value}",))] for value in inputs)
+    schedule = Schedule("1", 0, total, 0.1, 0.1, 1.0, log_every=1, save_every=100)
+    fit(Accelerator(cpu=True), model, [optimizer], updates, schedule, 0, None, lambda _: None, None, SILENT)
+    return model
+
+
+def test_a_batch_without_a_finite_loss_changes_nothing():
+    clean, disturbed = run(repeat(1.0), 8), run([math.nan, *repeat(1.0, 7)], 8)
+    assert disturbed.weight.isfinite().all()
+    assert (disturbed.weight > 0).all()
+    assert (disturbed.weight < clean.weight).all(), "one update fewer"
+
+
+def test_three_such_batches_in_a_row_end_it_with_their_names():
+    with pytest.raises(BatError, match="not finite 3 times in a row, last on: sample nan; try a smaller --lr"):
+        run([1.0, math.nan, math.nan, math.nan, 1.0])
+    run([1.0, math.nan, math.nan, 1.0, math.nan, math.nan, 1.0], 7)
+
+
+def test_running_means_hang_on_no_order():
+    """Two batches of one update move the same mean, whichever comes first; one batch moves it as ever."""
+    batches = torch.randn(2, 16, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([[[0.0]], [[5.0]]])
+
+    def moved(order) -> torch.Tensor:
+        norm = nn.BatchNorm1d(3)
+        statistics = Statistics(norm)
+        for number in order:
+            with statistics.of_one_batch():
+                norm(batches[number])
+        statistics.settle(Accelerator(cpu=True))
+        assert norm.num_batches_tracked == 1
+        return norm.running_mean
+
+    torch.testing.assert_close(moved([0, 1]), moved([1, 0]), rtol=0, atol=1e-7)
+    alone = nn.BatchNorm1d(3)
+    alone(batches[0])
+    assert torch.equal(moved([0]), alone.running_mean)
+
+
+def test_only_errors_between_processes_are_called_a_lost_process():
+    class Two:
+        num_processes = 2
+
+    with pytest.raises(BatError, match="another process was lost"), _lost_ranks(Two()):  # type: ignore[arg-type]
+        raise RuntimeError("[/third_party/gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:80")
+    with pytest.raises(RuntimeError, match="shapes"), _lost_ranks(Two()):  # type: ignore[arg-type]
+        raise RuntimeError("shapes cannot be multiplied")

@@ -1,0 +1,144 @@
+"""Scenes that are drawn for the encoder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from batcli.audio.render import RenderSettings, load_source, render_files
+from batcli.data.dataset import open_dataset
+from batcli.training.scenes import GROUP, Augmentation, CuedRooms, DrawnScenes, clip_shares
+from batcli.model.features import spectrum
+from batcli.model.config import PRESETS
+from batcli.model.encoders.sources import SourceTokens
+
+SETTINGS = RenderSettings(1.0)
+
+
+def drawn(demo: Path, two: float = 0.0, **how) -> DrawnScenes:
+    return DrawnScenes(open_dataset(demo), "train", SETTINGS, 0, 40, two, Augmentation(**how))
+
+
+def test_a_scene_hangs_on_its_number_alone(demo: Path):
+    scenes = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
+    again = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
+    for number in (7, 3):
+        for a, b in zip(scenes[number], again[number], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_scenes_say_from_how_many_places_sound_comes(demo: Path):
+    assert {int(drawn(demo, 0.0)[i].places) for i in range(5)} == {1}
+    assert {int(drawn(demo, 1.0)[i].places) for i in range(5)} == {2}
+
+
+def test_mixed_clips_share_a_place_and_a_scene_s_events(demo: Path):
+    scenes = [drawn(demo, mixup=1.0)[i] for i in range(20)]
+    different = [scene for scene in scenes if scene.present.sum() > 1]
+    assert len(different) > 10
+    for scene in different:
+        assert int(scene.places) == 1
+        assert scene.events.sum() == pytest.approx(1.0)
+        assert torch.equal(scene.direction[0], scene.direction[1])
+        assert 0.1 < scene.events.max() < 0.9
+
+
+def test_no_augmentation_is_the_published_rendering(demo: Path):
+    """Switched on, but with nothing to do, the other way through the code gives the same sound."""
+    plain, other = drawn(demo), drawn(demo, balanced=True)
+    other.shares = None  # as likely as without
+    torch.testing.assert_close(other[4].waveform, plain[4].waveform)
+    assert torch.equal(other[4].events, plain[4].events)
+
+
+def test_clips_in_memory_are_not_written_to(demo: Path):
+    scenes = drawn(demo, roll_and_gain=True, mixup=1.0)
+    clip, reverb = scenes.clips[0][0], scenes.rooms[0][0]
+    files = scenes.dataset.audio_path(clip), scenes.dataset.brir_path(reverb.reverb_id)
+    before = load_source(*files, SETTINGS)[0].copy()
+    for number in range(10):
+        scenes[number]
+    np.testing.assert_array_equal(load_source(*files, SETTINGS)[0], before)
+
+
+def test_rare_labels_come_as_often_as_frequent_ones():
+    """Nine clips of one label and one of another: each label has half of the chances."""
+    totals = clip_shares([[0]] * 9 + [[1]])
+    chances = np.diff(totals, prepend=0)
+    np.testing.assert_allclose(chances, [1 / 18] * 9 + [1 / 2], rtol=2e-2)
+    assert totals[-1] == 1.0
+    draws = np.searchsorted(totals, np.random.default_rng(0).random(10_000), side="right")
+    assert Counter(draws.tolist())[9] == pytest.approx(5000, abs=200)
+
+
+def test_a_draw_of_a_room_is_its_sources_alone_and_in_pairs(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    heard: list[list[tuple[Path, Path]]] = []
+
+    def listening(files, settings):
+        heard.append(files)
+        return render_files(files, settings)
+
+    monkeypatch.setattr("batcli.training.scenes.render_files", listening)
+    scenes = drawn(demo)
+    sources = SourceTokens(PRESETS["tiny"].sources, scenes.n_classes)
+    _, draw = CuedRooms(scenes, sources)[3]
+    assert len(heard) == GROUP
+    assert len(draw.events) == 2 * GROUP
+    assert draw.places[:GROUP].tolist() == [1] * GROUP
+    for number in range(GROUP, 2 * GROUP):
+        pair = [i for i in range(GROUP) if draw.asked[i, 0] in draw.asked[number, : int(draw.present[number].sum())]]
+        assert len(pair) == int(draw.places[number])
+        assert torch.equal(draw.events[number], draw.events[pair].amax(0))
+        together = render_files([heard[i][0] for i in pair], SETTINGS)
+        expected = sources.cues(spectrum(torch.from_numpy(together))[None])[0]
+        torch.testing.assert_close(draw.waveform[number], expected, atol=0.02, rtol=1e-3)
+
+
+def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
+    rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources, len(open_dataset(demo).labels)))
+    for number in range(6):
+        _, draw = rooms[number]
+        pairs = draw.places == 2
+        assert pairs.sum() >= GROUP - 1
+        assert (draw.events[pairs].sum(1) == 2).all()
+        assert (draw.direction[pairs, 0] != draw.direction[pairs, 1]).any(-1).all()
+
+
+SIGNALLED = """
+import os, subprocess, sys, time
+from torch.utils.data import Dataset
+from batcli.core.signals import deferred
+from batcli.training.scenes import Loader
+
+class Slow(Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        time.sleep(0.2)
+        return index
+
+with deferred() as stop:
+    kill = f"import os, time; time.sleep({sys.argv[1]}); os.killpg({os.getpgrp()}, 15)"
+    stranger = subprocess.Popen([sys.executable, "-c", kill], start_new_session=True)
+    found = [number for batch in Loader(Slow(), batch_size=1, num_workers=2) for number in batch.tolist()]
+    stranger.wait()
+    print(found, bool(stop))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing says who sent a signal")
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.3])
+def test_a_signal_to_all_processes_leaves_the_loader_its_workers(moment):
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-c", SIGNALLED, str(moment)]
+    done = subprocess.run(words, env=where, start_new_session=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2, 3, 4, 5] True\n", "")
