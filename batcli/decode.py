@@ -20,23 +20,23 @@ from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.io import read_binaural
 from batcli.audio.render import RenderSettings
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, exclusive_lock, clear, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, clear, exclusive_lock, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
-from batcli.options import DecodeOptions, require
-from batcli.core.shards import ResumableShards, content_key
-from batcli.core.progress import SILENT, Reporter
-from batcli.data.schema import Question, Scene
 from batcli.core.parallel import default_jobs, rank_and_world, share
+from batcli.core.progress import SILENT, Reporter
+from batcli.core.shards import ResumableShards, content_key
+from batcli.data.constants import SAMPLE_RATE
+from batcli.data.dataset import Dataset, open_dataset
+from batcli.data.schema import Question, Scene
+from batcli.data.windows import Window, plan_windows
 from batcli.model import checkpoint
 from batcli.model.bat import BAT, Encoding, encode_fixed_batch, stack
-from batcli.training.scenes import ENCODE_BATCH, GivenScenes, Loader, RenderError, no_collate, threads_for
-from batcli.model.config import SAMPLE_RATE
 from batcli.model.tokens import collate_prompts, encode, padding_id
 from batcli.model.tokens import decode as to_text
-from batcli.data.windows import Window, plan_windows
+from batcli.options import DecodeOptions, require
+from batcli.training.scenes import ENCODE_BATCH, GivenScenes, Loader, RenderError, no_collate, threads_for
 
 WINDOW = 1_024  # questions that are looked at together: sorted by length, their scenes encoded first
 KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batcli.core.errors import InputError
+from batcli.data.constants import RMS_DBFS, SAMPLE_RATE
 
 
 def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
@@ -42,8 +43,8 @@ class Rendering:
     """How a scene is rendered; the defaults are the published ones."""
 
     seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
-    sample_rate: int = option(32_000, "Samples per second of the result.", min=8_000, max=192_000)
-    rms_dbfs: float = option(-14.0, "RMS that each clip is brought to before its room.", min=-80, max=0)
+    sample_rate: int = option(SAMPLE_RATE, "Samples per second of the result.", min=8_000, max=192_000)
+    rms_dbfs: float = option(RMS_DBFS, "RMS that each clip is brought to before its room.", min=-80, max=0)
     resampler: Literal["soxr", "poly"] = option("soxr", "soxr: best; poly: what the published data was made with.")
 
 

@@ -13,28 +13,15 @@ from urllib.parse import quote
 
 import numpy as np
 
-from batcli.data.metadata import Reverb
-from batcli.data.metadata import read_labels as read_label_file
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO, inside, require_writable, require_writable_file, write_text
 from batcli.core.jsonl import read_records, write_records
-from batcli.options import ScoreOptions
 from batcli.core.progress import SILENT, Reporter
+from batcli.data.dataset import Dataset, open_dataset
+from batcli.data.metadata import Reverb
+from batcli.data.metadata import read_labels as read_label_file
 from batcli.data.schema import FAMILIES, FIELDS, QUESTION_TYPES, Source
-from batcli.evaluation import detection, embed, localization, reasoning
-from batcli.evaluation.report import Comparison, Difference, Scores, System, TypeScores, Verdict, paper_columns, to_junit
-from batcli.evaluation.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
-from batcli.evaluation import baselines
-from batcli.questions.answers import (
-    Vocabulary,
-    read_distance,
-    read_doa,
-    read_labels,
-    read_yes_no,
-    split_labels,
-    write_doa,
-)
+from batcli.evaluation import baselines, detection, embed, localization, reasoning
 from batcli.evaluation.predictions import (
     LABEL_TYPES,
     NOT_SAID,
@@ -49,6 +36,27 @@ from batcli.evaluation.predictions import (
     read_answers,
     read_predictions,
     vocabulary_of,
+)
+from batcli.evaluation.report import (
+    Comparison,
+    Difference,
+    Scores,
+    System,
+    TypeScores,
+    Verdict,
+    paper_columns,
+    to_junit,
+)
+from batcli.evaluation.stats import LEVEL, Ratios, Score, Statistic, bootstrap, interval, mcnemar
+from batcli.options import ScoreOptions
+from batcli.questions.answers import (
+    Vocabulary,
+    read_distance,
+    read_doa,
+    read_labels,
+    read_yes_no,
+    split_labels,
+    write_doa,
 )
 
 Samples = dict[tuple[str, str], tuple[float, np.ndarray]]

@@ -16,7 +16,6 @@ import numpy as np
 from batcli.audio.cues import interaural
 from batcli.audio.io import write_wav
 from batcli.audio.render import RenderSettings, render_files
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
@@ -33,11 +32,12 @@ from batcli.core.files import (
 )
 from batcli.core.jsonl import read_records, write_records
 from batcli.core.manifest import describe
-from batcli.options import SpatializeOptions
-from batcli.core.shards import ResumableShards, content_key
-from batcli.core.progress import SILENT, Reporter
-from batcli.data.schema import Scene
 from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share
+from batcli.core.progress import SILENT, Reporter
+from batcli.core.shards import ResumableShards, content_key
+from batcli.data.dataset import Dataset, open_dataset
+from batcli.data.schema import Scene
+from batcli.options import SpatializeOptions
 
 SCENES = "scenes.jsonl"
 MANIFEST = "manifest.json"
@@ -194,7 +194,9 @@ def _earlier(output: Path, facts: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _todo(works: Sequence[Work], parts: ResumableShards, earlier: dict[int, dict[str, Any]], output: Path) -> list[Work]:
+def _todo(
+    works: Sequence[Work], parts: ResumableShards, earlier: dict[int, dict[str, Any]], output: Path
+) -> list[Work]:
     """The scenes that are still to be rendered. What an earlier run finished is taken over into `parts`."""
     done, todo = parts.finished(), []
     for work in works:

@@ -25,19 +25,33 @@ from torch.utils.data import Subset, default_collate
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.audio.render import RenderSettings
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import exclusive_lock, require_writable, sha256
 from batcli.core.jsonl import dump
-from batcli.options import TrainOptions, require
-from batcli.core.shards import content_key
 from batcli.core.progress import SILENT, Reporter
-from batcli.data.schema import Question, Scene
+from batcli.core.shards import content_key
 from batcli.core.signals import defer_signals
+from batcli.data.dataset import Dataset, open_dataset
+from batcli.data.schema import Question, Scene
 from batcli.model import checkpoint
+from batcli.model.bat import BAT, Encoding, encode_fixed_batch
+from batcli.model.config import PRESETS, SourcesConfig
+from batcli.model.encoders.sources import SourceTokens
+from batcli.model.llm import load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.published import read_audiomae
+from batcli.model.tokens import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
+from batcli.options import TrainOptions, require
+from batcli.questions.templates import is_turned
 from batcli.training import state
-from batcli.model.bat import BAT, Encoding, encode_fixed_batch, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.training.batch_size import largest_batch
 from batcli.training.cache import EncodingCache
+from batcli.training.log import Log, require_tensorboard
+from batcli.training.loop import Batch, Schedule, fit
+from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
+from batcli.training.optim import optimizers_of, parameter_groups
+from batcli.training.plan import recipe_of, report_plan, require_shardable, require_validation, stages_of
+from batcli.training.recipe import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
+from batcli.training.run import Run
 from batcli.training.run_dir import LOG, Tables, open_run_dir, recorded, require_unchanged
 from batcli.training.scenes import (
     ENCODE_BATCH,
@@ -45,26 +59,13 @@ from batcli.training.scenes import (
     Augmentation,
     CuedRooms,
     DrawnScenes,
-    GivenScenes,
     EncoderBatch,
+    GivenScenes,
     RenderError,
     no_collate,
     threads_for,
 )
-from batcli.training.loop import Batch, Schedule, fit
-from batcli.training.log import Log, require_tensorboard
-from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.training.validate import validator
-from batcli.training.optim import optimizers_of, parameter_groups
-from batcli.training.plan import recipe_of, require_shardable, require_validation, report_plan, stages_of
-from batcli.model.config import PRESETS, SourcesConfig
-from batcli.training.batch_size import largest_batch
-from batcli.model.tokens import IGNORED, Tokens, collate, encode, name_ids, near_distances, padding_id, train_tokenizer
-from batcli.model.published import read_audiomae
-from batcli.training.recipe import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
-from batcli.training.run import Run
-from batcli.model.encoders.sources import SourceTokens
-from batcli.questions.templates import is_turned
 
 CACHE = "cache"
 BAD = "bad.jsonl"
@@ -374,7 +375,9 @@ def _encoder_stage(run: Run) -> None:
         shares = itertools.islice(_shares(run, start, batch), total - start)
         order = [share for update in shares for share in update]
         loader = run.load(drawn, batch_sampler=order, collate_fn=default_collate)
-        batches = (Batch((EncoderBatch(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
+        batches = (
+            Batch((EncoderBatch(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader
+        )
         while update := list(itertools.islice(batches, options.accumulate)):
             yield update
 

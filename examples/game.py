@@ -59,10 +59,10 @@ from starlette.routing import Route
 from batcli.audio.cues import interaural
 from batcli.audio.hrtf import load_hrtf
 from batcli.audio.io import MAX_RATE, read_binaural
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import BatError, InputError
-from batcli.options import DecodeOptions
+from batcli.data.dataset import open_dataset
 from batcli.decode import LoadedModel, answer, encode_audio, load_model
+from batcli.options import DecodeOptions
 from batcli.questions.answers import Doa
 from batcli.questions.scenes import Placement
 
@@ -248,7 +248,9 @@ def ask(game: Game, key: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     seconds = scene.audio.shape[1] / SAMPLE_RATE
     if not isinstance(start, (int, float)) or not 0 <= start < seconds:
         raise InputError(f"starts at {start!r:.20} s", hint=f"the recording has {seconds:.1f} s")
-    text = answer(game.listener, [question], encode_audio(game.listener, scene.audio[:, round(start * SAMPLE_RATE) :]))[0]
+    text = answer(game.listener, [question], encode_audio(game.listener, scene.audio[:, round(start * SAMPLE_RATE) :]))[
+        0
+    ]
     known = {asked.question: asked.answer for asked in scene.more}
     return {"question": question, "answer": text, "truth": known.get(question)}
 

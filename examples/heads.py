@@ -27,16 +27,17 @@ from pathlib import Path
 
 import numpy as np
 
-from batcli.audio.hrtf import AZIMUTHS, ELEVATIONS, PHASES, SAMPLE_RATE, kemar
+from batcli.audio.hrtf import AZIMUTHS, ELEVATIONS, PHASES, kemar
 from batcli.audio.io import write_brir
-from batcli.data.metadata import Reverb, read_reverbs
-from batcli.data.dataset import Dataset, extend_dataset, open_dataset
 from batcli.core.errors import BatError, InputError
 from batcli.core.files import inside, read_json
-from batcli.options import DecodeOptions, RoomsOptions, ScoreOptions
+from batcli.data.constants import SAMPLE_RATE
+from batcli.data.dataset import Dataset, extend_dataset, open_dataset
+from batcli.data.metadata import Reverb, read_reverbs
 from batcli.data.schema import Question
 from batcli.decode import decode
 from batcli.evaluation.report import System, shown
+from batcli.options import DecodeOptions, RoomsOptions, ScoreOptions
 from batcli.prepare.rooms import rooms
 from batcli.score import score
 from batcli.ui import Terminal

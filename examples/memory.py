@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from batcli.model.bat import BAT, Encoding, empty_llm
+from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS
+from batcli.model.llm import empty_llm
 
 PROMPT, ANSWER = 80, 16  # tokens; 64 of audio come before them
 LONGEST = 200  # new tokens that decoding may need

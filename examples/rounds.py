@@ -24,16 +24,16 @@ from batcli.audio.convolve import prepare, render
 from batcli.audio.hrtf import Hrtf, load_hrtf
 from batcli.audio.io import read_clip
 from batcli.audio.rooms import Listener, Room, draw_room, simulate, to_room
-from batcli.data.metadata import Clip, Reverb
-from batcli.data.dataset import Dataset
 from batcli.core.errors import InputError
+from batcli.data.dataset import Dataset
 from batcli.data.geometry import Position, Vector, locate, offset, round_distance
+from batcli.data.metadata import Clip, Reverb
 from batcli.data.schema import FAMILIES, Source
 from batcli.evaluation.localization import distance_wrong
 from batcli.questions import templates
 from batcli.questions.answers import Doa, Vocabulary, read_doa, read_labels, write_labels
 from batcli.questions.generate import MAKERS, Balance
-from batcli.questions.scenes import COS_MIN_ANGLE, SourcePosition, Placement, fits_only, keep_apart, to_spot
+from batcli.questions.scenes import COS_MIN_ANGLE, Placement, SourcePosition, fits_only, keep_apart, to_spot
 
 SAMPLE_RATE = 32_000
 PLAY_GAIN = 0.2  # the same for all scenes: loudness tells distance, and no peak of a near sound is clipped

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from batcli.core.errors import ExitCode, Stopped
-from batcli.options import TrainOptions
 from batcli.core.progress import Silent
+from batcli.options import TrainOptions
 
 NAMES = (
     "Speech", "Male speech, man speaking", "Dog", "Accelerating, revving, vroom", "Car", "Music", "Guitar",

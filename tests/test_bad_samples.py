@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from batcli.audio.io import write_brir
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import ExitCode, TooManyBad
 from batcli.core.files import write_json
 from batcli.core.jsonl import write_records
-from batcli.options import DecodeOptions, QuestionsOptions, SpatializeOptions, TrainOptions
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Source
 from batcli.decode import decode
+from batcli.options import DecodeOptions, QuestionsOptions, SpatializeOptions, TrainOptions
 from batcli.prepare.questions import questions as prepare_questions
 from batcli.spatialize import spatialize
 from batcli.train import train

@@ -15,8 +15,8 @@ import pytest
 import batcli.spatialize
 from batcli import __version__
 from batcli.cli import main
-from batcli.core.toml import to_toml
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped, TooManyBad
+from batcli.core.toml import to_toml
 from batcli.ui import Terminal
 
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped
 from batcli.core.files import exclusive_lock
-from batcli.options import DecodeOptions, ImportOptions, RoomsOptions, SpatializeOptions
+from batcli.data.dataset import open_dataset
 from batcli.decode import decode
-from batcli.training.cache import EncodingCache
+from batcli.options import DecodeOptions, ImportOptions, RoomsOptions, SpatializeOptions
 from batcli.prepare.released import import_released
 from batcli.prepare.rooms import rooms
 from batcli.spatialize import spatialize
+from batcli.training.cache import EncodingCache
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = """

@@ -12,10 +12,10 @@ import torch
 
 import batcli.decode
 from batcli.audio.io import write_wav
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
-from batcli.options import DecodeOptions
+from batcli.data.dataset import open_dataset
 from batcli.decode import answer, decode, encode_audio, load_model
+from batcli.options import DecodeOptions
 
 LIMIT = 24
 

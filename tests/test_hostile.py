@@ -17,11 +17,11 @@ from hostile.readers import READERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batcli.data.metadata import read_clips, read_reverbs
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, printable
 from batcli.core.files import inside, read_json
 from batcli.core.jsonl import dump, parse_line
+from batcli.data.dataset import open_dataset
+from batcli.data.metadata import read_clips, read_reverbs
 from batcli.data.schema import FIELDS, parse_question
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from batcli.audio.render import RenderSettings, render_files
-from batcli.options import ModelOptions
 from batcli.model.checkpoint import load_run
-from batcli.training.losses import answer_loss
 from batcli.model.tokens import IGNORED, collate, collate_prompts
+from batcli.options import ModelOptions
 from batcli.prepare.model import model as prepare_model
+from batcli.training.losses import answer_loss
 
 HERE = Path(__file__).parent / "parity"
 FOLDER = Path(os.environ.get("BAT_PARITY_DIR") or HERE).resolve()

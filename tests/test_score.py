@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from batcli.data.metadata import read_reverbs
-from batcli.data.dataset import Dataset
 from batcli.core.errors import InputError
 from batcli.core.files import write_json
-from batcli.options import ScoreOptions
+from batcli.data.dataset import Dataset
+from batcli.data.metadata import read_reverbs
 from batcli.data.schema import FAMILIES, QUESTION_TYPES
 from batcli.evaluation.embed import Lexical
 from batcli.evaluation.report import FORMATS, PUBLISHED
+from batcli.options import ScoreOptions
 from batcli.questions.answers import write_doa
 from batcli.score import score
 

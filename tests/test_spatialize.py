@@ -14,12 +14,12 @@ from scipy.signal import fftconvolve
 
 from batcli import spatialize as module
 from batcli.audio.io import read_binaural, read_brir, read_clip, write_brir, write_wav
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import TEMPORARY, read_json
-from batcli.options import SpatializeOptions
 from batcli.core.progress import Silent
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Source
+from batcli.options import SpatializeOptions
 from batcli.spatialize import MANIFEST, SCENES, scene_id, spatialize
 
 

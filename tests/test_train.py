@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 import batcli.train
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, Stopped, TooManyBad
+from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
 from batcli.model.config import PRESETS
-from batcli.training.recipe import RECIPES
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.questions.templates import is_turned
 from batcli.train import _bucket_by_length, _one_way, _order, train
+from batcli.training.recipe import RECIPES
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.fft import fft, ifft, next_fast_len
 
-RMS_DBFS = -14.0
+from batcli.data.constants import RMS_DBFS
+
 SILENCE = float(np.finfo(np.float32).tiny)
 """RMS below which float32 holds no sound in full, and no gain that would make one of it."""
 TRIM_DB = -80.0

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
+from batcli.data.constants import SAMPLE_RATE
+
 MAX_ITD_SECONDS = 1e-3  # the head allows about 0.75 ms
 ITD_BAND_HZ = (100.0, 1_500.0)  # where the phase difference between the ears is unambiguous enough
 
@@ -21,7 +23,7 @@ class Cues(NamedTuple):
         return f"{louder if abs(self.ild_db) >= 0.05 else 'both ears alike'}, {earlier if self.itd_us else 'at once'}"
 
 
-def interaural(audio: np.ndarray, sample_rate: int = 32_000) -> Cues:
+def interaural(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Cues:
     """Binaural (2, n) → broadband level difference, and delay at the cross-correlation's peak."""
     left, right = np.maximum(np.mean(np.square(audio, dtype=np.float64), axis=1), 1e-20)
     reach = int(MAX_ITD_SECONDS * sample_rate)

@@ -20,10 +20,10 @@ from scipy.spatial import ConvexHull, cKDTree
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_file
+from batcli.data.constants import SAMPLE_RATE
 
 Array = NDArray[np.floating]
 
-SAMPLE_RATE = 32_000
 SPEED_OF_SOUND = 343.0  # m/s, at 20 °C
 HEAD_RADIUS = 0.0875  # m: the classic average (Hartley and Fry 1921, Duda and Martens 1998)
 LEVEL_AT_1M = 0.6  # gain at 1 m without a head; KEMAR's frontal peak is then 0.46, as in the published BRIRs

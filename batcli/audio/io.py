@@ -16,6 +16,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from batcli.core.errors import InputError
 from batcli.core.files import require_file, writing
 from batcli.core.signals import defer_signals
+from batcli.data.constants import SAMPLE_RATE
 
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
@@ -97,13 +98,13 @@ def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr
     return np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate, quality="HQ").T, dtype=np.float32)
 
 
-def read_clip(path: Path, sample_rate: int = 32_000, resampler: str = "soxr") -> np.ndarray:
+def read_clip(path: Path, sample_rate: int = SAMPLE_RATE, resampler: str = "soxr") -> np.ndarray:
     """A mono clip: the first channel, float32 (n,) at `sample_rate`."""
     audio, rate = read_audio(path, channels=1)
     return resample(audio[0], rate, sample_rate, resampler)
 
 
-def read_binaural(path: Path, sample_rate: int = 32_000, resampler: str = "soxr") -> np.ndarray:
+def read_binaural(path: Path, sample_rate: int = SAMPLE_RATE, resampler: str = "soxr") -> np.ndarray:
     """A binaural recording: left and right, float32 (2, n) at `sample_rate`."""
     audio, rate = read_audio(path, channels=2)
     return resample(audio, rate, sample_rate, resampler)
@@ -130,8 +131,8 @@ def read_brir(path: Path) -> np.ndarray:
         raise InputError(f"shape {brir.shape}, not (2, T)", path, "a BRIR has a left and a right channel")
     if brir.dtype.kind != "f":
         raise InputError(f"{brir.dtype} samples, not floating point", path)
-    if not 0 < brir.shape[1] <= MAX_BRIR_SECONDS * 32_000:
-        raise InputError(f"{brir.shape[1]:,} samples", path, f"a BRIR has 1 to {MAX_BRIR_SECONDS * 32_000:,.0f}")
+    if not 0 < brir.shape[1] <= MAX_BRIR_SECONDS * SAMPLE_RATE:
+        raise InputError(f"{brir.shape[1]:,} samples", path, f"a BRIR has 1 to {MAX_BRIR_SECONDS * SAMPLE_RATE:,.0f}")
     low, high = float(brir.min()), float(brir.max())  # NaN where any sample is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("holds NaN or infinite samples", path)

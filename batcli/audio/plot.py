@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from batcli.audio.hrtf import SAMPLE_RATE
-from batcli.audio.rooms import DIRECT_SAMPLE, Listener, to_room
+from batcli.audio.rooms import Listener, to_room
 from batcli.core.errors import InputError
 from batcli.core.files import replacing
+from batcli.data.constants import DIRECT_SAMPLE, SAMPLE_RATE
 from batcli.data.geometry import Position, locate, octant, parse_vector
 
 try:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from batcli.audio.convolve import RMS_DBFS, Filter, prepare, render
+from batcli.audio.convolve import Filter, prepare, render
 from batcli.audio.io import read_brir, read_clip, resample
+from batcli.data.constants import RMS_DBFS, SAMPLE_RATE, SCENE_SECONDS
 
-BRIR_RATE = 32_000
 CLIPS_KEPT = 256
 FILTERS_KEPT = 128
 
@@ -21,8 +21,8 @@ FILTERS_KEPT = 128
 class RenderSettings:
     """How a scene is rendered; the defaults are the published ones."""
 
-    seconds: float = 10.0
-    sample_rate: int = 32_000
+    seconds: float = SCENE_SECONDS
+    sample_rate: int = SAMPLE_RATE
     rms_dbfs: float = RMS_DBFS
     resampler: str = "soxr"  # or "poly": what the published data was made with, and as exactly convolved
 
@@ -48,7 +48,7 @@ def _clip(path: Path, written: int, sample_rate: int, resampler: str) -> np.ndar
 @lru_cache(FILTERS_KEPT)
 def _filter(path: Path, written: int, sample_rate: int, length: int, resampler: str) -> Filter:
     # A sum over twice as many samples is twice as large: the gain of a response must not hang on the rate.
-    brir = resample(read_brir(path), BRIR_RATE, sample_rate) * np.float32(BRIR_RATE / sample_rate)
+    brir = resample(read_brir(path), SAMPLE_RATE, sample_rate) * np.float32(SAMPLE_RATE / sample_rate)
     return prepare(brir, length, exact=resampler == "poly")
 
 

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, signal
 
-from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, HEAD_RADIUS, PHASES, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
+from batcli.audio.hrtf import BANK_LEAD, BANK_TAPS, HEAD_RADIUS, PHASES, SPEED_OF_SOUND, Hrtf
 from batcli.core.errors import InputError
+from batcli.data.constants import DIRECT_SAMPLE, SAMPLE_RATE
 from batcli.data.geometry import Direction, Vector
 
 Array = NDArray[np.floating]
 
 BANDS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz, octaves
 AIR = np.array([0.1, 0.3, 0.6, 1.0, 1.9, 5.8, 20.3]) * 1e-3  # 1/m of energy; 20 °C, 50–70 % humidity (ISO 9613-1)
-DIRECT_SAMPLE = 32  # where the nearer ear hears the direct sound, as in the published BRIRs
 MIXING_TIME = 0.080  # s after the direct sound, at most; where the tail has taken over from the images
 MIXING_IMAGES = 1000  # a small room has so many earlier, and is mixed by then
 CROSSFADE = 0.020  # s before the mixing time, in which the last of the images go

@@ -12,7 +12,6 @@ from typing import IO, Any
 
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO, clear, require_file, require_plain, writing
-from batcli.data.schema import Question, parse_question
 
 NEWLINE = b"\n"
 MAX_LINE = 1 << 20
@@ -70,12 +69,6 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with reading(path) as (file, name):
         for where, line in numbered_lines(file, name):
             yield where, parse_line(line, where)
-
-
-def read_questions(path: Path) -> Iterator[Question]:
-    """Every question of a JSONL file, checked. Raises InputError at the first bad line."""
-    for where, record in read_records(path):
-        yield parse_question(record, where)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one per call

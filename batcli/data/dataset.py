@@ -11,17 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.core.errors import InputError
 from batcli.core.files import inside, read_json, require_directory, sha256, stays_below, write_json
-from batcli.core.jsonl import read_questions, write_records
+from batcli.core.jsonl import write_records
 from batcli.core.manifest import versions
-from batcli.data.schema import QUESTION_TYPES, Question, Source
+from batcli.data.constants import MAX_SECONDS, SCENE_SECONDS
+from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
+from batcli.data.schema import QUESTION_TYPES, Question, Source, read_questions
 
 FILE = "dataset.json"
 SCHEMA = 1
 AUDIO_SUFFIXES = (".wav", ".flac")
-MAX_SECONDS = 600  # of a scene: what `--seconds` allows, too
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Dataset:
     audio_root: str = "audio"
     reverb_root: str = "reverb"
     labels_file: str = "labels.csv"
-    seconds: float = 10.0  # length of a rendered scene
+    seconds: float = SCENE_SECONDS  # length of a rendered scene
     seed: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)  # what `bat prepare` made it from
     splits: dict[str, Split] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def extend_dataset(
     require_directory(reverb_root / "binaural", "check --reverb-root: BRIRs lie in its folder binaural/")
     given = read_labels(labels)
     if not (root / FILE).is_file():
-        new = Dataset(root, seconds=10.0 if seconds is None else seconds, seed=seed)
+        new = Dataset(root, seconds=SCENE_SECONDS if seconds is None else seconds, seed=seed)
         new.audio_root, new.reverb_root = new.store(audio_root), new.store(reverb_root)
         new.labels_file = new.store(labels)
         return new
@@ -202,13 +202,13 @@ def open_dataset(root: Path) -> Dataset:
             _path(content["audio_root"]),
             _path(content["reverb_root"]),
             _path(content["labels"]),
-            float(content.get("seconds", 10.0)),
+            float(content.get("seconds", SCENE_SECONDS)),
             int(content["seed"]),
             dict(content.get("recipe", {})),
             splits,
         )
         if not 0 < dataset.seconds <= MAX_SECONDS:
-            raise ValueError(f"seconds is {dataset.seconds}, not up to {MAX_SECONDS}")
+            raise ValueError(f"seconds is {dataset.seconds}, not up to {MAX_SECONDS:g}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"damaged: {type(error).__name__}: {error}", file, "run `bat prepare` again") from None
     return dataset

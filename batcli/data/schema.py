@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
 from batcli.core.files import stays_below
+from batcli.core.jsonl import read_records
 
 FAMILIES = {
     "CLASSIFICATION": "A",
@@ -109,3 +111,9 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
     if two != (record["audio_id2"] is not None):
         raise InputError(f"{kind} is about {'two sources' if two else 'one source'}", where, "check 'audio_id2'")
     return Question(**{name: record[name] for name in FIELDS})
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Every question of a JSONL file, checked. Raises InputError at the first bad line."""
+    for where, record in read_records(path):
+        yield parse_question(record, where)

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batcli.core.errors import InputError
-from batcli.questions.answers import Vocabulary, find_labels, read_distance, words_of, write_distance
 from batcli.evaluation.predictions import PLACE_TYPES, Answered, Predictions
+from batcli.questions.answers import Vocabulary, find_labels, read_distance, words_of, write_distance
 
 NAMES = ("random", "majority", "prior-by-wording")
 FEWEST = 20

@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from batcli.core.toml import read_toml, to_toml
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, clear, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
-from batcli.model.bat import BAT, WEIGHTS, load_llm, load_tokenizer, peft_options, quiet
+from batcli.core.toml import read_toml, to_toml
+from batcli.model.bat import BAT
 from batcli.model.config import ModelConfig
+from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet
 
 CONFIG = "config.toml"
 MANIFEST = "manifest.json"

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
-from batcli.core.toml import refuse_unknown
 from batcli.core.errors import InputError
+from batcli.core.toml import refuse_unknown
+from batcli.data.constants import HOP, MAX_SECONDS, SAMPLE_RATE, SCENE_SECONDS
 
-SAMPLE_RATE = 32_000  # samples per second of everything that the model hears
-HOP = 320  # samples: 10 ms
 PATCH = 16  # frames and mel bands under one patch
 FRAME_MULTIPLE = 2 * PATCH  # frames are stretched to a multiple of this: 1,001 of 10 s become the published 1,024
 
@@ -28,7 +27,6 @@ def _require(condition: bool, what: str) -> None:
 
 MAX_SIZE = 1 << 20  # of anything; a vocabulary is the largest there is
 MAX_LAYERS = 1_000
-MAX_SECONDS = 600.0
 
 
 def _require_sizes(config: Any, *may_be_zero: str) -> None:
@@ -48,7 +46,7 @@ def _require_sizes(config: Any, *may_be_zero: str) -> None:
 class EncoderConfig:
     """Spatial-AST. The defaults are the published ones."""
 
-    seconds: float = 10.0
+    seconds: float = SCENE_SECONDS
     n_classes: int = 355
     n_mels: int = 128
     dim: int = 768

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batcli.model.config import HOP, SAMPLE_RATE
+from batcli.data.constants import HOP, N_BINS, N_FFT, SAMPLE_RATE
 
-N_FFT = 1024  # samples: 32 ms
-N_BINS = N_FFT // 2 + 1  # 31.25 Hz apart, 0 to 16,000 Hz
 MEL_LOW, MEL_HIGH = 50.0, 14_000.0  # Hz
 FLOOR = 1e-10  # smallest mel magnitude: −100 dB
 

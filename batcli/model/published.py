@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from batcli.core.errors import InputError
 from batcli.core.files import replacing, require_file
-from batcli.model.bat import BAT, empty_llm
+from batcli.data.constants import N_BINS, N_FFT
+from batcli.model.bat import BAT
 from batcli.model.checkpoint import LORA, disk_errors, require_numbers, require_same
-from batcli.model.features import N_BINS, N_FFT, mel_filterbank
 from batcli.model.config import ModelConfig
-from batcli.model.qformer import Projector
 from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.features import mel_filterbank
+from batcli.model.llm import empty_llm
+from batcli.model.qformer import Projector
 
 FRONT_END_ERROR = 1e-4
 """Largest relative difference of a frozen front end from ours; another window or scale differs by 1e-2 and more."""

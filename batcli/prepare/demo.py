@@ -11,8 +11,6 @@ import numpy as np
 
 from batcli.audio.io import write_wav
 from batcli.audio.synth import LABELS, synthesise
-from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
-from batcli.data.dataset import FILE, Dataset, open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import (
     TEMPORARY,
@@ -24,13 +22,15 @@ from batcli.core.files import (
     write_json,
     write_text,
 )
-from batcli.options import DemoOptions, RoomsOptions
-from batcli.core.progress import SILENT, Reporter
 from batcli.core.parallel import default_jobs, run_jobs
+from batcli.core.progress import SILENT, Reporter
+from batcli.data.constants import SAMPLE_RATE
+from batcli.data.dataset import FILE, Dataset, open_dataset
+from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
+from batcli.options import DemoOptions, RoomsOptions
 from batcli.prepare.rooms import rooms
 from batcli.questions.generate import PUBLISHED, generate
 
-SAMPLE_RATE = 32_000
 RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
 MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
 PER_SCENE = {"train": 16, "eval": 4}  # questions; a scene costs a hundred times as much as a question

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, exclusive_lock, require_directory, require_file, require_writable, sha256
-from batcli.options import ModelOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.model import checkpoint, published
-from batcli.model.bat import BAT, llm_config, load_tokenizer, lora_targets
+from batcli.model.bat import BAT
 from batcli.model.config import PRESETS, LoraConfig, ModelConfig
+from batcli.model.llm import llm_config, load_tokenizer, lora_targets
+from batcli.options import ModelOptions
 
 WRITTEN = {checkpoint.CONFIG, checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.ADAPTER, checkpoint.TOKENIZER}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")

@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from batcli.data.metadata import Clip, read_clips, read_reverbs
-from batcli.data.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError
 from batcli.core.files import exclusive_lock, inside, require_writable
-from batcli.options import QuestionsOptions, require
 from batcli.core.progress import SILENT, Reporter
-from batcli.questions.generate import counts_by_type, generate, question_types
+from batcli.data.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
+from batcli.data.metadata import Clip, read_clips, read_reverbs
+from batcli.options import QuestionsOptions, require
 from batcli.questions.balance import Report, Tally
+from batcli.questions.generate import counts_by_type, generate, question_types
 
 SHOWN = 24  # answers per line of detail
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from batcli.data.dataset import Dataset, extend_dataset, require_split_name
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import STDIO, exclusive_lock, require_file, require_writable
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
-from batcli.options import ImportOptions, require
 from batcli.core.progress import SILENT, Reporter
+from batcli.data.dataset import Dataset, extend_dataset, require_split_name
 from batcli.data.schema import QUESTION_TYPES, Question, parse_question
+from batcli.options import ImportOptions, require
 
 CHUNK = 1 << 20  # characters
 LIST_OPENS = re.compile(r'\s*(?:\[|\{.{0,100000}?"data"\s*:\s*\[)', re.DOTALL)

@@ -23,11 +23,20 @@ from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, exclusive_lock, read_json, remove, require_writable, sha256, write_json, writing
+from batcli.core.files import (
+    TEMPORARY,
+    exclusive_lock,
+    read_json,
+    remove,
+    require_writable,
+    sha256,
+    write_json,
+    writing,
+)
+from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share, wait_for
+from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
 from batcli.options import RoomsOptions
-from batcli.core.progress import SILENT, Reporter
-from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share, wait_for
 
 SPLITS = ("train", "eval")
 RECORD = "room.json"

@@ -23,13 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from batcli.data.metadata import Clip, Label, Reverb
 from batcli.core.errors import InputError
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.schema import FAMILIES, QUESTION_TYPES, Question
 from batcli.questions import templates
 from batcli.questions.answers import write_distance, write_labels, write_yes_no
-from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, SourcePosition, Placement, Spot, Stage, excess, fits_only
 from batcli.questions.balance import Tally
+from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, Placement, SourcePosition, Spot, Stage, excess, fits_only
 
 PER_SCENE = 4  # questions about two sources: few, so that scores rest on many scenes
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for

@@ -19,9 +19,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
-from batcli.data.metadata import Clip, Label, Reverb
 from batcli.core.errors import InputError
 from batcli.data.geometry import Vector, octant, offset, round_distance
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.schema import Source
 from batcli.questions.answers import write_doa
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from batcli.evaluation.encoder import event_map, place_scores
-from batcli.training.scenes import EncoderBatch
-from batcli.model.features import spectrum
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.features import spectrum
+from batcli.training.scenes import EncoderBatch
 
 SEED = 0  # of the scenes: not the run's, so that runs compare
 TWO = 0.5  # share of scenes with two places
@@ -42,7 +42,9 @@ def head_predictions(encoder: SpatialAST) -> Reader:
         direction = torch.stack([azimuth.cos() * across, azimuth.sin() * across, elevation.sin()], -1)
         events = heard.asked.shape[1]
         distance = found.distance.argmax(-1)
-        return EncoderPredictions(found.events, direction[:, None].expand(-1, events, -1), distance[:, None].expand(-1, events))
+        return EncoderPredictions(
+            found.events, direction[:, None].expand(-1, events, -1), distance[:, None].expand(-1, events)
+        )
 
     return read
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batcli.model.bat import BAT, Encoding
-from batcli.training.scenes import EncoderBatch
-from batcli.model.tokens import IGNORED, Tokens
 from batcli.model.encoders.sources import SourceTokens, mirror
 from batcli.model.encoders.spatial_ast import N_AZIMUTHS, N_DISTANCES, N_ELEVATIONS, SpatialAST
+from batcli.model.tokens import IGNORED, Tokens
+from batcli.training.scenes import EncoderBatch
 
 EVENT_WEIGHT, DIRECTION_WEIGHT = 1250.0, 2.0  # published
 LOG_DISTANCE_WIDTH = 0.15  # of the softened distance target: 15 %, about what a listener can tell apart

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from batcli.data.dataset import Dataset
 from batcli.core.errors import InputError
-from batcli.options import TrainOptions
 from batcli.core.progress import Reporter
+from batcli.data.dataset import Dataset
+from batcli.options import TrainOptions
 from batcli.training.recipe import ALL, ENCODER, RECIPES, STAGES, Recipe
 
 AUTO = "auto"

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from batcli.audio.render import RenderSettings
-from batcli.data.dataset import Dataset
-from batcli.options import TrainOptions
-from batcli.core.progress import Reporter
 from batcli.core.parallel import default_jobs
+from batcli.core.progress import Reporter
+from batcli.data.dataset import Dataset
 from batcli.model.bat import BAT
-from batcli.training.scenes import Loader
+from batcli.options import TrainOptions
 from batcli.training.log import Log
 from batcli.training.recipe import Recipe
+from batcli.training.scenes import Loader
 from batcli.training.state import TrainPosition
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batcli.core.toml import read_toml, to_toml, tomllib
 from batcli.core.errors import InputError
 from batcli.core.files import require_writable
-from batcli.options import TrainOptions
+from batcli.core.toml import read_toml, to_toml, tomllib
 from batcli.model.checkpoint import CONFIG, DONE
+from batcli.options import TrainOptions
 
 LOG = "log.jsonl"
 FIXED = (

@@ -21,14 +21,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from batcli.audio.convolve import Filter, gain, render
 from batcli.audio.render import RenderSettings, load_source, render_files
-from batcli.data.metadata import Reverb
-from batcli.data.dataset import Dataset
 from batcli.core.errors import BatError, InputError
-from batcli.data.schema import Scene, Source
-from batcli.core.signals import block_signals
 from batcli.core.parallel import start_worker
-from batcli.model.features import spectrum
+from batcli.core.signals import block_signals
+from batcli.data.dataset import Dataset
+from batcli.data.metadata import Reverb
+from batcli.data.schema import Scene, Source
 from batcli.model.encoders.sources import SourceTokens
+from batcli.model.features import spectrum
 
 MAX_ASKED = 4  # events of a scene that are placed in one training step
 ENCODE_BATCH = 8  # scenes: with more, what lies between two operations falls out of a processor's cache

@@ -13,14 +13,15 @@ from torch.utils.data import Subset, default_collate
 
 from batcli.data.schema import Scene
 from batcli.model import checkpoint
-from batcli.training import localization as hearing, answers as quiz
 from batcli.model.bat import Encoding
-from batcli.training.run_dir import LOG
-from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, GivenScenes, EncoderBatch, RenderError, no_collate
+from batcli.questions.answers import Vocabulary
+from batcli.training import answers as quiz
+from batcli.training import localization as hearing
 from batcli.training.log import VALIDATION, read_log, summary
 from batcli.training.recipe import ENCODER, SOURCES, STAGES
 from batcli.training.run import Run
-from batcli.questions.answers import Vocabulary
+from batcli.training.run_dir import LOG
+from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, EncoderBatch, GivenScenes, RenderError, no_collate
 
 BEST = "best"
 
@@ -56,7 +57,11 @@ def _encoder_validation(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
     """The encoder, or its source tokens, on scenes that are always the same."""
     options, accelerator = run.options, run.accelerator
     sources = run.model.sources
-    read = hearing.head_predictions(run.model.encoder) if stage == ENCODER or sources is None else hearing.source_predictions(sources)
+    read = (
+        hearing.head_predictions(run.model.encoder)
+        if stage == ENCODER or sources is None
+        else hearing.source_predictions(sources)
+    )
     count = options.validate_scenes
     drawn = DrawnScenes(run.dataset, options.validate, run.settings, hearing.SEED, count, hearing.TWO)
     mine = range(accelerator.process_index, count, accelerator.num_processes)

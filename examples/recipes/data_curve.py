@@ -13,11 +13,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from batcli.data.dataset import Dataset, open_dataset
 from batcli.core.files import read_json, write_json
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.options import TrainOptions
-from batcli.training.log import VALIDATION, read_log
 from batcli.train import train
+from batcli.training.log import VALIDATION, read_log
 
 EVERYTHING = 10**9
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import signal, special
 
 from batcli.audio import hrtf as heads
-from batcli.audio.hrtf import BANK_LEAD, FAR, HEAD_RADIUS, SAMPLE_RATE, SPEED_OF_SOUND, Hrtf
+from batcli.audio.hrtf import BANK_LEAD, FAR, HEAD_RADIUS, SPEED_OF_SOUND, Hrtf
 from batcli.core.errors import InputError
+from batcli.data.constants import SAMPLE_RATE
 
 LEFT, RIGHT = 0, 1
 HEADS = [heads.kemar, heads.sphere]

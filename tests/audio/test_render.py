@@ -69,7 +69,9 @@ def test_a_scene_of_another_rate_is_as_loud(files, tmp_path, rate):
     source = [(tmp_path / "low.wav", files[0][1])]
     scene = render_files(source, RenderSettings(seconds=1.0, sample_rate=rate))
     assert scene.shape == (2, rate)
-    levels = [np.sqrt(np.mean(audio**2, axis=1)) for audio in (scene, render_files(source, RenderSettings(seconds=1.0)))]
+    levels = [
+        np.sqrt(np.mean(audio**2, axis=1)) for audio in (scene, render_files(source, RenderSettings(seconds=1.0)))
+    ]
     np.testing.assert_allclose(levels[0], levels[1], rtol=0.02)
 
 

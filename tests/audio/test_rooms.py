@@ -11,7 +11,7 @@ from scipy import signal, stats
 
 from batcli.audio import hrtf as heads
 from batcli.audio import rooms
-from batcli.audio.hrtf import SAMPLE_RATE, SPEED_OF_SOUND
+from batcli.audio.hrtf import SPEED_OF_SOUND
 from batcli.audio.rooms import (
     BANDS,
     DIRECT_SAMPLE,
@@ -26,6 +26,7 @@ from batcli.audio.rooms import (
     to_room,
 )
 from batcli.core.errors import InputError
+from batcli.data.constants import SAMPLE_RATE
 from batcli.data.geometry import Direction, Position, locate, octant, offset
 
 OCTANTS = [Direction(*words) for words in itertools.product(("right", "left"), ("front", "behind"), ("above", "below"))]

@@ -8,7 +8,8 @@ import pytest
 from batcli.core import jsonl
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO
-from batcli.core.jsonl import MAX_LINE, read_questions, read_records, write_records
+from batcli.core.jsonl import MAX_LINE, read_records, write_records
+from batcli.data.schema import read_questions
 
 
 def test_records_come_back(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.core.toml import as_given, read_toml, refuse_stray_tables, refuse_unknown, table, to_toml
+from batcli.config import as_given, refuse_stray_tables, table
 from batcli.core.errors import InputError
+from batcli.core.toml import read_toml, refuse_unknown, to_toml
 
 if sys.version_info >= (3, 11):
     import tomllib

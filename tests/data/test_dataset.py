@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from batcli.data.dataset import FILE, Dataset, audio_path, extend_dataset, open_dataset, require_split_name
 from batcli.core.errors import InputError
 from batcli.core.files import read_json, sha256
+from batcli.data.dataset import FILE, Dataset, audio_path, extend_dataset, open_dataset, require_split_name
 from batcli.data.schema import Question, Source
 
 

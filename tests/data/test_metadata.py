@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from batcli.data.metadata import Clip, Label, read_clips, read_labels, read_reverbs
 from batcli.core.errors import InputError
+from batcli.data.metadata import Clip, Label, read_clips, read_labels, read_reverbs
 
 HEAD = "index,mid,display_name\n"
 BRIR = {"fname": "room/1.npy", "sensor_position": "1,1.5,1", "source_position": "1,1.5,-1", "rt60": 0.4}

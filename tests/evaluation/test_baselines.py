@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcli.data.geometry import round_distance
-from batcli.questions.answers import Vocabulary, read_distance, write_distance
 from batcli.evaluation.baselines import FEWEST, commonest, count_answers, wording_of
 from batcli.evaluation.predictions import Answered
+from batcli.questions.answers import Vocabulary, read_distance, write_distance
 
 VOCABULARY = Vocabulary.of(["Dog", "Music", "Accelerating, revving, vroom", "Whack, thwack"])
 

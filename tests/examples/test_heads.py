@@ -8,10 +8,10 @@ from heads import ROWS, compare, room_options, same_places, write_larger, write_
 
 from batcli.audio.hrtf import kemar, sofa
 from batcli.audio.io import read_brir, write_brir
-from batcli.data.metadata import Reverb, read_reverbs
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError
+from batcli.data.dataset import open_dataset
 from batcli.data.geometry import locate
+from batcli.data.metadata import Reverb, read_reverbs
 from batcli.prepare.rooms import rooms
 
 

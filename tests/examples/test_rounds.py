@@ -29,8 +29,8 @@ from rounds import (
 )
 
 from batcli.audio.cues import interaural
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError
+from batcli.data.dataset import open_dataset
 from batcli.data.schema import FAMILIES
 from batcli.questions.answers import Doa, read_doa
 

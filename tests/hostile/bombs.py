@@ -117,7 +117,7 @@ def llm(**changes: Any) -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
         from hostile.readers import make_llm
 
-        from batcli.model.bat import load_llm
+        from batcli.model.llm import load_llm
 
         make_llm(folder)
         content = json.loads((folder / "config.json").read_text())
@@ -204,7 +204,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
     "a BRIR of 4 GB": brir(npy(f"(2, {GIGABYTE // 2})"), 4 * GIGABYTE + 128),
     "label vectors of a trillion numbers": vectors(npy("(1, 1000000000000)"), 1_000),
     "label vectors with a header of 4 GB": vectors(npy("(1, 9)", version=2, length=0xFFFFFFF0), 4 * GIGABYTE),
-    "a JSON line of 1 GB": records("batcli.core.jsonl:read_questions", b'{"audio_id": "', GIGABYTE, b'"}\n'),
+    "a JSON line of 1 GB": records("batcli.data.schema:read_questions", b'{"audio_id": "', GIGABYTE, b'"}\n'),
     "a released record of 1 GB": records("batcli.prepare.released:read_items", b'{"data": [{"a": "', GIGABYTE, b'"}]}'),
     "a released line of 1 GB": records("batcli.prepare.released:read_items", b'{"a": "', GIGABYTE, b'"}\n'),
     "BRIR metadata of 1 GB": records("batcli.data.metadata:read_reverbs", b'{"data": "', GIGABYTE, b'"}'),

@@ -91,7 +91,8 @@ def make_questions(folder: Path) -> None:
 
 
 def read_questions(folder: Path) -> Any:
-    from batcli.core.jsonl import dump, read_questions
+    from batcli.core.jsonl import dump
+    from batcli.data.schema import read_questions
 
     return [dump(question.to_dict()).encode() for question in read_questions(folder / "q.jsonl")]
 
@@ -101,8 +102,8 @@ def make_predictions(folder: Path) -> None:
 
 
 def score(folder: Path, **how: Any) -> Any:
-    from batcli.options import ScoreOptions
     from batcli.evaluation.report import FORMATS
+    from batcli.options import ScoreOptions
     from batcli.score import score
 
     files = {"unparsed": folder / "out.jsonl", "output": folder / "scores.json"}
@@ -202,8 +203,8 @@ def make_reverbs(folder: Path) -> None:
 
 
 def read_reverbs(folder: Path) -> Any:
-    from batcli.data.metadata import read_clips, read_reverbs
     from batcli.data.geometry import octant, round_distance
+    from batcli.data.metadata import read_clips, read_reverbs
 
     reverbs = read_reverbs(folder / "r.json").values()
     places = [(r.scene, octant(r.position), round_distance(r.position.distance)) for r in reverbs]
@@ -215,17 +216,18 @@ def make_toml(folder: Path) -> None:
     from dataclasses import asdict
 
     from batcli.core.toml import to_toml
-    from batcli.options import TrainOptions
     from batcli.model.checkpoint import model_tables
     from batcli.model.config import PRESETS
+    from batcli.options import TrainOptions
 
     tables = {"train": asdict(TrainOptions(data=Path("demo"), output=Path("run")))}
     write(folder / "config.toml", to_toml({**tables, **model_tables(PRESETS["tiny"], None)}))
 
 
 def read_toml(folder: Path) -> Any:
-    from batcli.core.toml import as_given, read_toml, table
+    from batcli.config import as_given, table
     from batcli.core.errors import InputError
+    from batcli.core.toml import read_toml
     from batcli.model.checkpoint import read_config
 
     content = read_toml(folder / "config.toml")
@@ -241,8 +243,8 @@ def read_toml(folder: Path) -> Any:
 
 def make_left_behind(folder: Path) -> None:
     """What commands leave for the next one: rooms, scenes, the state of a training, the parts of a decode."""
-    from batcli.options import RoomsOptions
     from batcli.core.shards import content_key
+    from batcli.options import RoomsOptions
     from batcli.prepare.rooms import rooms
 
     rooms(RoomsOptions(reverb=folder / "reverb", rooms=1, sources=1, jobs=1, size="3x3x2.5", rt60="0.1"))
@@ -264,12 +266,12 @@ def read_left_behind(folder: Path) -> Any:
     import shutil
 
     from batcli.core.errors import InputError
-    from batcli.options import RoomsOptions
     from batcli.core.shards import ResumableShards
-    from batcli.training import state
+    from batcli.options import RoomsOptions
     from batcli.prepare.demo import _is_complete
     from batcli.prepare.rooms import rooms
     from batcli.spatialize import _earlier
+    from batcli.training import state
 
     found: list[Any] = []
 
@@ -434,7 +436,8 @@ def small_tokenizer() -> Any:
 def small_model() -> Any:
     import torch
 
-    from batcli.model.bat import BAT, new_llm
+    from batcli.model.bat import BAT
+    from batcli.model.llm import new_llm
 
     torch.manual_seed(0)
     config = small_config()
@@ -478,7 +481,7 @@ def make_tokenizer(folder: Path) -> None:
 
 def read_tokenizer(folder: Path) -> Any:
     from batcli.core.errors import InputError
-    from batcli.model.bat import load_tokenizer
+    from batcli.model.llm import load_tokenizer
     from batcli.model.tokens import decode, encode, padding_id
 
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -539,7 +542,7 @@ def read_published(folder: Path) -> Any:
 
 def read_llm(folder: Path) -> Any:
     from batcli.core.errors import InputError
-    from batcli.model.bat import empty_llm, load_llm, lora_targets
+    from batcli.model.llm import empty_llm, load_llm, lora_targets
 
     try:
         empty = empty_llm(folder)

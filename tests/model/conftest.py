@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from batcli.model.bat import BAT, load_llm, new_llm
+from batcli.model.bat import BAT
 from batcli.model.config import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig, SourcesConfig
+from batcli.model.llm import load_llm, new_llm
 from batcli.model.tokens import train_tokenizer
 
 ENCODER = EncoderConfig(seconds=0.3, n_classes=5, dim=16, depth=2, heads=2)

@@ -15,10 +15,11 @@ from transformers import (
 )
 
 from batcli.core.errors import InputError
-from batcli.model.bat import BAT, Encoding, empty_llm, load_llm, load_tokenizer, lora_targets
-from batcli.training.losses import answer_loss
+from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
+from batcli.model.llm import empty_llm, load_llm, load_tokenizer, lora_targets
 from batcli.model.tokens import IGNORED, collate, collate_prompts
+from batcli.training.losses import answer_loss
 
 PAD, END = 0, 2
 PROMPTS = [[1, 30, 31], [1, 40, 41, 42, 43, 44], [1, 50], [1, 60, 61, 62]]

@@ -7,9 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from batcli.core.errors import InputError
 from batcli.model import checkpoint, published
-from batcli.model.bat import BAT, load_llm
+from batcli.model.bat import BAT
 from batcli.model.checkpoint import fingerprint, finish, load_run, save_run, write_config
 from batcli.model.config import ModelConfig, SourcesConfig
+from batcli.model.llm import load_llm
 
 
 @pytest.fixture

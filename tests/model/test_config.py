@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from batcli.core.toml import read_toml, to_toml
 from batcli.core.errors import InputError
+from batcli.core.toml import read_toml, to_toml
 from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from batcli.data.dataset import FILE, open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
-from batcli.data.geometry import octant
-from batcli.options import DemoOptions
 from batcli.core.progress import Silent
+from batcli.data.dataset import FILE, open_dataset
+from batcli.data.geometry import octant
 from batcli.data.schema import QUESTION_TYPES
+from batcli.options import DemoOptions
 from batcli.prepare.demo import UNFINISHED
 from batcli.prepare.demo import demo as make
 from batcli.prepare.rooms import rooms

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from batcli.cli import app
 from batcli.core.errors import InputError
-from batcli.options import ModelOptions
 from batcli.model import published
 from batcli.model.checkpoint import load_run
 from batcli.model.config import ModelConfig
+from batcli.options import ModelOptions
 from batcli.prepare.model import model as prepare_model
 
 HERE = Path(__file__).parents[1] / "parity"

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from batcli.cli import app
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError
 from batcli.core.files import sha256
+from batcli.data.dataset import open_dataset
 from batcli.options import QuestionsOptions
 from batcli.prepare.questions import questions
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from batcli.cli import app
-from batcli.data.dataset import open_dataset
 from batcli.core.errors import InputError, TooManyBad
-from batcli.options import ImportOptions
+from batcli.data.dataset import open_dataset
 from batcli.data.schema import QUESTION_TYPES
+from batcli.options import ImportOptions
 from batcli.prepare import released
 from batcli.prepare.released import import_released, read_items
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batcli.audio.rooms import DIRECT_SAMPLE
-from batcli.data.metadata import read_reverbs
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json
+from batcli.data.constants import DIRECT_SAMPLE
 from batcli.data.geometry import octant
+from batcli.data.metadata import read_reverbs
 from batcli.options import RoomsOptions
 from batcli.prepare.rooms import RECORD, rooms, scene_name
 

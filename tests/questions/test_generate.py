@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.core.errors import InputError
 from batcli.data.geometry import locate
+from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.data.schema import QUESTION_TYPES
-from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
 from batcli.questions.balance import Tally
+from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
 from batcli.questions.templates import WORDINGS
 
 COUNT = 20_000

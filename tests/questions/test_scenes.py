@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.geometry import Position, locate, offset
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.evaluation.encoder import great_circle
 from batcli.questions.scenes import (
     MAX_REUSE,

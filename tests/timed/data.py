@@ -12,8 +12,8 @@ from timed.timing import Line, compare, run_python, weigh_python
 
 from batcli.audio.hrtf import kemar
 from batcli.audio.rooms import draw_scene, simulate
-from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.geometry import locate, octant
+from batcli.data.metadata import Clip, Label, Reverb
 from batcli.questions.generate import generate
 
 PUBLISHED = 872_312  # questions of the released training files

@@ -14,16 +14,17 @@ from timed.timing import Line, compare
 from transformers import GenerationConfig
 
 from batcli.audio.render import forget
-from batcli.data.dataset import Dataset, open_dataset
-from batcli.options import DecodeOptions, DemoOptions
 from batcli.core.progress import SILENT
+from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
 from batcli.decode import LoadedModel, _answers
-from batcli.model.bat import BAT, Encoding, new_llm
-from batcli.model.features import spectrum
+from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, ModelConfig
+from batcli.model.features import spectrum
+from batcli.model.llm import new_llm
 from batcli.model.tokens import collate_prompts, encode, name_ids, padding_id, train_tokenizer
 from batcli.model.tokens import decode as to_text
+from batcli.options import DecodeOptions, DemoOptions
 from batcli.prepare.demo import demo
 
 SECONDS = 2.0

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from timed.timing import Line, compare, quartiles, run_python, times
 from torch import Tensor
 
-from batcli.model.features import N_BINS, N_FFT
-from batcli.model.config import HOP, PATCH, EncoderConfig
+from batcli.data.constants import HOP, N_BINS, N_FFT
+from batcli.model.config import PATCH, EncoderConfig
 from batcli.model.encoders.spatial_ast import SpatialAST
 
 

@@ -16,11 +16,11 @@ from batcli.audio.render import RenderSettings, forget
 from batcli.data.dataset import Dataset
 from batcli.data.schema import Scene
 from batcli.model.bat import BAT, Encoding
-from batcli.training.cache import EncodingCache
-from batcli.training.scenes import GivenScenes
-from batcli.training.losses import AnswerObjective
 from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
 from batcli.model.tokens import Tokens, collate, encode, padding_id
+from batcli.training.cache import EncodingCache
+from batcli.training.losses import AnswerObjective
+from batcli.training.scenes import GivenScenes
 
 
 @dataclass

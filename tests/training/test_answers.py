@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from batcli.data.schema import FAMILIES, QUESTION_TYPES, Question, Source
-from batcli.training.answers import SampledAnswer, sample, scores
 from batcli.questions.answers import Vocabulary
+from batcli.training.answers import SampledAnswer, sample, scores
 
 NAMES = Vocabulary.of(["dog", "bell", "accelerating, revving, vroom"])
 

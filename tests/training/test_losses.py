@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from batcli.training.scenes import EncoderBatch
-from batcli.training.losses import AnswerObjective, SourceObjective
 from batcli.model.config import PRESETS
-from batcli.model.tokens import IGNORED
 from batcli.model.encoders.sources import CUES, SourceTokens
+from batcli.model.tokens import IGNORED
+from batcli.training.losses import AnswerObjective, SourceObjective
+from batcli.training.scenes import EncoderBatch
 
 NEAR = torch.tensor([[0, 1], [0, 2], [1, 3], [2, 3], [4, 4]])  # tokens 0 to 3 are 0 to 1.5 m; 4 is a word
 LABELS = torch.tensor([[4, 2], [1, IGNORED]])

@@ -15,10 +15,10 @@ import torch
 
 from batcli.audio.render import RenderSettings, load_source, render_files
 from batcli.data.dataset import open_dataset
-from batcli.training.scenes import GROUP, Augmentation, CuedRooms, DrawnScenes, clip_shares
-from batcli.model.features import spectrum
 from batcli.model.config import PRESETS
 from batcli.model.encoders.sources import SourceTokens
+from batcli.model.features import spectrum
+from batcli.training.scenes import GROUP, Augmentation, CuedRooms, DrawnScenes, clip_shares
 
 SETTINGS = RenderSettings(1.0)
 

@@ -14,6 +14,7 @@ from scipy import fft
 from batcli.audio.synth import living, music, things
 from batcli.audio.synth.parts import FRAME, Array, Mixdown, frequencies, random_spectrum
 from batcli.core.errors import InputError
+from batcli.data.constants import SAMPLE_RATE
 
 SHORTEST, LONGEST = 0.5, 60.0  # seconds
 LOWEST_RATE, HIGHEST_RATE = 16_000, 192_000  # Hz
@@ -64,7 +65,7 @@ LABELS: tuple[SynthClass, ...] = (
 
 
 def synthesise(
-    what: str | int, rng: np.random.Generator, seconds: float, sample_rate: int = 32_000
+    what: str | int, rng: np.random.Generator, seconds: float, sample_rate: int = SAMPLE_RATE
 ) -> NDArray[np.float32]:
     """A new clip of a class: (round(seconds × sample_rate),) float32 in [−1, 1], without DC.
 

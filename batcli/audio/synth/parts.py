@@ -224,7 +224,9 @@ def filtered_over_time(tape: Mixdown, signal: Array, gains: Array) -> Array:
     return out.ravel()[hop : hop + tape.n]
 
 
-def formants(tape: Mixdown, centres: Iterable[Array | float], widths: Iterable[float], levels: Iterable[float]) -> Array:
+def formants(
+    tape: Mixdown, centres: Iterable[Array | float], widths: Iterable[float], levels: Iterable[float]
+) -> Array:
     """Gains for `filtered_over_time`: resonances whose centres (Hz) are numbers or control curves.
 
     `widths` in Hz at half amplitude, `levels` as linear amplitudes at the peaks.

@@ -54,9 +54,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batcli.model.features import mel_filterbank
 from batcli.model.config import SourcesConfig
 from batcli.model.encoders.spatial_ast import N_DISTANCES
+from batcli.model.features import mel_filterbank
 
 CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
 READERS_RATE = 0.25  # of the learning rate: see above

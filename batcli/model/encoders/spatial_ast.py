@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from batcli.model.features import features, mel_filterbank, spectrum
 from batcli.model.config import PATCH, EncoderConfig
+from batcli.model.features import features, mel_filterbank, spectrum
 
 DISTANCE, DIRECTION, EVENT = range(3)  # what the three summary tokens are read for
 N_SUMMARY = 3

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from batcli.model.features import spectrum
 from batcli.model.config import PRESETS
 from batcli.model.encoders.sources import SourceTokens, mirror
+from batcli.model.features import spectrum
 
 SOURCES = SourceTokens(PRESETS["tiny"].sources, 5).eval()
 

@@ -1,0 +1,202 @@
+"""From an options dataclass to a Typer command: parameters, configuration files, errors and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import math
+import os
+import signal
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from batcli import config as configuration
+from batcli.core.errors import BatError, ExitCode, InputError, Stopped
+from batcli.core.signals import CODES
+from batcli.core.toml import read_toml, refuse_unknown
+from batcli.ui import Terminal
+
+
+def _load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """`--config`: the command's table becomes its defaults; an unknown key is an error."""
+    if path is not None:
+        with ExpectedErrors(debug=False):
+            root: Any = context.find_root().command
+            commands = {name: list(getattr(command, "commands", ())) for name, command in root.commands.items()}
+            content, names = read_toml(path), context.command_path.split()[1:]
+            configuration.refuse_stray_tables(content, commands, path)
+            values, where = configuration.table(content, names, path), f"{path} [{'.'.join(names)}]"
+            known = {p.name: p for p in context.command.params if p.name and p.name not in _GENERAL}
+            refuse_unknown(values, known, where)
+            context.default_map = {
+                name: configuration.as_given(value, _kind(known[name]), f"{where} {name}")
+                for name, value in values.items()
+            }
+    return path
+
+
+def _kind(parameter: Any) -> Literal["switch", "list", "value"]:
+    if getattr(parameter, "is_flag", False):
+        return "switch"
+    return "list" if parameter.nargs == -1 or getattr(parameter, "multiple", False) else "value"
+
+
+_GENERAL = {
+    "config": (
+        Path,
+        typer.Option(
+            show_envvar=False, help="TOML file; flags and BAT_… variables win.", is_eager=True, callback=_load_config
+        ),
+    ),
+    "print_config": (
+        bool,
+        typer.Option("--print-config", show_envvar=False, help="Show each value and where it came from."),
+    ),
+    "quiet": (bool, typer.Option("-q", "--quiet", show_envvar=False, help="Only errors and warnings.")),
+    "verbose": (bool, typer.Option("-v", "--verbose", show_envvar=False, help="More detail.")),
+    "debug": (
+        bool,
+        typer.Option("--debug", show_envvar=False, help="Show a traceback where something unexpected happens."),
+    ),
+}
+
+
+def _parameters(schema: type) -> list[inspect.Parameter]:
+    """Typer's view of an options dataclass: positional arguments first, then flags."""
+    hints = typing.get_type_hints(schema)
+    parameters = []
+    for field in sorted(fields(schema), key=lambda f: not f.metadata.get("argument")):
+        meta, hint = field.metadata, hints[field.name]
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if meta.get("argument"):
+            info: Any = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
+            default = inspect.Parameter.empty if meta["required"] else default
+        else:
+            names = [f"--{field.name.replace('_', '-')}", *meta["names"]]
+            info = typer.Option(
+                *names,
+                help=meta["help"],
+                show_envvar=False,
+                show_default=default not in (None, "", []),
+                **meta["limits"],
+            )
+            hint = hint if default is not None or _optional(hint) else hint | None
+        parameters.append(
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
+            )
+        )
+    for name, (kind, info) in _GENERAL.items():
+        default, hint = (False, bool) if kind is bool else (None, kind | None)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
+        )
+    return parameters
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in typing.get_args(hint)
+
+
+def command(group: typer.Typer, name: str, schema: type, examples: str) -> Callable[[Callable], Callable]:
+    """Register `run(options, terminal)` as `bat … name`, with the options of `schema`."""
+
+    def register(run: Callable[[Any, Terminal], None]) -> Callable:
+        def invoke(context: typer.Context, **values: Any) -> None:
+            general = {key: values.pop(key) for key in _GENERAL}
+            verbosity = -1 if general["quiet"] else int(general["verbose"])
+            with ExpectedErrors(general["debug"]):
+                _check(context, values)
+                if general["print_config"]:
+                    _print_config(context, values)
+                else:
+                    run(schema(**values), Terminal(verbosity if _first_rank() else -1))
+
+        context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        invoke.__signature__ = inspect.Signature([context_parameter, *_parameters(schema)])  # type: ignore[attr-defined]
+        invoke.__doc__ = f"{inspect.getdoc(run)}\n\n\b\nExamples:\n" + inspect.cleandoc(examples)
+        group.command(name)(invoke)
+        return run
+
+    return register
+
+
+def _first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _check(context: typer.Context, values: dict[str, Any]) -> None:
+    """What the parser lets pass: misspelt variables of this command, and `nan`, which no limit holds back."""
+    prefix = f"{context.auto_envvar_prefix}_"
+    known = [f"{prefix}{parameter.name.upper()}" for parameter in context.command.params if parameter.name]
+    refuse_unknown([name for name in os.environ if name.startswith(prefix)], known, "environment")
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{value} is not a finite number", f"--{name.replace('_', '-')}")
+
+
+def _print_config(context: typer.Context, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        print(f"{name} = {value!s}\t# {origin_of(context, name)}")
+
+
+def origin_of(context: typer.Context, name: str) -> str:
+    """Where a value came from: `flag`, the variable, the configuration file or `default`."""
+    source = context.get_parameter_source(name)
+    origins = {
+        "COMMANDLINE": "flag",
+        "ENVIRONMENT": f"{context.auto_envvar_prefix}_{name.upper()}",
+        "DEFAULT_MAP": str(context.params.get("config")),
+    }
+    return origins.get(source.name if source else "", "default")
+
+
+class ExpectedErrors:
+    """Turn the errors that `bat` expects, and signals, into one line on stderr and an exit code."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+        self.stopped: Stopped | None = None
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
+            signal.signal(signal.SIGINT, self._stop)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, (typer.Exit, SystemExit)):
+            return
+        if isinstance(error, BrokenPipeError):
+            discard_output()
+            raise typer.Exit(ExitCode.DONE) from None
+        if self.debug:
+            traceback.print_exception(kind, error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            error = Stopped(ExitCode.INTERRUPTED)
+        error = self.stopped or error  # a signal may come out of a library as an error of the library's
+        if isinstance(error, OSError) and error.errno is not None:
+            hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
+            error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
+        if isinstance(error, (BatError, Stopped)):
+            print(f"bat: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        raise typer.Exit(ExitCode.UNEXPECTED) from None
+
+    def _stop(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        self.stopped = Stopped(CODES[signal.Signals(number)])
+        raise self.stopped
+
+
+def discard_output() -> None:
+    """The reader of our output has seen enough, as in `bat score … | head -1`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

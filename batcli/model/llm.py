@@ -1,0 +1,178 @@
+"""Language models: a Llama with random weights, or a Hugging Face directory with LoRA; their tokenizers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from batcli.core.errors import InputError
+from batcli.core.files import require_directory, require_file
+from batcli.model.config import MAX_LAYERS, LlmConfig, LoraConfig
+from batcli.model.tokens import decode as to_text
+from batcli.model.tokens import encode, padding_id
+
+WEIGHTS = (".safetensors", ".bin")
+
+
+def peft_options(config: LoraConfig) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        bias="none",
+    )
+
+
+def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
+    """Raises InputError when no module has a name in `config.targets`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name it is about to change
+            return peft.get_peft_model(llm, peft_options(config))
+    except ValueError as error:
+        raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
+
+
+def lora_targets(llm_type: str) -> tuple[str, ...]:
+    """The customary modules of a family (`model_type` in its config.json): query and value projections in most."""
+    return tuple(LORA_TARGETS.get(llm_type, LoraConfig.targets))
+
+
+def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A Llama with random weights and the vocabulary of `tokenizer`.
+
+    Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
+    all attention is the same for a long while.
+    """
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.dim,
+            intermediate_size=config.mlp_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.positions,
+            initializer_range=config.dim**-0.5,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def quiet() -> None:
+    """No progress bars and reports of transformers beside ours."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def llm_config(folder: Path) -> PretrainedConfig:
+    """The config.json of a language model directory."""
+    require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = getattr(config, "num_hidden_layers", 0)
+    except Exception as error:  # whatever transformers finds wrong with it
+        raise InputError(f"not a language model's config.json: {error!s:.200}", folder) from None
+    if not isinstance(layers, int) or layers > MAX_LAYERS:  # each is built before the weights are looked at
+        raise InputError(f"num_hidden_layers is {layers!r:.40}, more than {MAX_LAYERS:,}", folder / "config.json")
+    return config
+
+
+def empty_llm(folder: Path) -> PreTrainedModel:
+    """The directory's model without its weights; on the meta device it takes no memory."""
+    config = llm_config(folder)
+    try:
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"not a causal language model: {error!s:.200}", folder) from None
+
+
+def load_llm(
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    quantize: bool = False,
+    attention: str = "sdpa",
+) -> PreTrainedModel:
+    """Any causal language model of transformers; no code from the directory is run.
+
+    `quantize`: 4-bit NormalFloat weights through bitsandbytes on `device`, computing in `dtype`.
+    `attention`: sdpa, eager or flash_attention_2.
+    Raises InputError unless the directory's weights are exactly the model's.
+    """
+    _require_weights(folder)
+    quiet()
+    loader: Any = AutoModelForCausalLM  # its type leaves out what output_loading_info returns
+    try:
+        llm, info = loader.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device} if quantize else None,
+            attn_implementation=attention,
+            quantization_config=_four_bits(dtype) if quantize else None,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # to name them below
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise InputError(str(error), folder, "pip install 'batcli[quantize]'" if quantize else None) from None
+    except Exception as error:  # whatever transformers, safetensors or pickle find wrong with the files
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
+    surplus = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]  # old Llamas' buffers
+    for what, keys in (("missing", info["missing_keys"]), ("surplus", surplus), ("shape of", info["mismatched_keys"])):
+        if keys:
+            raise InputError(f"{what}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
+    return llm
+
+
+def _require_weights(folder: Path) -> None:
+    """Raises InputError for a configuration of more numbers than the files of weights can hold."""
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in empty_llm(folder).parameters())
+    there = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS)
+    if wanted > 2 * there:  # 4 bits each
+        raise InputError(f"config.json is of {wanted:,} numbers, the weights hold {there:,} bytes", folder)
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises InputError when `folder` holds no tokenizer, or one without an end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ids = encode(tokenizer, ["?"], ["Yes"])[0]  # many faults of its files show no sooner than in use
+        to_text(tokenizer, [[*ids[0], padding_id(tokenizer)]] if tokenizer.eos_token_id is not None else [])
+    except BaseException as error:
+        # What tokenizers' Rust code gives up on is no Exception, and its class has no public name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no end token", folder)
+    return tokenizer
