@@ -8,7 +8,6 @@ workers render what comes next.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,10 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from batcli.audio.io import read_binaural
 from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, clear, exclusive_lock, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, clear, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
-from batcli.core.parallel import default_jobs, rank_and_world, share
+from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, share
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.shards import ResumableShards, content_key
 from batcli.data.constants import SAMPLE_RATE
@@ -148,7 +147,7 @@ def _split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None
     if options.output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        with exclusive_lock(options.output) if rank_and_world()[0] == 0 else nullcontext():
+        with main_rank_lock(options.output):
             bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(

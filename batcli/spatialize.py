@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
     TEMPORARY,
-    exclusive_lock,
     read_json,
     remove,
     require_file,
@@ -32,7 +30,7 @@ from batcli.core.files import (
 )
 from batcli.core.jsonl import read_records, write_records
 from batcli.core.manifest import describe
-from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share
+from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.shards import ResumableShards, content_key
 from batcli.data.dataset import Dataset, open_dataset
@@ -124,7 +122,7 @@ def _split(options: SpatializeOptions, dataset: Dataset, reporter: Reporter) -> 
         _report_bad(_check_files(works), len(works), "the clips and BRIRs", options, reporter)
         return
     require_writable(options.output)
-    with exclusive_lock(options.output) if rank_and_world()[0] == 0 else nullcontext():
+    with main_rank_lock(options.output):
         _render(options, dataset, scenes, works, settings, reporter)
 
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from batcli.core.errors import BatError, InputError
+from batcli.core.files import exclusive_lock
 from batcli.core.signals import block_signals, leave_signals_to_parent
 
 Item = TypeVar("Item")
@@ -43,6 +44,11 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
     """This rank's items: every world-th, so that all ranks get alike mixtures."""
     rank, world = rank_and_world()
     return items[rank::world]
+
+
+def main_rank_lock(path: Path) -> AbstractContextManager[None]:
+    """`exclusive_lock` in the first rank; the other ranks write under it without one of their own."""
+    return exclusive_lock(path) if rank_and_world()[0] == 0 else nullcontext()
 
 
 def wait_for(paths: Sequence[Path], timeout: float = 24 * 3600.0) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
 from batcli.core.files import (
     TEMPORARY,
-    exclusive_lock,
     read_json,
     remove,
     require_writable,
@@ -33,7 +31,7 @@ from batcli.core.files import (
     write_json,
     writing,
 )
-from batcli.core.parallel import default_jobs, rank_and_world, run_jobs, share, wait_for
+from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
 from batcli.options import RoomsOptions
@@ -91,7 +89,7 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> MadeRoom:
         return made
 
     require_writable(root)
-    with exclusive_lock(file) if rank_and_world()[0] == 0 else nullcontext():
+    with main_rank_lock(file):
         _make(options, settings, root, missing, made, header, keep, reporter)
     return made
 
