@@ -42,7 +42,7 @@ KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300
 AHEAD = 1 << 25  # bytes of scenes that wait to be encoded, in shared memory, of which containers have 64 MB
 
 Heard = dict[Scene, Encoding | dict[str, str]]
-"""What there is of each scene: its encoding, or why there is none."""
+"""Encoding of each scene, or the reason why there is none."""
 
 
 @dataclass
@@ -240,9 +240,9 @@ def _render(listener: LoadedModel, dataset: Dataset, windows: Sequence[Window]) 
     scenes: list[Scene] = []
     batches: list[range] = []
     for window in windows:
-        stop = len(scenes) + len(window.new)
+        stop = len(scenes) + len(window.scenes_to_encode)
         batches += [range(n, min(n + ENCODE_BATCH, stop)) for n in range(len(scenes), stop, ENCODE_BATCH)]
-        scenes += window.new
+        scenes += window.scenes_to_encode
     workers = min(listener.options.workers or default_jobs(), len(batches))
     each = max(1, workers) * ENCODE_BATCH * 2 * 4 * listener.settings.length  # bytes: two ears, 32 bits
     loader = Loader(
@@ -258,15 +258,15 @@ def _render(listener: LoadedModel, dataset: Dataset, windows: Sequence[Window]) 
 def _hear(listener: LoadedModel, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
     """Encode the scenes that are new in the window; forget those that it says."""
     with threads_for(listener.model.encoder):
-        for start in reporter.track(range(0, len(window.new), ENCODE_BATCH), "listening"):
-            scenes = window.new[start : start + ENCODE_BATCH]
+        for start in reporter.track(range(0, len(window.scenes_to_encode), ENCODE_BATCH), "listening"):
+            scenes = window.scenes_to_encode[start : start + ENCODE_BATCH]
             found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
             heard.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, RenderError))
             good = {scene: audio for scene, audio in found.items() if not isinstance(audio, RenderError)}
             if good:
                 encoding = encode_fixed_batch(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
                 heard.update((scene, encoding.row(row)) for row, scene in enumerate(good))
-    for scene in window.forgotten:
+    for scene in window.scenes_to_drop:
         del heard[scene]
 
 

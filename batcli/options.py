@@ -32,7 +32,7 @@ def argument(help: str, default: Any = ..., metavar: str | None = None) -> Any:
 
 @dataclass(kw_only=True)
 class Options:
-    """What all commands take."""
+    """Options that all commands take."""
 
     seed: int = option(0, "Seed of everything random: same seed, same bytes.", min=0)
     dry_run: bool = option(False, "Check the inputs, print the counts, do nothing.", "-n")

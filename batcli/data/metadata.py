@@ -1,4 +1,4 @@
-"""What lies below the roots: labels (CSV), clips (JSON) and BRIRs (JSON), in the published formats."""
+"""Read labels (CSV), clips (JSON) and BRIRs (JSON) in the published formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows: stretches of questions that are answered together, and what each has to hear first."""
+"""Split questions into windows that are answered together, and plan which scenes each window encodes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from batcli.data.schema import Scene
 
 
 class Window(NamedTuple):
+    """A run of consecutive questions, and the changes to the kept encodings before they are answered."""
+
     questions: slice
-    new: list[Scene]  # to be heard before they are answered
-    forgotten: list[Scene]  # not to be kept any longer once those are heard
+    scenes_to_encode: list[Scene]
+    scenes_to_drop: list[Scene]  # after `scenes_to_encode` are encoded
 
 
 def plan_windows(asked: Sequence[Scene], size: int, room: int) -> list[Window]:
-    """`asked`: the scene of each question. Windows are of `size` questions.
+    """Split the questions into windows of `size`; `asked` holds the scene of each question.
 
-    Of the scenes that are not asked about in a window, those asked about longest ago are forgotten
-    until `room` scenes are left: where they are asked about again, they must be heard again.
+    At most `room` encodings are kept, or as many as one window needs: the scenes used longest ago
+    are dropped first, and encoded again where a later window needs them.
     """
     windows: list[Window] = []
     kept: OrderedDict[Scene, None] = OrderedDict()
@@ -31,6 +33,6 @@ def plan_windows(asked: Sequence[Scene], size: int, room: int) -> list[Window]:
             kept[scene] = None
             kept.move_to_end(scene)
         while len(kept) > max(room, len(wanted)):
-            window.forgotten.append(kept.popitem(last=False)[0])
+            window.scenes_to_drop.append(kept.popitem(last=False)[0])
         windows.append(window)
     return windows

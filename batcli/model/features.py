@@ -1,4 +1,4 @@
-"""What the encoder looks at: the spectrum of both ears, and the published four channels made from it."""
+"""Input of the encoder: the spectrum of both ears, and the published four channels made from it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FRONT_END_ERROR = 1e-4
 """Largest relative difference of a frozen front end from ours; another window or scale differs by 1e-2 and more."""
 
 TRAINING_STATE = {"optimizer", "scaler", "epoch", "args"}
-"""What the reference training loop saves beside `model`; of no use to a trained encoder, so dropped."""
+"""Entries that the reference training loop saves beside `model`; of no use to a trained encoder, so dropped."""
 
 LEFT_OF_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
 
@@ -101,7 +101,7 @@ def read_bat(path: Path, model: BAT) -> dict[str, Tensor]:
 
 
 def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
-    """What `read_bat` gives, before any training."""
+    """The model that `read_bat` returns, before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projector = Projector(model.config.qformer, model.config.encoder.dim, model.projector.linear.out_features)

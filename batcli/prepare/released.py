@@ -25,7 +25,7 @@ from batcli.options import ImportOptions, require
 
 CHUNK = 1 << 20  # characters
 LIST_OPENS = re.compile(r'\s*(?:\[|\{.{0,100000}?"data"\s*:\s*\[)', re.DOTALL)
-"""What stands before the first record of a JSON file: `[`, or `{"data": [`, perhaps after other keys."""
+"""Text before the first record of a JSON file: `[`, or `{"data": [`, perhaps after other keys."""
 NEXT_RECORD = re.compile(r'\}\s*,\s*(?=\{\s*")')
 """Where reading goes on after a record that is not JSON. No text of a record holds a bare quote, so none matches."""
 

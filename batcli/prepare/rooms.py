@@ -44,7 +44,7 @@ OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front",
 
 @dataclass(frozen=True)
 class RoomSettings:
-    """What decides a room, beside its number. Rooms of different settings are never mixed."""
+    """Settings that, with its number, determine a room. Rooms of different settings are never mixed."""
 
     recipe: int
     seed: int

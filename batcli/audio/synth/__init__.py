@@ -93,7 +93,7 @@ def _find(what: str | int) -> SynthClass:
 
 
 def _record(tape: Mixdown, sound: Array) -> NDArray[np.float32]:
-    """What every clip has from its recording and not from its class: colour, ambience, level."""
+    """Add the properties of a recording, which do not depend on the class: colour, ambience, level."""
     size = fft.next_fast_len(tape.n + FRAME, real=True)
     f = frequencies(tape, size)
     slope, corner = tape.between(-0.35, 0.35), tape.log_between(25, 60)

@@ -1,4 +1,4 @@
-"""What the recipes are put together from: oscillators, noise, resonances, and curves over time."""
+"""Building blocks of the synthesis recipes: oscillators, noise, resonances, and curves over time."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def harmonics(tape: Mixdown, f0: Array, weights: ArrayLike) -> Array:
 
 
 def modes(tape: Mixdown, length: float, pitches: ArrayLike, decays: ArrayLike, amplitudes: ArrayLike) -> Array:
-    """What rings after a blow: damped sinusoids, `decays` the seconds each takes to fall by 60 dB.
+    """Damped sinusoids of a struck object; `decays` are the seconds in which each falls by 60 dB.
 
     exp(s·(i·B + j)) is the product of exp(s·i·B) and exp(s·j): two short tables instead of
     one exponential per sample and mode.

@@ -146,7 +146,7 @@ class SpatialAST(nn.Module):
         return x
 
     def heads(self, tokens: Tensor) -> HeadOutputs:
-        """What the summary tokens of `forward` say."""
+        """Apply the heads to the summary tokens of `forward`."""
         direction = self.doa_norm(tokens[:, DIRECTION])
         return HeadOutputs(
             self.head(self.fc_norm(tokens[:, EVENT])),
