@@ -21,7 +21,7 @@ import typer
 from batcli import config as configuration
 from batcli.core.errors import BatError, ExitCode, InputError, Stopped
 from batcli.core.signals import CODES
-from batcli.core.toml import read_toml, refuse_unknown
+from batcli.core.toml import read_toml, refuse_unknown, to_text
 from batcli.ui import Terminal
 
 
@@ -36,11 +36,25 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             values, where = configuration.table(content, names, path), f"{path} [{'.'.join(names)}]"
             known = {p.name: p for p in context.command.params if p.name and p.name not in _GENERAL}
             refuse_unknown(values, known, where)
+            context.meta[_CONTENT] = content
             context.default_map = {
                 name: configuration.as_given(value, _kind(known[name]), f"{where} {name}")
                 for name, value in values.items()
             }
     return path
+
+
+def _add_tables(context: typer.Context, schema: type, values: dict[str, Any]) -> None:
+    """Put the entries of a configuration file's table before the KEY=VALUE flags that it belongs to."""
+    for field in fields(schema):
+        if name := field.metadata.get("table"):
+            entries = configuration.table(
+                context.meta.get(_CONTENT, {}), [name], Path(context.params.get("config") or "")
+            )
+            values[field.name] = [f"{key}={to_text(value)}" for key, value in entries.items()] + values[field.name]
+
+
+_CONTENT = "batcli.config"  # in a context's `meta`: the configuration file
 
 
 def _kind(parameter: Any) -> Literal["switch", "list", "value"]:
@@ -115,6 +129,7 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
             verbosity = -1 if general["quiet"] else int(general["verbose"])
             with ExpectedErrors(general["debug"]):
                 _check(context, values)
+                _add_tables(context, schema, values)
                 if general["print_config"]:
                     _print_config(context, values)
                 else:

@@ -14,9 +14,12 @@ from batcli.core.errors import InputError
 from batcli.data.constants import RMS_DBFS, SAMPLE_RATE
 
 
-def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
-    """A flag. `names`: further spellings such as `-o`; `limits`: `min` and `max` of a number."""
-    metadata = {"help": help, "names": names, "limits": limits}
+def option(default: Any, help: str, *names: str, table: str | None = None, **limits: Any) -> Any:
+    """A flag. `names`: further spellings such as `-o`; `limits`: `min` and `max` of a number.
+
+    `table`: a table of a configuration file whose entries, as KEY=VALUE, come before those of the flag.
+    """
+    metadata = {"help": help, "names": names, "limits": limits, "table": table}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -152,25 +155,28 @@ class TrainOptions(Options, LanguageModel):
     split: str = option("train", "Split to learn from.")
     init: Path | None = option(None, "Run directory to start from: its encoder, projector and LoRA.")
     encoder_init: Path | None = option(None, "AudioMAE checkpoint that the encoder's blocks start from.")
-    batch_size: str = option(
-        "", "Questions per step and process, or auto: as many as fit into memory [default: the preset's]."
+    batch_size: str | None = option(
+        None, "Questions per step and process, or auto: as many as fit into memory [default: the preset's]."
     )
     accumulate: int = option(1, "Steps whose gradients are added before an update.", min=1)
     gradient_checkpointing: bool = option(False, "Compute twice what then need not be kept: less memory, more time.")
     source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
-    encoder_steps: int = option(0, "Updates of the encoder stage; 0: the preset's.", min=0)
-    encoder_scenes: int = option(0, "Scenes drawn for the source tokens; 0: the preset's.", min=0)
-    epochs: str = option("", "Epochs of stages 1,2,3, such as 2,2,3 [default: the preset's].")
-    lr: float = option(0.0, "Peak learning rate of stages 1-3; 0: the preset's.", min=0)
+    set: list[str] = option(
+        [],
+        "KEY=VALUE of the recipe, such as lr=1e-3 or epochs=2,2,3; repeatable; in a file, table [recipe].",
+        table="recipe",
+    )
     save_every: int = option(500, "Updates between checkpoints.", min=1)
     keep: int = option(2, "Checkpoints to keep.", min=1)
     log_every: int = option(10, "Updates between log lines.", min=1)
     tensorboard: bool = option(False, "Also log to RUN/tensorboard (needs batcli[tensorboard]).")
-    validate: str = option("", "Split to measure on, at the end of each stage [default: none].")
-    validate_every: int = option(0, "Updates between measurements; 0: only at the end of a stage.", min=0)
+    validate: str | None = option(None, "Split to measure on, at the end of each stage [default: none].")
+    validate_every: int | None = option(
+        None, "Updates between measurements [default: only at the end of a stage].", min=1
+    )
     validate_questions: int = option(200, "Questions to answer in a measurement, alike many of each type.", min=1)
     validate_scenes: int = option(200, "Scenes to place in a measurement of the encoder, always the same.", min=1)
-    workers: int = option(0, "Processes that render ahead; 0: one per processor.", min=0)
+    workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
     cache_gb: float = option(100.0, "Most disk space for the scenes' encodings.", min=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic; bf16 is mixed precision.")
     device: Literal["auto", "cpu"] = option("auto", "auto: the launcher's choice, a GPU where there is one.")

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,10 +76,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_options() -> Callable[..., TrainOptions]:
     """`train_options(data, output, **changes)`: all stages, a few updates each."""
-    small = {"encoder_steps": 3, "encoder_scenes": 192, "epochs": "1,1,1", "batch_size": "16", "log_every": 1}
+    recipe = ["encoder_steps=3", "source_scenes=192", "epochs=1,1,1"]
+    small = {"batch_size": "16", "log_every": 1, "workers": 1, "device": "cpu"}
 
-    def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
-        return TrainOptions(data=data, output=output, **{**small, "workers": 1, "device": "cpu", **changes})
+    def options(data: Path, output: Path, set: Sequence[str] = (), **changes: Any) -> TrainOptions:
+        return TrainOptions(data=data, output=output, set=[*recipe, *set], **{**small, **changes})
 
     return options
 

@@ -89,7 +89,7 @@ def test_the_reader_of_imports_sees_them():
     assert "options.py" in set(own_imports("spatialize.py"))
     assert "audio/plot.py" in set(own_imports("prepare/rooms.py"))  # inside a function
     assert "config.py" in set(own_imports("command.py"))  # from batcli import config
-    assert "torch.utils.data.Subset" in set(imports("train.py"))
+    assert "torch.utils.data.Subset" in set(imports("training/cache.py"))
 
 
 @pytest.mark.parametrize("module", [file for file in FILES if file != "__init__.py"])

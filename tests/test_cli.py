@@ -125,8 +125,8 @@ def test_lists_in_a_file(bat):
 
 
 def test_the_configuration_of_a_run_is_a_configuration(bat):
-    Path("config.toml").write_text(to_toml({"train": {"data": "demo", "epochs": "1,1,1"}, "model.encoder": {"n": 3}}))
-    assert "epochs = 1,1,1\t# config.toml" in bat("train", "--config", "config.toml", "--print-config").out
+    Path("config.toml").write_text(to_toml({"train": {"data": "demo", "stages": "1,2"}, "model.encoder": {"n": 3}}))
+    assert "stages = 1,2\t# config.toml" in bat("train", "--config", "config.toml", "--print-config").out
 
 
 @pytest.mark.parametrize(

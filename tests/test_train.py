@@ -14,14 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import batcli.train
+import batcli.training.stages
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
 from batcli.model.config import PRESETS
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.questions.templates import is_turned
-from batcli.train import _bucket_by_length, _one_way, _order, train
+from batcli.train import train
+from batcli.training.order import bucket_by_length, epoch_order, one_way
 from batcli.training.recipe import RECIPES
 
 
@@ -117,13 +118,14 @@ def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_
 
 def test_relations_are_asked_one_way_first(demo: Path):
     questions = list(open_dataset(demo).questions("train"))
-    order = _one_way(questions, 1_000, seed=0)
+    order = one_way(questions, 1_000, seed=0)
     turned = np.array([is_turned(question) for question in questions])
     assert len(order) == 1_000
     assert set(order) == set(np.flatnonzero(~turned))
     assert turned.sum() > 10
-    np.testing.assert_array_equal(order, _one_way(questions, 1_000, seed=0))
-    assert list(order) != list(_one_way(questions, 1_000, seed=1))
+    np.testing.assert_array_equal(order, one_way(questions, 1_000, seed=0))
+    assert list(order) != list(one_way(questions, 1_000, seed=1))
+    assert len(one_way(questions, 0, seed=0)) == 0, "a recipe without"
 
 
 @pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1", "1,all", "all,3"])
@@ -135,12 +137,12 @@ def test_stages_out_of_order_are_refused(demo: Path, tmp_path: Path, train_optio
 
 @pytest.mark.parametrize("epochs", ["1", "1,2", "a,b,c", "1,2,3,4"])
 def test_epochs_are_three_numbers(demo: Path, tmp_path: Path, train_options, epochs: str):
-    with pytest.raises(InputError, match="--epochs"):
-        train(train_options(demo, tmp_path / "run", epochs=epochs))
+    with pytest.raises(InputError, match="--set epochs"):
+        train(train_options(demo, tmp_path / "run", set=[f"epochs={epochs}"]))
 
 
 def test_every_epoch_holds_every_question_once():
-    order = _order(count=7, length=20, seed=0, stage=1)
+    order = epoch_order(count=7, length=20, seed=0, stage=1)
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
     assert list(order[:7]) != list(order[7:14])
 
@@ -149,8 +151,8 @@ def test_every_epoch_holds_every_question_once():
     ("changes", "message"),
     [
         ({"seed": 1}, "--seed: the run was begun with 0, not 1"),
-        ({"lr": 0.1}, "--lr: the run was begun with 0.0015, not 0.1"),
-        ({"epochs": "1,1,2"}, "--epochs"),
+        ({"set": ["lr=0.1"]}, "--set lr: the run was begun with 0.0015, not 0.1"),
+        ({"set": ["epochs=1,1,2"]}, "--set epochs"),
         ({"batch_size": "8"}, "--batch-size: the run was begun with 16, not 8"),
         ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),
         ({"stages": "encoder,1,2"}, "--stages"),
@@ -185,7 +187,7 @@ def test_what_does_not_decide_them_may_change(run: Path, stopped: Path, demo: Pa
 
 def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
     """One stage sees as many questions as three."""
-    train(train_options(demo, tmp_path / "run", stages="all", epochs="2,1,1"))
+    train(train_options(demo, tmp_path / "run", stages="all", set=["epochs=2,1,1"]))
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     families = [question.family for question in open_dataset(demo).questions("train")]
     seen = 2 * sum(f in "AB" for f in families) + sum(f in "ABCD" for f in families) + len(families)
@@ -235,7 +237,7 @@ def test_the_published_encoder_recipe_goes_on_as_it_would_have(
         if k.startswith(("patch_embed.", "blocks."))
     }
     torch.save({"model": state}, tmp_path / "mae.pth")
-    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1, "encoder_steps": 4}
+    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1, "set": ["encoder_steps=4"]}
     train(train_options(demo, tmp_path / "calm", **changes))
     with pytest.raises(Stopped):
         train(train_options(demo, tmp_path / "stopped", **changes), stops_after("stage encoder", 2))
@@ -254,12 +256,12 @@ def test_a_batch_size_is_a_number_or_auto(demo: Path, tmp_path: Path, train_opti
 
 def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch):
     """A resumed run does not look again: the same order of questions needs the same batch."""
-    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 16)
+    monkeypatch.setattr(batcli.training.stages, "largest_batch", lambda *_: 16)
     options = {"batch_size": "auto", "stages": "1", "save_every": 1}
     with pytest.raises(Stopped):
         train(train_options(demo, tmp_path / "run", **options), stops_after("stage 1", 1))
     assert "batch = 16" in (tmp_path / "run" / "config.toml").read_text()
-    monkeypatch.setattr(batcli.train, "largest_batch", lambda *_: 8)
+    monkeypatch.setattr(batcli.training.stages, "largest_batch", lambda *_: 8)
     train(train_options(demo, tmp_path / "run", **options, resume=True))
     train(train_options(demo, tmp_path / "given", **{**options, "batch_size": "16"}))
     assert same(weights(tmp_path / "run"), weights(tmp_path / "given"))
@@ -267,8 +269,8 @@ def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_o
 
 def test_questions_of_like_length_come_together_without_leaving_their_window():
     sizes = np.random.default_rng(0).integers(10, 200, 400)
-    order = _order(count=400, length=800, seed=0, stage=1)
-    alike = _bucket_by_length(order, sizes, each=8, seed=0, stage=1)
+    order = epoch_order(count=400, length=800, seed=0, stage=1)
+    alike = bucket_by_length(order, sizes, per_update=8, seed=0, stage=1)
     for start in range(0, 800, 16 * 8):
         assert sorted(alike[start : start + 128]) == sorted(order[start : start + 128])
 

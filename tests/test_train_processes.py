@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = [*("--encoder-steps", "3", "--encoder-scenes", "192", "--epochs", "1,1,1"), "--log-every", "1"]
+SMALL = ["--set", "encoder_steps=3", "--set", "source_scenes=192", "--set", "epochs=1,1,1", "--log-every", "1"]
 SMALL += ["--workers", "1", "--device", "cpu", "-q"]
 
 
@@ -84,7 +84,7 @@ def test_two_processes_learn_what_one_learns_in_two_steps(demo: Path, tmp_path: 
 
 
 def test_a_lost_process_is_named(demo: Path, tmp_path: Path):
-    first, second = start_two(demo, tmp_path / "run", "--save-every", "1", "--encoder-steps", "1000")
+    first, second = start_two(demo, tmp_path / "run", "--save-every", "1", "--set", "encoder_steps=1000")
     wait_for_updates(tmp_path / "run", 2, first)
     second.kill()
     _, errors = first.communicate(timeout=120)
@@ -173,7 +173,7 @@ def filled(run: Path) -> int:
 def test_two_processes_fill_one_cache_and_go_on_after_one_is_killed(demo: Path, tmp_path: Path):
     """One process is killed while both encode; started again, both do what is missing, and nothing else."""
     # So many scenes for the source tokens that the kill falls among them.
-    words = ["--batch-size", "8", "--encoder-scenes", "600", "--stages", "encoder"]
+    words = ["--batch-size", "8", "--set", "source_scenes=600", "--stages", "encoder"]
     for process in start_two(demo, tmp_path / "calm", *words):
         finish(process)
     run = tmp_path / "run"

@@ -1,19 +1,31 @@
 """What was computed once for many scenes, on disk: named arrays, a row per scene.
 
 Memory-mapped files below a folder whose name is the key of everything that changes their content. A
-byte per scene says whether it is there, so that several processes can fill one shelf and a killed
+byte per scene says whether it is there, so that several processes can fill one cache and a killed
 one can go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset
 
+from batcli.core.errors import InputError
+from batcli.core.jsonl import dump
+from batcli.core.shards import content_key
+from batcli.training.scenes import ENCODE_BATCH, RenderError, no_collate, threads_for
+from batcli.training.trainer import Trainer
+
+CACHE = "cache"  # a run's folder
+BAD_SCENES = "bad.jsonl"
 MISSING, STORED, BAD = 0, 1, 2
 
 
@@ -67,3 +79,50 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype, create: bool) -> n
         with open(path, "wb") as file:
             file.truncate(size)  # sparse: takes room as it is filled
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+
+def open_cache(trainer: Trainer, facts: Mapping[str, Any], count: int, sample: Mapping[str, Tensor]) -> EncodingCache:
+    """Room on disk for `count` rows like `sample`, under a key of everything that changes them.
+
+    Raises InputError when it would take more than `cache_gb`.
+    """
+    plan = trainer.plan
+    size = EncodingCache.bytes_needed(count, sample) / 1e9
+    if size > plan.cache_gb:
+        raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
+    trainer.reporter.info(f"{count:,} scenes to hear once, {size:.2f} GB")
+    everything = {**facts, **plan.dataset_facts(), "settings": asdict(trainer.settings), "count": count}
+    folder = plan.output / CACHE / content_key(**everything)
+    if trainer.accelerator.is_main_process:
+        EncodingCache(folder, count, sample, create=True)
+    trainer.accelerator.wait_for_everyone()
+    return EncodingCache(folder, count, sample, create=False)
+
+
+def fill_cache(
+    trainer: Trainer,
+    cache: EncodingCache,
+    items: TorchDataset,
+    description: str,
+    compute: Callable[[Sequence[Any]], Mapping[str, Tensor]],
+    rows_each: int = 1,
+) -> None:
+    """Store `compute` of this process's share of the missing items; scenes that fail go to `bad.jsonl`."""
+    missing = np.unique(cache.missing() // rows_each)
+    accelerator, reporter = trainer.accelerator, trainer.reporter
+    todo = missing[accelerator.process_index :: accelerator.num_processes].tolist()
+    loader = trainer.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
+    with torch.inference_mode(), threads_for(trainer.model.encoder):
+        for batch in reporter.track(loader, description, len(loader)):
+            good = [(row, value) for row, value in batch if not isinstance(value, RenderError)]
+            for row, value in batch:
+                if isinstance(value, RenderError):
+                    reporter.warn(value.error["message"])
+                    with open(trainer.plan.output / BAD_SCENES, "a", encoding="utf-8") as file:
+                        file.write(dump({"sources": [s._asdict() for s in value.scene], "error": value.error}))
+                    cache.put_bad(row)
+            if good:
+                numbers, values = zip(*good, strict=True)
+                rows = [number * rows_each + row for number in numbers for row in range(rows_each)]
+                cache.put(rows, compute(values))
+    accelerator.wait_for_everyone()

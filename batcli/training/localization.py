@@ -1,4 +1,4 @@
-"""How well the encoder hears: measured on a fixed set of scenes, the same for every run and update."""
+"""The encoder's accuracy on a fixed set of scenes, the same for every run and update."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {1: "one", 2: "two"}
 
 
 class EncoderPredictions(NamedTuple):
-    """What was said of a batch of scenes with E events each, on the CPU."""
+    """Predictions for a batch of scenes with E events each."""
 
     scores: Tensor  # (B, n_classes), higher is likelier
     direction: Tensor  # (B, E, 3)
@@ -32,7 +32,7 @@ Reader = Callable[[EncoderBatch], EncoderPredictions]
 
 
 def head_predictions(encoder: SpatialAST) -> Reader:
-    """What the published heads say; all events of a scene are where the one direction token points."""
+    """Predictions of the published heads; all events of a scene are where the one direction token points."""
 
     def read(heard: EncoderBatch) -> EncoderPredictions:
         found = encoder.heads(encoder(heard.waveform))
@@ -50,7 +50,7 @@ def head_predictions(encoder: SpatialAST) -> Reader:
 
 
 def source_predictions(sources: SourceTokens) -> Reader:
-    """What the source tokens say of each event that sounds, called by its true name."""
+    """Predictions of the source tokens for each event that sounds, located by its true label."""
 
     def read(heard: EncoderBatch) -> EncoderPredictions:
         cues = sources.cues(spectrum(heard.waveform))
@@ -62,11 +62,11 @@ def source_predictions(sources: SourceTokens) -> Reader:
 
 
 def collect_predictions(read: Reader, batches: Iterable[EncoderBatch], device: torch.device) -> dict[str, np.ndarray]:
-    """What `read` says of each scene and what is true: an array a name, a row a scene."""
+    """Predictions and targets of all scenes: an array per name, a row per scene."""
     rows: dict[str, list[np.ndarray]] = {}
     for heard in batches:
-        said = read(EncoderBatch(*(part.to(device) for part in heard)))
-        kept = {**said._asdict(), **{f"true_{k}": v for k, v in heard._asdict().items() if k != "waveform"}}
+        predicted = read(heard.to(device))
+        kept = {**predicted._asdict(), **{f"true_{k}": v for k, v in heard._asdict().items() if k != "waveform"}}
         for name, value in kept.items():
             rows.setdefault(name, []).append(value.float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in rows.items()}
@@ -84,8 +84,8 @@ def scores(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     for places, name in NAMES.items():
         here = present & (found["true_places"] == places)[:, None]
         pairs = (("direction", "true_direction"), ("distance", "true_distance"))
-        (said, truth), (said_distance, distance) = ([found[name][here] for name in pair] for pair in pairs)
-        result[name] = place_scores(said, truth, said_distance, distance)
+        (direction, target), (distance, target_distance) = ([found[name][here] for name in pair] for pair in pairs)
+        result[name] = place_scores(direction, target, distance, target_distance)
     one = result["one"]
     shares = [result["map"], 1 - one.get("er20", 1.0), 1 - one.get("der", 1.0)]
     return {**result, "merit": float(np.nanmean(shares))}

@@ -1,13 +1,8 @@
-"""What moves the weights: AdamW, and Muon for the matrices within a stack of layers where a recipe asks for it.
+"""Optimizers: AdamW, and Muon for the matrices within a stack of layers where a recipe asks for it.
 
 Muon (Jordan et al. 2024; Liu et al. 2025, Muon is Scalable for LLM Training) makes each update of a matrix
 orthogonal, so that directions with small gradients move as far as those with large ones. Updates have
 AdamW's root mean square, so both use one learning rate.
-
-What it brings to `tiny` (80,000 answers, the same encodings, one seed each): the loss at which AdamW ends after
-70 % of the updates; labels of one of two sources 80 instead of 73 %, relations 81 instead of 77 (n = 325, 394).
-An update takes a third longer. For the language model alone and with three iterations, labels of one of two
-sources stayed at a guess between the two, 50 %. Twice AdamW's rate had a larger loss throughout stages 1 and 2.
 """
 
 from __future__ import annotations
@@ -20,8 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batcli.model.bat import BAT
+from batcli.model.checkpoint import LORA
+
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # of Newton and Schulz, as in torch.optim.Muon
 WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # as transformers names them
+
+
+def unfreeze(model: BAT, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
+    """Let the parameters of `trained` learn, and no others: of a language model with LoRA, only that.
+
+    Returns them by name, for each part.
+    """
+    model.requires_grad_(False)
+    adapted = model.llm if model.config.lora is not None else None
+    parts = [{n: p for n, p in part.named_parameters() if part is not adapted or LORA in n} for part in trained]
+    for part in parts:
+        for parameter in part.values():
+            parameter.requires_grad_(True)
+    return parts
 
 
 def parameter_groups(
@@ -52,42 +64,31 @@ def parameter_groups(
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon with `match_rms_adamw`, all matrices of one shape at once: on `tiny`'s, 20 instead of 33 ms.
-
-    As torch's fused optimizers do, it leaves everything as it is where its `found_inf` is 1.
-    """
-
-    found_inf: Tensor
-    _step_supports_amp_scaling = True  # torch's word for it
+    """torch.optim.Muon with `match_rms_adamw`, all matrices of one shape at once."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
-        self.found_inf = torch.zeros(())
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        skip = self.found_inf > 0
         for group in self.param_groups:
             alike: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
-            kept = torch.where(skip, 1.0, 1 - group["lr"] * group["weight_decay"])
             for shape, parameters in alike.items():
-                updates = orthogonal(torch.stack([self._nesterov(p, group["momentum"], skip) for p in parameters]))
-                for parameter, update in zip(parameters, updates * ~skip, strict=True):
-                    parameter.mul_(kept)
+                updates = orthogonal(torch.stack([self._nesterov(p, group["momentum"]) for p in parameters]))
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
 
-    def _nesterov(self, parameter: nn.Parameter, momentum: float, skip: Tensor) -> Tensor:
-        state = self.state[parameter]
+    def _nesterov(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer = state["momentum_buffer"]
-        assert parameter.grad is not None
-        gradient = torch.where(skip, buffer, parameter.grad)
-        buffer.lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum)
+        buffer: Tensor = state["momentum_buffer"]
+        buffer.lerp_(gradient, 1 - momentum)  # type: ignore[arg-type]
+        return gradient.lerp(buffer, momentum)  # type: ignore[union-attr]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -112,15 +113,3 @@ def optimizers_of(
     if marked:
         found.append(Muon(marked, lr))
     return found
-
-
-def step_if(finite: Tensor, optimizers: Sequence[Any]) -> None:
-    """One step of each, or none where the gradients are not `finite`: decided on their device, if an optimizer can,
-    so that a GPU is never waited for."""
-    for optimizer in optimizers:
-        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's are wrapped
-        if getattr(inner, "_step_supports_amp_scaling", False):
-            inner.grad_scale, inner.found_inf = None, (~finite).float()
-        elif not finite:
-            continue
-        optimizer.step()

@@ -1,87 +1,144 @@
-"""What a training will do, from its options; what cannot be done is refused before any work."""
+"""A training's plan: everything that its options and its dataset decide, settled before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from batcli.core.errors import InputError
+from batcli.core.files import sha256
 from batcli.core.progress import Reporter
 from batcli.data.dataset import Dataset
-from batcli.options import TrainOptions
-from batcli.training.recipe import ALL, ENCODER, RECIPES, STAGES, Recipe
+from batcli.training.recipe import ALL, ENCODER, STAGES, Recipe
 
 AUTO = "auto"
 
 
-def stages_of(text: str) -> list[str]:
-    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
-    known = [ENCODER, *STAGES]
+@dataclass(frozen=True)
+class ModelPlan:
+    """Where the model comes from and how its language model is loaded."""
+
+    preset: str
+    init: Path | None  # a run directory to start from
+    encoder_init: Path | None  # an AudioMAE checkpoint for the encoder's blocks
+    llm: Path | None  # a language model's directory; None: the preset's own, or where the initial run says
+    source_tokens: bool
+    precision: str  # fp32 or bf16
+    quantize: bool
+    attention: str
+    gradient_checkpointing: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a frozen language model; trained parameters stay in float32."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """How the model is measured while it is trained."""
+
+    split: str
+    every: int | None  # updates; None: only at the end of a stage
+    questions: int
+    scenes: int
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A training, resolved."""
+
+    data: Path
+    dataset: Dataset
+    split: str
+    output: Path
+    stages: tuple[str, ...]
+    recipe: Recipe
+    model: ModelPlan
+    validation: ValidationPlan | None
+    seed: int
+    accumulate: int  # batches of each process per update
+    workers: int  # processes that render ahead
+    cache_gb: float  # most disk space for the encodings
+    save_every: int  # updates
+    keep: int  # states on disk
+    log_every: int  # updates
+    tensorboard: bool
+    max_bad: int
+    resume: bool
+    overwrite: bool
+    options: Mapping[str, Any]  # as given, for `config.toml`
+
+    def dataset_facts(self) -> dict[str, str]:
+        """What identifies the split, wherever it lies."""
+        split = self.dataset.split(self.split)
+        files = {"clips": split.clips, "reverbs": split.reverbs, "labels": self.dataset.labels_file}
+        hashes = {f"{name}_sha256": sha256(self.dataset.path(file)) for name, file in files.items() if file}
+        return {"path": str(self.data), "split": self.split, "questions_sha256": split.sha256, **hashes}
+
+    def tables(self, processes: int) -> dict[str, dict[str, Any]]:
+        """The tables of `config.toml` beside the model's sizes."""
+        return {
+            "train": dict(self.options),
+            "recipe": asdict(self.recipe),
+            "dataset": self.dataset_facts(),
+            "processes": {"count": processes},
+        }
+
+
+def parse_stages(text: str) -> tuple[str, ...]:
+    """`encoder,1,2` → its stages; raises InputError for an unknown one and for any other order."""
+    stages = tuple(stage.strip() for stage in text.split(",") if stage.strip())
+    known = (ENCODER, *STAGES)
     for stage in stages:
         if stage not in known:
             raise InputError(f"unknown stage {stage!r}", "--stages", f"known: {', '.join(known)}")
     mixed = ALL in stages and len(set(stages) & set(STAGES)) > 1
-    if not stages or mixed or stages != [stage for stage in known if stage in stages]:
+    if not stages or mixed or stages != tuple(stage for stage in known if stage in stages):
         raise InputError(f"{text!r} is no order of stages", "--stages", f"such as {','.join(known)}")
     return stages
 
 
-def recipe_of(options: TrainOptions) -> Recipe:
-    """The preset's, with what the options say otherwise."""
-    recipe = RECIPES[options.preset]
-    if options.epochs:
-        try:
-            one, two, three = (float(part) for part in options.epochs.split(","))
-        except ValueError:
-            raise InputError(f"{options.epochs!r} is not three numbers", "--epochs", "such as 2,2,3") from None
-        recipe = replace(recipe, epochs=(one, two, three))
-    return replace(
-        recipe,
-        encoder_steps=options.encoder_steps or recipe.encoder_steps,
-        source_scenes=options.encoder_scenes or recipe.source_scenes,
-        batch=_batch_size(options.batch_size) if options.batch_size else recipe.batch,
-        lr=options.lr or recipe.lr,
-    )
-
-
-def _batch_size(text: str) -> int:
-    """A number; 0 for `auto`, which is found when the longest sample is at hand."""
+def parse_batch_size(text: str) -> int | None:
+    """A number; None for `auto`, which is found when the longest sample is at hand."""
     if text == AUTO:
-        return 0
+        return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise InputError(f"{text!r:.40} is neither a number above 0 nor {AUTO}", "--batch-size")
     return int(text)
 
 
 def require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> None:
+    """Raises InputError when the split cannot be measured on."""
     dataset.split(split)
     if ENCODER in stages:
         dataset.clips(split), dataset.reverbs(split)
 
 
-def require_shardable(options: TrainOptions, stages: Sequence[str], recipe: Recipe, accelerator: Accelerator) -> None:
+def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
     """FSDP is for large language models: what runs the model's parts by themselves finds only pieces of them."""
     plugin = accelerator.state.fsdp_plugin
     if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
-    if ENCODER in stages:
+    if ENCODER in plan.stages:
         raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
-    if options.validate:
+    if plan.validation:
         raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
-    if recipe.batch == 0:
+    if plan.recipe.batch is None:
         raise InputError("cannot be found for a sharded model", "--batch-size auto", "give a number")
 
 
-def report_plan(
-    options: TrainOptions, dataset: Dataset, stages: Sequence[str], recipe: Recipe, reporter: Reporter
-) -> None:
-    counts = dataset.split(options.split).counts
+def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
+    counts = plan.dataset.split(plan.split).counts
     total = sum(counts.values())
-    reporter.info(f"{options.preset} on {total:,} questions of {options.data}, stages {', '.join(stages)}")
+    reporter.info(f"{plan.model.preset} on {total:,} questions of {plan.data}, stages {', '.join(plan.stages)}")
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
-    if ENCODER in stages:
-        clips, reverbs = len(dataset.clips(options.split)), len(dataset.reverbs(options.split))
-        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
+    if ENCODER in plan.stages:
+        clips, reverbs = len(plan.dataset.clips(plan.split)), len(plan.dataset.reverbs(plan.split))
+        reporter.info(f"encoder: {plan.recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")

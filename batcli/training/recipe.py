@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batcli.core.errors import InputError
+from batcli.core.toml import refuse_unknown
 
 ENCODER, SOURCES, ALL = "encoder", "sources", "all"
 STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
@@ -35,13 +40,24 @@ class Recipe:
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     soft_distance: float = 0.0  # share of a distance's weight in the answers' loss that goes to those half a metre off
     one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
-    batch: int = 8
+    batch: int | None = 8  # questions per process and step; None: as many as fit, not found yet
     lr: float = 1e-3
     muon: bool = False  # in stages 1 to 3, for the matrices within layers; AdamW for the rest
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     warmup: float = 2 / 7  # share of a stage's updates
     clip: float = 1.0  # largest norm of a gradient
+
+    def with_values(self, pairs: Sequence[str]) -> Recipe:
+        """With `KEY=VALUE` of each pair, the last of a key. Raises InputError for an unknown key or a wrong value."""
+        changes: dict[str, Any] = {}
+        for pair in pairs:
+            key, equals, text = pair.partition("=")
+            if not equals:
+                raise InputError(f"{pair!r:.60} is not KEY=VALUE", "--set", "such as lr=1e-3")
+            refuse_unknown([key.strip()], list(vars(Recipe())), "--set")
+            changes[key.strip()] = _parsed(key.strip(), text.strip())
+        return replace(self, **changes)
 
 
 RECIPES = {
@@ -54,14 +70,37 @@ RECIPES = {
         epochs=(0.35, 0.2, 0.9),
         soft_distance=0.5,
         one_way=0.4,
-        # Of 80,000 answers, learned from 16 instead of 32 at a time: labels of one of two sources 73 instead of
-        # 50 %, yes or no 77 instead of 61 (n = 325 and 394), at a tenth more time.
         batch=16,
         lr=1.5e-3,
         muon=True,
         warmup=0.05,
     ),
 }
+
+SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "warmup", "betas")  # at most 1
+
+
+def _parsed(key: str, text: str) -> Any:
+    """The value of one key from its text, in the type of its default: `8`, `1e-3`, `true`, `1,1,2` or `[1, 1, 2]`."""
+    default = getattr(Recipe(), key)
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text]
+        if isinstance(default, int):
+            if (whole := int(text)) > 0:
+                return whole
+            raise ValueError
+        parts = text.removeprefix("[").removesuffix("]").split(",") if isinstance(default, tuple) else [text]
+        numbers = tuple(float(part) for part in parts)
+        limit = 1.0 if key in SHARES else math.inf
+        if len(numbers) != (len(default) if isinstance(default, tuple) else 1):
+            raise ValueError
+        if not all(math.isfinite(number) and 0 <= number <= limit for number in numbers):
+            raise ValueError
+        return numbers if isinstance(default, tuple) else numbers[0]
+    except (ValueError, KeyError):
+        such = ",".join(f"{part:g}" for part in default) if isinstance(default, tuple) else str(default).lower()
+        raise InputError(f"{text!r:.60} is no value for this", f"--set {key}", f"such as {key}={such}") from None
 
 
 def learning_rate(update: int, total: int, warmup: float) -> float:

@@ -11,7 +11,6 @@ from batcli.core.errors import InputError
 from batcli.core.files import require_writable
 from batcli.core.toml import read_toml, to_toml, tomllib
 from batcli.model.checkpoint import CONFIG, DONE
-from batcli.options import TrainOptions
 
 LOG = "log.jsonl"
 FIXED = (
@@ -29,25 +28,15 @@ FIXED = (
 """Options that decide the weights. The others name paths, or say what is saved, shown and measured, or
 are in the recipe; the data and the language model are known by their hashes, wherever they lie."""
 
-OPTIONS = {
-    "encoder_steps": "--encoder-steps",
-    "source_scenes": "--encoder-scenes",
-    "batch": "--batch-size",
-    "lr": "--lr",
-    "epochs": "--epochs",
-}
-"""What of a recipe is an option."""
-
 Tables = Mapping[str, Mapping[str, Any]]
 
 
-def open_run_dir(options: TrainOptions, tables: Tables) -> None:
-    """Make `options.output` ours. `tables`: what `config.toml` will say of this run.
+def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> None:
+    """Make a new run directory, or accept the one to go on with. `tables`: this run's of `config.toml`.
 
     Raises InputError when the directory holds anything but the unfinished run that is to go on.
     """
-    root = options.output
-    if options.overwrite:
+    if overwrite:
         _empty(root)
     require_writable(root)
     if (root / DONE).exists():
@@ -55,7 +44,7 @@ def open_run_dir(options: TrainOptions, tables: Tables) -> None:
     if not (root / LOG).exists() and any(root.iterdir()):
         raise InputError("is not empty and no run", root, "choose another directory")
     if (root / LOG).exists():
-        if not options.resume:
+        if not resume:
             raise InputError("holds an unfinished run", root, "go on with --resume, or --overwrite")
         require_unchanged(root, tables)
 
@@ -97,8 +86,9 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
         yield "--accumulate × processes", old, new
     for table in sorted(set(before) & set(now) - {"train", "processes"}):
         for name in sorted((set(before[table]) | set(now[table])) - {"path"}):  # data may have moved
-            given_by = {"recipe": OPTIONS.get(name), "dataset": "DATA", "language_model": "--llm"}.get(table)
-            yield given_by or f"[{table}] {name}", before[table].get(name), now[table].get(name)
+            recipe = "--batch-size" if name == "batch" else f"--set {name}"
+            given_by = {"recipe": recipe, "dataset": "DATA", "language_model": "--llm"}.get(table, f"[{table}] {name}")
+            yield given_by, before[table].get(name), now[table].get(name)
 
 
 def _shown(value: Any) -> str:

@@ -47,6 +47,9 @@ class EncoderBatch(NamedTuple):
     present: Tensor  # (B, MAX_ASKED), 0 where `asked` is only padding
     places: Tensor  # (B,) how many places sound comes from: 1 or 2
 
+    def to(self, device: torch.device) -> EncoderBatch:
+        return EncoderBatch(*(part.to(device) for part in self))
+
     def without_padding(self) -> EncoderBatch:
         """Without the columns in which no scene has an event. On a GPU, this would wait for it."""
         most = int(self.present.sum(1).max())

@@ -67,9 +67,9 @@ def main() -> None:
     for rooms, clips in sizes:
         folder = given.out.resolve() / f"{min(rooms, 10**6)}-{min(clips, 10**6)}"
         smaller = part(whole, rooms, clips, folder / "data")
-        options = {"data": smaller.root, "output": folder / "run", "stages": "encoder", "encoder_steps": 1}
-        scenes = {"encoder_scenes": given.scenes, "validate": "eval", "validate_scenes": 800}
-        train(TrainOptions(**options, **scenes, overwrite=True))
+        options = {"data": smaller.root, "output": folder / "run", "stages": "encoder", "overwrite": True}
+        recipe = ["encoder_steps=1", f"source_scenes={given.scenes}"]
+        train(TrainOptions(**options, set=recipe, validate="eval", validate_scenes=800))
         found = [
             r for r in read_log(folder / "run" / "log.jsonl") if (r["kind"], r["stage"]) == (VALIDATION, "sources")
         ][-1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from itertools import repeat
+from itertools import islice, repeat
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch import nn
 
 from batcli.core.errors import BatError
 from batcli.core.progress import SILENT
-from batcli.training.loop import Batch, Schedule, Statistics, _lost_ranks, fit
+from batcli.training.loop import BatchNormMeans, fit, name_lost_process
+from batcli.training.recipe import Recipe
+from batcli.training.stages import Batch, Stage
 
 
 class Fits(nn.Module):
@@ -26,12 +30,23 @@ class Fits(nn.Module):
         return {"off": (self.weight - wanted).square().sum()}
 
 
+class OfInputs(Stage):
+    name, lr = "1", 0.1
+
+    def __init__(self, inputs, total) -> None:
+        self.inputs, self.total = inputs, total
+
+    def batches(self, start):
+        for value in islice(self.inputs, start, None):
+            yield [Batch((torch.tensor(value),), 1, (f"sample {value}",))]
+
+
 def run(inputs, total=10) -> Fits:
     model = Fits()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
-    updates = ([Batch((torch.tensor(value),), 1, (f"sample {value}",))] for value in inputs)
-    schedule = Schedule("1", 0, total, 0.1, 0.1, 1.0, log_every=1, save_every=100)
-    fit(Accelerator(cpu=True), model, [optimizer], updates, schedule, 0, None, lambda _: None, None, SILENT)
+    plan = SimpleNamespace(seed=0, recipe=Recipe(warmup=0.1), log_every=1, save_every=100, validation=None)
+    trainer: Any = SimpleNamespace(plan=plan, accelerator=Accelerator(cpu=True), log=None, reporter=SILENT)
+    fit(trainer, OfInputs(inputs, total), model, [optimizer], 0, 0, lambda _: None, None)
     return model
 
 
@@ -43,7 +58,7 @@ def test_a_batch_without_a_finite_loss_changes_nothing():
 
 
 def test_three_such_batches_in_a_row_end_it_with_their_names():
-    with pytest.raises(BatError, match="not finite 3 times in a row, last on: sample nan; try a smaller --lr"):
+    with pytest.raises(BatError, match="not finite 3 times in a row, last on: sample nan; try a smaller learning rate"):
         run([1.0, math.nan, math.nan, math.nan, 1.0])
     run([1.0, math.nan, math.nan, 1.0, math.nan, math.nan, 1.0], 7)
 
@@ -54,11 +69,11 @@ def test_running_means_hang_on_no_order():
 
     def moved(order) -> torch.Tensor:
         norm = nn.BatchNorm1d(3)
-        statistics = Statistics(norm)
+        statistics = BatchNormMeans(norm)
         for number in order:
             with statistics.of_one_batch():
                 norm(batches[number])
-        statistics.settle(Accelerator(cpu=True))
+        statistics.average(Accelerator(cpu=True))
         assert norm.num_batches_tracked == 1
         return norm.running_mean
 
@@ -72,7 +87,7 @@ def test_only_errors_between_processes_are_called_a_lost_process():
     class Two:
         num_processes = 2
 
-    with pytest.raises(BatError, match="another process was lost"), _lost_ranks(Two()):  # type: ignore[arg-type]
+    with pytest.raises(BatError, match="another process was lost"), name_lost_process(Two()):  # type: ignore[arg-type]
         raise RuntimeError("[/third_party/gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:80")
-    with pytest.raises(RuntimeError, match="shapes"), _lost_ranks(Two()):  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="shapes"), name_lost_process(Two()):  # type: ignore[arg-type]
         raise RuntimeError("shapes cannot be multiplied")

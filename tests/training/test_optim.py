@@ -1,12 +1,10 @@
 """Which parameters move together, and how."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from batcli.training.optim import Muon, optimizers_of, parameter_groups, step_if
+from batcli.training.optim import Muon, optimizers_of, parameter_groups
 
 NAMES = {  # as in transformers' models: name, shape, whether Muon moves it
     "model.embed_tokens.weight": ((9, 8), False),
@@ -84,23 +82,3 @@ def test_muon_is_torchs():
             optimizer.step()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)  # their products are of bfloat16
-
-
-def test_gradients_that_are_not_finite_move_nothing():
-    """Neither weights nor momenta, whichever optimizer is theirs, fused or not."""
-    for fused in (True, False):
-        disturbed, clean = made(), made()
-        trained = [
-            (named, optimizers_of(parameter_groups(named, "0", 0.05, muon=True), 0.01, (0.9, 0.95), fused))
-            for named in (disturbed, clean)
-        ]
-        for finite in (True, False, True):
-            gradients = {name: torch.randn_like(p) for name, p in clean.items()}
-            for (named, optimizers), broken in zip(trained, (not finite, False), strict=True):
-                for name, p in named.items():
-                    p.grad = gradients[name] * math.nan if broken else gradients[name].clone()
-                if finite or broken:
-                    step_if(torch.tensor(finite), optimizers)
-        for name, p in clean.items():
-            assert p.isfinite().all()
-            assert torch.equal(disturbed[name], p), name

@@ -115,7 +115,7 @@ def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
 SIGNALLED = """
 import os, subprocess, sys, time
 from torch.utils.data import Dataset
-from batcli.core.signals import deferred
+from batcli.core.signals import defer_signals
 from batcli.training.scenes import Loader
 
 class Slow(Dataset):
@@ -126,7 +126,7 @@ class Slow(Dataset):
         time.sleep(0.2)
         return index
 
-with deferred() as stop:
+with defer_signals() as stop:
     kill = f"import os, time; time.sleep({sys.argv[1]}); os.killpg({os.getpgrp()}, 15)"
     stranger = subprocess.Popen([sys.executable, "-c", kill], start_new_session=True)
     found = [number for batch in Loader(Slow(), batch_size=1, num_workers=2) for number in batch.tolist()]
