@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from batcli.core.files import alone
-with alone(Path(sys.argv[1])):
+from batcli.core.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     if os.fork() == 0:
         print(os.getpid(), flush=True)
     time.sleep(60)
