@@ -95,6 +95,50 @@ def run(demo: Path, train_options: Callable[..., TrainOptions], tmp_path_factory
     return output
 
 
+TEXTS = [
+    "Where does the sound of the dog come from, and how far away is it?",
+    "Is the sound of rain to your left?",
+    "right, behind, above; 3.5m",
+    "left, front, below; 10m",
+    "accelerating, revving, vroom; car; rain",
+    "Yes",
+    "No",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from batcli.model.tokens import train_tokenizer
+
+    return train_tokenizer(TEXTS * 3, 600)
+
+
+@pytest.fixture(scope="session")
+def llm_folder(tmp_path_factory, tokenizer) -> Path:
+    """A language model directory with a tokenizer, and generation settings that BAT must not take over."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llm")
+    torch.manual_seed(1)
+    sizes = {
+        "vocab_size": 600,
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    llm = LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+    with torch.no_grad():
+        for parameter in llm.parameters():
+            parameter.normal_(std=0.3)
+    llm.generation_config.repetition_penalty = 9.0
+    llm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 class StopsAfter(Silent):
     """A reporter that raises what Ctrl-C raises, `count` items into the bar `description`."""
 

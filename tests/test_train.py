@@ -128,6 +128,18 @@ def test_relations_are_asked_one_way_first(demo: Path):
     assert len(one_way(questions, 0, seed=0)) == 0, "a recipe without"
 
 
+def test_an_order_may_be_empty(demo: Path):
+    """As of a recipe that asks relations both ways from the first."""
+    questions = list(open_dataset(demo).questions("train"))
+    assert one_way(questions, 0, seed=0).dtype == epoch_order(5, 5, seed=0, stage=1).dtype
+    assert len(epoch_order(5, 0, seed=0, stage=1)) == 0
+
+
+def test_where_all_questions_ask_the_other_way_all_are_asked(demo: Path):
+    turned = [question for question in open_dataset(demo).questions("train") if is_turned(question)]
+    assert set(one_way(turned, 2 * len(turned), seed=0)) == set(range(len(turned)))
+
+
 @pytest.mark.parametrize("stages", ["", "4", "2,1", "1,1", "encoder;1", "1,all", "all,3"])
 def test_stages_out_of_order_are_refused(demo: Path, tmp_path: Path, train_options, stages: str):
     with pytest.raises(InputError, match="--stages"):

@@ -25,9 +25,11 @@ def one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarray
     """`length` numbers of the questions that ask by one word of each pair of opposites: by right, never by left.
 
     While both words of a pair are asked alike, neither the word nor the sound predicts the answer by
-    itself, and relations stay at chance; asked one way first, the sound does.
+    itself, and relations stay at chance; asked one way first, the sound does. Where every question asks
+    by the other word, all are taken.
     """
-    chosen = np.array([number for number, question in enumerate(questions) if not is_turned(question)])
+    numbers = [number for number, question in enumerate(questions) if not is_turned(question)]
+    chosen = np.array(numbers or range(len(questions)))
     return chosen[epoch_order(len(chosen), length, seed, len(STAGES) + 1)]
 
 

@@ -4,56 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from batcli.model.bat import BAT
 from batcli.model.config import EncoderConfig, LlmConfig, LoraConfig, ModelConfig, QFormerConfig, SourcesConfig
 from batcli.model.llm import load_llm, new_llm
-from batcli.model.tokens import train_tokenizer
 
 ENCODER = EncoderConfig(seconds=0.3, n_classes=5, dim=16, depth=2, heads=2)
 QFORMER = QFormerConfig(layers=2, queries=3, dim=16, heads=2)
-TEXTS = [
-    "Where does the sound of the dog come from, and how far away is it?",
-    "Is the sound of rain to your left?",
-    "right, behind, above; 3.5m",
-    "left, front, below; 10m",
-    "accelerating, revving, vroom; car; rain",
-    "Yes",
-    "No",
-]
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
-    return train_tokenizer(TEXTS * 3, 600)
-
-
-@pytest.fixture(scope="session")
-def llm_folder(tmp_path_factory, tokenizer):
-    """A language model directory with a tokenizer, and generation settings that BAT must not take over."""
-    folder = tmp_path_factory.mktemp("llm")
-    save_llama(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def save_llama(folder, **changes):
-    torch.manual_seed(1)
-    sizes = {
-        "vocab_size": 600,
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    llm = LlamaForCausalLM(LlamaConfig(**{**sizes, **changes}, bos_token_id=1, eos_token_id=2, pad_token_id=0))
-    with torch.no_grad():
-        for parameter in llm.parameters():
-            parameter.normal_(std=0.3)
-    llm.generation_config.repetition_penalty = 9.0
-    llm.save_pretrained(folder)
 
 
 @pytest.fixture(params=["from nothing", "with source tokens", "with LoRA"])
