@@ -148,12 +148,14 @@ class SpatializeOptions(Options, Rendering):
 class TrainOptions(Options, LanguageModel):
     data: Path = argument("The dataset directory.", metavar="DATA")
     output: Path = option(None, "The run directory to make.", "-o")
-    preset: Literal["tiny", "llama2-7b"] = option("tiny", "Sizes of the model and its recipe.")
+    preset: Literal["tiny", "llama2-7b"] | None = option(
+        None, "Sizes of the model and its recipe [default: those of --init, else tiny]."
+    )
     stages: str = option("encoder,1,2,3", "Which, in order; 1: A,B; 2: A-D; 3: A-E; encoder,all: A-E at once.")
     resume: bool = option(False, "Go on where the run directory's last checkpoint stands.")
     overwrite: bool = option(False, "Throw away what the run directory holds.")
     split: str = option("train", "Split to learn from.")
-    init: Path | None = option(None, "Run directory to start from: its encoder, projector and LoRA.")
+    init: Path | None = option(None, "Run directory to start from: its weights, sizes and recipe.")
     encoder_init: Path | None = option(None, "AudioMAE checkpoint that the encoder's blocks start from.")
     batch_size: str | None = option(
         None, "Questions per step and process, or auto: as many as fit into memory [default: the preset's]."

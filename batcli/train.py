@@ -14,14 +14,14 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from batcli.core.errors import TooManyBad
+from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import exclusive_lock, require_writable
 from batcli.core.parallel import default_jobs
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.signals import defer_signals
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import PRESETS
+from batcli.model.config import SourcesConfig
 from batcli.model.tokens import near_distances
 from batcli.options import TrainOptions, require
 from batcli.training import state
@@ -30,6 +30,7 @@ from batcli.training.cache import BAD_SCENES, CACHE
 from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
+from batcli.training.needs import report_needs
 from batcli.training.plan import (
     ModelPlan,
     TrainPlan,
@@ -40,9 +41,10 @@ from batcli.training.plan import (
     require_shardable,
     require_validation,
 )
-from batcli.training.recipe import ENCODER, RECIPES, SOURCES, STAGES
+from batcli.training.recipe import ENCODER, SOURCES, STAGES
 from batcli.training.run_dir import LOG, open_run_dir, recorded, require_unchanged
 from batcli.training.stages import EncoderStage, QuestionStage, SourceStage, encode_questions, find_batch_size
+from batcli.training.start import Start, find_start
 from batcli.training.trainer import Trainer
 
 CURVES = "curves.png"
@@ -57,6 +59,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     require(options, "output")
     plan = resolve(options, open_dataset(options.data))
     report_plan(plan, reporter)
+    if options.dry_run:
+        report_needs(plan, reporter)
     if plan.tensorboard:
         require_tensorboard()
     if options.dry_run:
@@ -74,13 +78,19 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
 def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     """The plan of a training. Raises InputError for whatever cannot be done."""
     stages = parse_stages(options.stages)
-    recipe = RECIPES[options.preset].with_values(options.set)
+    start = find_start(options.preset, options.init)
+    recipe = start.recipe.with_values(options.set)
     if options.batch_size is not None:
         recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
     if recipe.batch is None and options.resume and not options.overwrite:
         recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
-    if options.init is None and options.llm is None and PRESETS[options.preset].llm is None and not options.dry_run:
-        require(options, "llm")
+    config = start.config
+    if options.init is None:
+        encoder = replace(config.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels))
+        config = replace(config, encoder=encoder)
+        if options.source_tokens and config.sources is None:
+            config = replace(config, sources=SourcesConfig())
+    require_used(options, start)
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
@@ -95,11 +105,11 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         stages=stages,
         recipe=recipe,
         model=ModelPlan(
-            preset=options.preset,
+            preset=start.preset,
+            config=config,
             init=options.init,
             encoder_init=options.encoder_init,
             llm=options.llm,
-            source_tokens=options.source_tokens,
             precision=options.precision,
             quantize=options.quantize,
             attention=options.attention,
@@ -117,8 +127,19 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         max_bad=options.max_bad,
         resume=options.resume,
         overwrite=options.overwrite,
-        options=asdict(options),
+        options={**asdict(options), "preset": start.preset},
     )
+
+
+def require_used(options: TrainOptions, start: Start) -> None:
+    """Raises InputError for an option of the model that this start would leave without effect, or that it lacks."""
+    for name in ("llm", "quantize"):
+        if getattr(options, name) and start.config.llm is not None:
+            raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
+    if options.init is not None and options.source_tokens and start.config.sources is None:
+        raise InputError(f"{options.init} has none", "--source-tokens", "a run is trained with the parts that it has")
+    if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:
+        require(options, "llm")
 
 
 def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Trainer:

@@ -169,12 +169,16 @@ def test_every_epoch_holds_every_question_once():
         ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),
         ({"stages": "encoder,1,2"}, "--stages"),
         ({"attention": "eager"}, "--attention: the run was begun with 'sdpa', not 'eager'"),
-        ({"init": Path("elsewhere")}, "--init: the run was begun with nothing, not 'elsewhere'"),
     ],
 )
 def test_what_decides_the_weights_cannot_change(stopped: Path, demo: Path, train_options, changes: dict, message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         train(train_options(demo, stopped, resume=True, **changes))
+
+
+def test_another_start_cannot_take_its_place(run: Path, stopped: Path, demo: Path, train_options):
+    with pytest.raises(InputError, match="--init: the run was begun with nothing, not "):
+        train(train_options(demo, stopped, resume=True, init=run))
 
 
 def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: Path, train_options):

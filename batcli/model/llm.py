@@ -57,26 +57,38 @@ def lora_targets(llm_type: str) -> tuple[str, ...]:
     return tuple(LORA_TARGETS.get(llm_type, LoraConfig.targets))
 
 
-def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama with random weights and the vocabulary of `tokenizer`.
-
-    Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
-    all attention is the same for a long while.
-    """
+def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa") -> LlamaForCausalLM:
+    """A Llama with random weights and the vocabulary of `tokenizer`."""
     return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.dim,
-            intermediate_size=config.mlp_dim,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
-            max_position_embeddings=config.positions,
-            initializer_range=config.dim**-0.5,
+        _llama_config(
+            config,
+            len(tokenizer),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            attn_implementation=attention,
         )
+    )
+
+
+def unfilled_llama(config: LlmConfig) -> LlamaForCausalLM:
+    """A Llama with the largest vocabulary that `config` allows: for its shapes, on the meta device."""
+    return LlamaForCausalLM(_llama_config(config, config.vocabulary))
+
+
+def _llama_config(config: LlmConfig, vocabulary: int, **special_ids: Any) -> LlamaConfig:
+    """Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
+    all attention is the same for a long while."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.dim,
+        intermediate_size=config.mlp_dim,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=config.positions,
+        initializer_range=config.dim**-0.5,
+        **special_ids,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from batcli.model.bat import BAT
 from batcli.model.config import PRESETS, LoraConfig, ModelConfig
 from batcli.model.llm import llm_config, load_tokenizer, lora_targets
 from batcli.options import ModelOptions
+from batcli.training.recipe import RECIPES
+from batcli.training.start import PUBLISHED_PRESET
 
 WRITTEN = {checkpoint.CONFIG, checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.ADAPTER, checkpoint.TOKENIZER}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -46,7 +50,11 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     reporter.info(f"{len(state):,} tensors read, {sum(part.numel() for part in state.values()):,} numbers, all placed")
     if options.dry_run:
         return
-    tables = {"prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed}}
+    tables: dict[str, dict[str, Any]] = {
+        "prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed},
+        "train": {"preset": PUBLISHED_PRESET},  # what `train --init` goes by
+        "recipe": asdict(RECIPES[PUBLISHED_PRESET]),
+    }
     with exclusive_lock(require_writable(options.run)):
         _require_free(options.run)
         checkpoint.write_config(options.run, empty.config, tables, options.llm)
@@ -59,7 +67,9 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
 def _config(options: ModelOptions, llm: Path) -> ModelConfig:
     named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
     targets = named or lora_targets(llm_config(llm).model_type)
-    return ModelConfig(PRESETS["llama2-7b"].encoder, PRESETS["llama2-7b"].qformer, LoraConfig(targets=targets))
+    return ModelConfig(
+        PRESETS[PUBLISHED_PRESET].encoder, PRESETS[PUBLISHED_PRESET].qformer, LoraConfig(targets=targets)
+    )
 
 
 def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:

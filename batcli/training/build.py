@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from batcli.core.errors import InputError
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
-from batcli.model.config import PRESETS, ModelConfig, SourcesConfig
+from batcli.model.config import ModelConfig
 from batcli.model.llm import load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.published import read_audiomae
 from batcli.model.tokens import name_ids, train_tokenizer
@@ -41,10 +41,7 @@ def _from_run(plan: TrainPlan, init: Path) -> Built:
 
 def _from_preset(plan: TrainPlan) -> Built:
     how, dataset = plan.model, plan.dataset
-    config = PRESETS[how.preset]
-    config = replace(config, encoder=replace(config.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels)))
-    if how.source_tokens and config.sources is None:
-        config = replace(config, sources=SourcesConfig())
+    config = how.config
     model, tokenizer = _adapted(plan, config, how.llm) if how.llm and config.lora else _new(plan, config)
     if model.sources is not None:
         model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
@@ -58,7 +55,7 @@ def _new(plan: TrainPlan, config: ModelConfig) -> tuple[BAT, PreTrainedTokenizer
     questions = plan.dataset.questions(plan.split)
     texts = (text for q in questions for text in (q.question, " " + q.answer, q.answer))
     tokenizer = train_tokenizer(texts, config.llm.vocabulary)
-    return BAT(config, new_llm(config.llm, tokenizer)), tokenizer
+    return BAT(config, new_llm(config.llm, tokenizer, plan.model.attention)), tokenizer
 
 
 def _adapted(plan: TrainPlan, config: ModelConfig, folder: Path) -> tuple[BAT, PreTrainedTokenizerBase]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from accelerate import Accelerator
 
 from batcli.core.errors import InputError
 from batcli.core.files import sha256
+from batcli.core.parallel import rank_and_world
 from batcli.core.progress import Reporter
 from batcli.data.dataset import Dataset
-from batcli.training.recipe import ALL, ENCODER, STAGES, Recipe
+from batcli.data.schema import FAMILIES
+from batcli.model.config import ModelConfig
+from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen
 
 AUTO = "auto"
 
@@ -24,10 +28,10 @@ class ModelPlan:
     """Where the model comes from and how its language model is loaded."""
 
     preset: str
+    config: ModelConfig  # sizes, with the dataset's scene length and classes
     init: Path | None  # a run directory to start from
     encoder_init: Path | None  # an AudioMAE checkpoint for the encoder's blocks
     llm: Path | None  # a language model's directory; None: the preset's own, or where the initial run says
-    source_tokens: bool
     precision: str  # fp32 or bf16
     quantize: bool
     attention: str
@@ -134,11 +138,40 @@ def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
 
 
 def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
-    counts = plan.dataset.split(plan.split).counts
-    total = sum(counts.values())
-    reporter.info(f"{plan.model.preset} on {total:,} questions of {plan.data}, stages {', '.join(plan.stages)}")
+    """Say what will be trained: architecture, recipe, questions, and the updates of each stage."""
+    counts, recipe = plan.dataset.split(plan.split).counts, plan.recipe
+    reporter.info(
+        f"{plan.model.preset} on {sum(counts.values()):,} questions of {plan.data}, stages {', '.join(plan.stages)}"
+    )
+    reporter.info(describe_architecture(plan.model))
+    reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in asdict(recipe).items()))
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
     if ENCODER in plan.stages:
         clips, reverbs = len(plan.dataset.clips(plan.split)), len(plan.dataset.reverbs(plan.split))
-        reporter.info(f"encoder: {plan.recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
+        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
+        if plan.model.config.sources is not None:
+            reporter.info(f"{SOURCES}: {recipe.source_scenes:,} scenes, {recipe.source_epochs} times")
+    families = Counter[str]()
+    for kind, count in counts.items():
+        families[FAMILIES[kind]] += count
+    for stage in (stage for stage in plan.stages if stage in STAGES):
+        answers = answers_seen(stage, families, recipe)
+        per_update = (recipe.batch or 0) * plan.accumulate * rank_and_world()[1]
+        updates = f"{max(1, round(answers / per_update)):,} updates" if per_update else "as many updates as fit"
+        reporter.info(f"stage {stage}: {answers:,.0f} answers, {updates}")
+
+
+def describe_architecture(model: ModelPlan) -> str:
+    """One line: encoder, source tokens, Q-Former, language model."""
+    encoder, qformer, config = model.config.encoder, model.config.qformer, model.config
+    parts = [f"Spatial-AST {encoder.depth} x {encoder.dim}, {encoder.seconds:g} s, {encoder.n_classes} classes"]
+    if config.sources is not None:
+        parts.append(f"{config.sources.tokens} source tokens")
+    parts.append(f"Q-Former {qformer.layers} x {qformer.dim}, {qformer.queries} queries")
+    if config.llm is not None:
+        parts.append(f"Llama {config.llm.layers} x {config.llm.dim} from nothing")
+    else:
+        lora = f" with LoRA r {config.lora.r} on {', '.join(config.lora.targets)}" if config.lora else ""
+        parts.append(f"language model {model.llm or model.init or 'of --llm'}{lora}")
+    return "model: " + "; ".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,15 +48,16 @@ class Recipe:
     warmup: float = 2 / 7  # share of a stage's updates
     clip: float = 1.0  # largest norm of a gradient
 
-    def with_values(self, pairs: Sequence[str]) -> Recipe:
-        """With `KEY=VALUE` of each pair, the last of a key. Raises InputError for an unknown key or a wrong value."""
+    def with_values(self, pairs: Sequence[str], where: str = "--set") -> Recipe:
+        """With `KEY=VALUE` of each pair, the last of a key. Raises InputError, naming `where`, for an unknown key or a
+        wrong value."""
         changes: dict[str, Any] = {}
         for pair in pairs:
             key, equals, text = pair.partition("=")
             if not equals:
-                raise InputError(f"{pair!r:.60} is not KEY=VALUE", "--set", "such as lr=1e-3")
-            refuse_unknown([key.strip()], list(vars(Recipe())), "--set")
-            changes[key.strip()] = _parsed(key.strip(), text.strip())
+                raise InputError(f"{pair!r:.60} is not KEY=VALUE", where, "such as lr=1e-3")
+            refuse_unknown([key.strip()], list(vars(Recipe())), where)
+            changes[key.strip()] = _parsed(key.strip(), text.strip(), where)
         return replace(self, **changes)
 
 
@@ -80,7 +81,7 @@ RECIPES = {
 SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "warmup", "betas")  # at most 1
 
 
-def _parsed(key: str, text: str) -> Any:
+def _parsed(key: str, text: str, where: str) -> Any:
     """The value of one key from its text, in the type of its default: `8`, `1e-3`, `true`, `1,1,2` or `[1, 1, 2]`."""
     default = getattr(Recipe(), key)
     try:
@@ -100,7 +101,14 @@ def _parsed(key: str, text: str) -> Any:
         return numbers if isinstance(default, tuple) else numbers[0]
     except (ValueError, KeyError):
         such = ",".join(f"{part:g}" for part in default) if isinstance(default, tuple) else str(default).lower()
-        raise InputError(f"{text!r:.60} is no value for this", f"--set {key}", f"such as {key}={such}") from None
+        raise InputError(f"{text!r:.60} is no value for this", f"{where} {key}", f"such as {key}={such}") from None
+
+
+def answers_seen(stage: str, family_counts: Mapping[str, int], recipe: Recipe) -> float:
+    """How many answers a stage learns from: its epochs over its families' questions; `all`: as many as the three."""
+    epochs = dict(zip(CURRICULUM, recipe.epochs, strict=True))
+    parts = CURRICULUM if stage == ALL else (stage,)
+    return sum(epochs[part] * sum(family_counts.get(family, 0) for family in STAGES[part]) for part in parts)
 
 
 def learning_rate(update: int, total: int, warmup: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from batcli.training.cache import EncodingCache, fill_cache, open_cache
 from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.training.optim import unfreeze
 from batcli.training.order import bucket_by_length, epoch_order, one_way
-from batcli.training.recipe import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
+from batcli.training.recipe import CURRICULUM, ENCODER, SOURCES, STAGES, answers_seen
 from batcli.training.scenes import (
     ENCODE_BATCH,
     GROUP,
@@ -202,7 +203,8 @@ class QuestionStage(Stage):
         if not self.questions:
             raise InputError(f"no questions for stage {name}", plan.dataset.questions_file(plan.split))
         self.per_update = batch * trainer.batches_per_update
-        self.total = max(1, round(_answers_seen(name, self.questions, recipe) / self.per_update))
+        families = Counter(question.family for question in self.questions)
+        self.total = max(1, round(answers_seen(name, families, recipe) / self.per_update))
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = self._order()
@@ -228,10 +230,3 @@ class QuestionStage(Stage):
         weight = int((tokens.labels != IGNORED).sum())
         names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in questions)
         return Batch((encoding, Tokens(*(part.to(device) for part in tokens))), weight, names)
-
-
-def _answers_seen(stage: str, questions: Sequence[Question], recipe: Recipe) -> float:
-    """How many answers a stage learns from: its epochs; at once, as many as stage by stage."""
-    parts = CURRICULUM if stage == ALL else [stage]
-    epochs = dict(zip(CURRICULUM, recipe.epochs, strict=True))
-    return sum(epochs[part] * sum(q.family in STAGES[part] for q in questions) for part in parts)

@@ -26,6 +26,8 @@ from batcli.model.checkpoint import load_run
 from batcli.model.config import ModelConfig
 from batcli.options import ModelOptions
 from batcli.prepare.model import model as prepare_model
+from batcli.training.recipe import RECIPES
+from batcli.training.start import find_start
 
 HERE = Path(__file__).parents[1] / "parity"
 spec = importlib.util.spec_from_file_location("parity_weights", HERE / "weights.py")
@@ -311,6 +313,7 @@ def test_without_a_checkpoint_projector_and_lora_are_fresh_and_seeded(options):
     assert tokenizer is None
     assert config.lora.targets == ("q_proj", "up_proj")
     assert bat.projector.query.std().item() == pytest.approx(1, abs=0.05)
+    assert find_start(None, options.run)[:2] == ("llama2-7b", RECIPES["llama2-7b"])
     lora = {name: tensor for name, tensor in bat.llm.state_dict().items() if "lora_" in name}
     assert {name.split(".")[-4] for name in lora} == {"q_proj", "up_proj"}
     assert {name for name in lora if lora[name].any()} == {name for name in lora if "lora_A" in name}

@@ -1,0 +1,46 @@
+"""How much memory and disk a training will take, estimated from sizes alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from batcli.core.progress import Reporter
+from batcli.model import checkpoint
+from batcli.model.bat import BAT
+from batcli.model.config import LlmConfig
+from batcli.model.llm import empty_llm, unfilled_llama
+from batcli.training.plan import ModelPlan, TrainPlan
+from batcli.training.recipe import STAGES
+
+TRAINED_BYTES = 16  # of a trained number: itself, its gradient and AdamW's two moments, in float32
+
+
+def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
+    """Say the memory for weights, gradients and moments, and the disk for the encodings of the distinct scenes."""
+    model, known = unfilled_model(plan.model)
+    numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    own_llm = plan.model.config.llm is not None
+    trained = sum(n for name, n in numbers.items() if own_llm or not name.startswith("llm.") or checkpoint.LORA in name)
+    frozen = (sum(numbers.values()) - trained) * (0.5 if plan.model.quantize else plan.model.dtype.itemsize)
+    memory = (TRAINED_BYTES * trained + (frozen if known else 0)) / 1e9
+    beside = "" if known else " and the language model, which --llm names"
+    reporter.info(f"memory: about {memory:.2f} GB for weights, gradients and moments; activations{beside} on top")
+    families = "".join(STAGES[stage] for stage in plan.stages if stage in STAGES)
+    if families:
+        scenes = len({q.scene for q in plan.dataset.questions(plan.split) if q.family in families})
+        disk = model.encoding_bytes / 2 * scenes / 1e9  # kept in 16 bits
+        limit = "" if disk <= plan.cache_gb else f", more than --cache-gb {plan.cache_gb:g} allows"
+        reporter.info(f"disk: about {disk:.2f} GB for the encodings of {scenes:,} scenes{limit}")
+
+
+def unfilled_model(how: ModelPlan) -> tuple[BAT, bool]:
+    """The model on the meta device, and whether its language model is known (a stand-in without LoRA if not)."""
+    folder = how.llm or (checkpoint.llm_folder(how.init) if how.init and how.config.llm is None else None)
+    with torch.device("meta"):
+        if how.config.llm is not None:
+            return BAT(how.config, unfilled_llama(how.config.llm)), True
+        if folder is not None:
+            return BAT(how.config, empty_llm(folder)), True
+        return BAT(replace(how.config, lora=None), unfilled_llama(LlmConfig())), False

@@ -1,0 +1,63 @@
+"""What a training starts from: a preset, or a run directory, whose recipe and sizes are then the training's."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+from batcli.core.errors import InputError
+from batcli.core.toml import read_toml, refuse_unknown
+from batcli.model import checkpoint
+from batcli.model.config import PRESETS, ModelConfig
+from batcli.training.recipe import RECIPES, Recipe
+
+DEFAULT_PRESET = "tiny"
+PUBLISHED_PRESET = "llama2-7b"
+
+
+class Start(NamedTuple):
+    preset: str
+    recipe: Recipe
+    config: ModelConfig  # a preset's is for its own number of classes and scene length, a run's is as it was built
+
+
+def find_start(preset: str | None, init: Path | None) -> Start:
+    """The preset's recipe and sizes (`tiny` by default), or those that the run `init` records.
+
+    Raises InputError when `init` is no finished run, when it is of another preset than `preset`, or when
+    it records no recipe and none can be told from its architecture.
+    """
+    if init is None:
+        name = preset or DEFAULT_PRESET
+        return Start(name, RECIPES[name], PRESETS[name])
+    file = checkpoint.require_finished(init) / checkpoint.CONFIG
+    config, content = checkpoint.read_config(init), read_toml(file)
+    recorded = _table(content, "train", file).get("preset") or (PUBLISHED_PRESET if config.lora is not None else None)
+    if not isinstance(recorded, str) or recorded not in PRESETS:
+        raise InputError(f"names no preset that is known: {recorded!r:.40}", file, f"known: {', '.join(PRESETS)}")
+    if preset not in (None, recorded):
+        raise InputError(f"{init} is of the preset {recorded}, not {preset}", "--preset", "leave it out beside --init")
+    values = _table(content, "recipe", file)
+    return Start(recorded, recipe_from(values, file) if values else RECIPES[recorded], config)
+
+
+def recipe_from(values: dict[str, object], file: Path) -> Recipe:
+    """The recipe of a `[recipe]` table, as `config.toml` writes it."""
+    known = {field.name for field in fields(Recipe)}
+    refuse_unknown(list(values), sorted(known), f"{file} [recipe]")
+    texts = [f"{key}={_text(value)}" for key, value in values.items()]
+    return Recipe().with_values(texts, f"{file} [recipe]")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(content: dict[str, object], name: str, file: Path) -> dict[str, object]:
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise InputError(f"{name!r} is not a table", file)
+    return table

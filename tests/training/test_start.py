@@ -1,0 +1,130 @@
+"""The recipe and the sizes of a training belong to what it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from batcli.core.errors import InputError
+from batcli.core.progress import Silent
+from batcli.core.toml import to_toml
+from batcli.data.dataset import open_dataset
+from batcli.model import checkpoint
+from batcli.model.config import PRESETS, LoraConfig
+from batcli.options import TrainOptions
+from batcli.train import resolve, train
+from batcli.training.build import build_model
+from batcli.training.recipe import RECIPES
+from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESET, find_start
+
+
+class Said(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def write_run(folder: Path, preset: str, tables: dict) -> Path:
+    """A finished run's directory as far as `find_start` reads it."""
+    folder.mkdir()
+    config = replace(PRESETS[preset], lora=LoraConfig() if PRESETS[preset].llm is None else None)
+    checkpoint.write_config(folder, config, tables, None)
+    (folder / checkpoint.DONE).touch()
+    return folder
+
+
+def recorded(preset: str, **changes: object) -> dict:
+    return {"train": {"preset": preset}, "recipe": asdict(replace(RECIPES[preset], **changes))}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_its_own_recipe_and_sizes(preset: str):
+    assert find_start(preset, None) == (preset, RECIPES[preset], PRESETS[preset])
+
+
+def test_the_default_is_tiny():
+    assert find_start(None, None).preset == DEFAULT_PRESET == "tiny"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_run_is_trained_by_the_recipe_that_it_records(tmp_path: Path, preset: str):
+    run = write_run(tmp_path / "run", preset, recorded(preset, lr=3e-4, epochs=(1, 2, 5), muon=True))
+    start = find_start(None, run)
+    assert start.preset == preset
+    assert start.recipe == replace(RECIPES[preset], lr=3e-4, epochs=(1, 2, 5), muon=True)
+    assert start == find_start(preset, run)
+
+
+def test_a_run_without_a_record_is_told_by_its_architecture(tmp_path: Path):
+    start = find_start(None, write_run(tmp_path / "run", PUBLISHED_PRESET, {}))
+    assert (start.preset, start.recipe) == (PUBLISHED_PRESET, RECIPES[PUBLISHED_PRESET])
+    with pytest.raises(InputError, match=r"config\.toml: names no preset that is known"):
+        find_start(None, write_run(tmp_path / "tiny", "tiny", {}))
+
+
+def test_another_preset_than_the_runs_is_refused(tmp_path: Path):
+    run = write_run(tmp_path / "run", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
+    with pytest.raises(InputError, match=r"--preset: .*is of the preset llama2-7b, not tiny"):
+        find_start("tiny", run)
+
+
+@pytest.mark.parametrize(("key", "value"), [("speed", 1), ("lr", "fast"), ("epochs", [1.0])])
+def test_a_damaged_recipe_is_refused(tmp_path: Path, key: str, value: object):
+    tables = recorded("tiny")
+    tables["recipe"][key] = value
+    with pytest.raises(InputError, match=rf"\[recipe\].*{key}|{key}.*\[recipe\]"):
+        find_start(None, write_run(tmp_path / "run", "tiny", tables))
+
+
+def test_a_trained_run_passes_its_recipe_on(demo: Path, run: Path):
+    options = TrainOptions(data=demo, output=run.parent / "next", init=run, stages="1")
+    plan = resolve(options, open_dataset(demo))
+    assert (plan.model.preset, plan.recipe.epochs, plan.recipe.batch) == ("tiny", (1, 1, 1), 16)
+    assert resolve(replace(options, set=["lr=0.5"]), open_dataset(demo)).recipe.lr == 0.5
+    assert plan.tables(1)["train"]["preset"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"llm": Path("llm")}, "--llm: has no effect"),
+        ({"quantize": True}, "--quantize: has no effect"),
+        ({"preset": "llama2-7b"}, "--llm"),
+    ],
+)
+def test_no_option_of_the_model_is_ignored(demo: Path, tmp_path: Path, changes: dict, words: str):
+    with pytest.raises(InputError, match=words):
+        resolve(TrainOptions(data=demo, output=tmp_path / "run", **changes), open_dataset(demo))
+
+
+def test_the_attention_asked_for_is_the_models(demo: Path, tmp_path: Path):
+    options = TrainOptions(data=demo, output=tmp_path / "run", attention="eager")
+    model = build_model(resolve(options, open_dataset(demo)))[0]
+    assert model.llm.config._attn_implementation == "eager"
+
+
+def test_source_tokens_are_not_added_to_a_run_in_silence(demo: Path, tmp_path: Path):
+    run = write_run(tmp_path / "start", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
+    with pytest.raises(InputError, match=r"--source-tokens: .*has none"):
+        resolve(TrainOptions(data=demo, output=tmp_path / "run", init=run, source_tokens=True), open_dataset(demo))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_dry_run_says_what_and_how_and_how_much(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
+    llm = None if PRESETS[preset].llm else llm_folder
+    said = Said()
+    train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, dry_run=True), said)
+    text = "\n".join(said.lines)
+    for words in ("Q-Former", f"lr {RECIPES[preset].lr}", "stage 3: ", " updates", "memory: about", "disk: about"):
+        assert words in text, words
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_is_a_configuration_file(tmp_path: Path):
+    assert "[recipe]" in to_toml(recorded(PUBLISHED_PRESET))
