@@ -8,7 +8,7 @@ behind; elevation −90 below, +90 above; degrees. Ear 0 is the left one. Sampli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, special
 from scipy.spatial import ConvexHull, cKDTree
 
+from batcli.audio.sofa import read_sofa, tell_ears, warn_of_back
 from batcli.core.errors import InputError
 from batcli.core.files import require_file
 from batcli.data.constants import SAMPLE_RATE
@@ -37,7 +38,6 @@ WIDEST_GAP = 30.0  # degrees from any direction above −45° to the nearest mea
 TAPS = 96  # of a minimum-phase response
 BANK_TAPS = 128  # of a response with its delays: ±16 samples around 96 taps
 BANK_LEAD = 16  # sample of a bank response at which sound reaches the head's centre
-MAX_NUMBERS = 1 << 26  # in a SOFA file: 11,950 directions of 2,048 samples are 49 million
 PHASES = 4  # bank responses per direction, each a quarter of a sample later
 
 
@@ -49,11 +49,14 @@ class Hrtf:
     5°, diffuse-field equalised: what all directions have in common is taken out, so that heads
     differ in their cues and not in their colour, and the mean over directions is LEVEL_AT_1M.
     delays [37 x 72 x ears]: arrival after the head's centre, in samples; negative is earlier.
+    corrections, warnings: of a SOFA file, see `batcli.audio.sofa.Measured`.
     """
 
     name: str
     responses: Array
     delays: Array
+    corrections: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ears(self) -> int:
@@ -195,71 +198,30 @@ def sphere() -> Hrtf:
 def sofa(path: Path) -> Hrtf:
     """A head measured by others, from a SOFA file (AES69) of the convention SimpleFreeFieldHRIR.
 
-    The name of the result is the file's. Needs the extra `sofa`. Raises InputError for a file that
-    is none, that follows another convention, or that leaves a gap between its directions.
+    The name of the result is the file's. The responses decide which channel is the left ear: see
+    `batcli.audio.sofa`. Needs the extra `sofa`. Raises InputError for a file that is none, that
+    follows another convention, that does not tell left from right, or that leaves a gap between
+    its directions.
     """
     require_file(path, f"a head is {', '.join(HEADS)} or a SOFA file")
-    if path.suffix.lower() != ".sofa":  # sofar reads no others
-        raise InputError("not a SOFA file: its name does not end in .sofa", path)
-    try:
-        import netCDF4  # which sofar reads with
-        import sofar
-    except ModuleNotFoundError:
-        raise InputError("reading SOFA needs the extra 'sofa'", path, "pip install 'batcli[sofa]'") from None
-    try:
-        with netCDF4.Dataset(path) as file:  # compressed, so its size on disk says little
-            numbers = sum(int(variable.size) for variable in file.variables.values())
-        if numbers > MAX_NUMBERS:
-            raise ValueError(f"{numbers:,} numbers, more than {MAX_NUMBERS:,}")
-        content = sofar.read_sofa(str(path), verify=False, verbose=False)
-        convention = content.GLOBAL_SOFAConventions
-    except Exception as error:  # whatever netCDF, HDF5 or sofar raise for a file that is not SOFA
-        raise InputError(f"not a SOFA file: {error}", path) from None
-    if convention != "SimpleFreeFieldHRIR":
-        raise InputError(f"its convention is {convention!r:.60}", path, "only SimpleFreeFieldHRIR is a set of HRIRs")
-    try:
-        irs = np.asarray(content.Data_IR, float)
-        given = np.broadcast_to(np.asarray(content.Data_Delay, float), (len(irs), 2))  # samples, beside the responses
-        rate = float(np.squeeze(content.Data_SamplingRate))
-        places = _cartesian(content.SourcePosition, content.SourcePosition_Type)
-        view = _cartesian(content.ListenerView, content.ListenerView_Type)
-        ears = _cartesian(np.squeeze(content.ReceiverPosition), content.ReceiverPosition_Type)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"damaged: {error}", path) from None
-    if not all(part.ndim == 2 and part.shape[1] == 3 and np.isfinite(part).all() for part in (places, view, ears)):
-        raise InputError("positions that are not three finite numbers each", path)
-    if irs.ndim != 3 or 0 in irs.shape or irs.shape[:2] != (len(places), 2) or ears.shape != (2, 3):
-        raise InputError(f"impulse responses of shape {irs.shape} for {len(places)} directions", path, "two ears each")
-    distances = np.linalg.norm(places, axis=-1)
-    if not (np.isfinite(irs).all() and np.isfinite(given).all() and np.abs(irs).max(-1).min() > 0):
-        raise InputError("a response that is silent or not finite", path)
-    if not 0 < distances.min() <= distances.max() < 1e4:
-        raise InputError(f"sources at {distances.min():.3g} to {distances.max():.3g} m", path)
-    if not 16_000 <= rate <= 384_000:
-        raise InputError(f"sampling rate {rate:g} Hz", path, "from 16 to 384 kHz")
-    if np.abs(view[:, 1:]).max() > 0.01 * view[:, 0].min():
-        raise InputError("the listener does not face along +x", path, "turn the source positions")
-    if ears[0, 1] < ears[1, 1]:  # SOFA's y points left: the right ear stands first
-        irs, given = irs[:, ::-1], given[:, ::-1]
-    farthest = distances > 0.99 * distances.max()
-    factor = Fraction(SAMPLE_RATE / rate).limit_denominator(1000)
-    responses, delays = _decomposed(signal.resample_poly(irs[farthest], factor.numerator, factor.denominator, axis=-1))
-    given = given[farthest] * SAMPLE_RATE / rate
+    measured = read_sofa(path)
+    factor = Fraction(SAMPLE_RATE / measured.rate).limit_denominator(1000)
+    irs = signal.resample_poly(measured.irs, factor.numerator, factor.denominator, axis=-1)
+    responses, delays = _decomposed(irs)
+    given = measured.delays * SAMPLE_RATE
     delays = delays + (given - given[:, ::-1]) / 2
-    # SOFA: x to the front, y to the left, z up.
-    forward, left, up = (places[farthest] / distances[farthest, None]).T
-    azimuth = np.degrees(np.arctan2(forward, -left)) % 360
-    return _interpolated(path.name, azimuth, np.degrees(np.arcsin(np.clip(up, -1, 1))), responses, delays)
-
-
-def _cartesian(positions: Array, kind: str) -> Array:
-    """[n x 3] in SOFA's axes; spherical ones are degrees and metres."""
-    positions = np.atleast_2d(np.asarray(positions, float))
-    if kind != "spherical":
-        return positions
-    azimuth, elevation, radius = np.radians(positions[:, 0]), np.radians(positions[:, 1]), positions[:, 2:]
-    across = np.cos(elevation)
-    return radius * np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.sin(elevation)], -1)
+    # From here on the set holds minimum phase and delays in samples: its ears are exchanged with it.
+    measured = replace(measured, irs=responses, delays=delays)
+    levels = 10 * np.log10((responses**2).sum(-1))
+    measured = tell_ears(measured, levels, delays / SAMPLE_RATE, path)
+    size = 512
+    bright = slice(3000 * size // SAMPLE_RATE, 8000 * size // SAMPLE_RATE)
+    powers = (np.abs(np.fft.rfft(measured.irs, size)[..., bright]) ** 2).mean(-1)
+    measured = warn_of_back(measured, 10 * np.log10(powers).mean(-1))
+    forward, left, up = measured.directions.T
+    azimuth, elevation = np.degrees(np.arctan2(forward, -left)) % 360, np.degrees(np.arcsin(np.clip(up, -1, 1)))
+    head = _interpolated(path.name, azimuth, elevation, measured.irs, measured.delays)
+    return replace(head, corrections=measured.corrections, warnings=measured.warnings)
 
 
 # ---- minimum phase and delay ---------------------------------------------------------------------

@@ -51,7 +51,7 @@ class RoomSettings:
     split: str
     sources: int
     channels: str
-    hrtf: str  # of a SOFA file its name and hash
+    hrtf: str  # of a SOFA file its name, its hash, and how it was read other than it says
     rt60: tuple[float, float]  # seconds
     size: Vector | None  # width, height, length in metres
     max_distance: float
@@ -73,6 +73,8 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> MadeRoom:
     Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
     """
     hrtf = _head(options)
+    for warning in hrtf.warnings:
+        reporter.warn(f"{options.hrtf}: {warning}")
     settings = _settings(options, hrtf)
     root, file = options.reverb / settings.channels, options.reverb / f"{settings.split}_reverberation.json"
     made = MadeRoom(file, options.rooms, options.rooms * options.sources)
@@ -136,14 +138,17 @@ def _head(options: RoomsOptions) -> Hrtf:
 
 
 def _settings(options: RoomsOptions, hrtf: Hrtf) -> RoomSettings:
-    from_file = options.channels == "binaural" and options.hrtf not in HEADS
+    head = hrtf.name
+    if options.channels == "binaural" and options.hrtf not in HEADS:
+        # With its corrections: rooms of a head that an earlier version read otherwise are not mixed with these.
+        head = "; ".join([f"{hrtf.name} {sha256(Path(options.hrtf))}", *hrtf.corrections])
     return RoomSettings(
         RECIPE,
         options.seed,
         options.split,
         options.sources,
         options.channels,
-        f"{hrtf.name} {sha256(Path(options.hrtf))}" if from_file else hrtf.name,
+        head,
         _range(options.rt60),
         _size(options.size) if options.size else None,
         options.max_distance,

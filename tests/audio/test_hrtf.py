@@ -245,7 +245,7 @@ def test_sofa_refused_in_one_line(sofar, tmp_path):
 
 
 def test_sofa_without_its_extra(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "sofar", None)
+    monkeypatch.setitem(__import__("sys").modules, "netCDF4", None)
     (tmp_path / "h.sofa").write_text("")
     with pytest.raises(InputError, match="needs the extra 'sofa'"):
         heads.sofa(tmp_path / "h.sofa")

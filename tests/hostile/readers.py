@@ -380,6 +380,8 @@ def make_sofa(folder: Path) -> None:
     places = np.stack([azimuth.ravel(), elevation.ravel(), np.full(azimuth.size, 1.5)], -1)
     rng = np.random.default_rng(0)
     head.Data_IR = rng.normal(size=(len(places), 2, 32)) * np.exp(-np.arange(32) / 4)
+    across = np.cos(np.radians(places[:, 1])) * np.sin(np.radians(places[:, 0]))
+    head.Data_IR *= 10 ** (np.stack([across, -across], -1) / 2)[..., None]  # louder at the nearer ear
     head.Data_SamplingRate = 32_000.0
     head.Data_Delay = np.zeros((1, 2))
     head.SourcePosition = places

@@ -259,3 +259,22 @@ def test_exit_code_of_bad_input(tmp_path):
         assert process.wait(timeout=60) == 2
     assert message.count("\n") == 1
     assert message.startswith("bat: --rt60: not a reverberation time")
+
+
+def test_a_head_that_contradicts_its_file_is_read_by_ear_and_said(tmp_path):
+    """On standard error in one line, in the metadata, and not mixed with rooms of another reading."""
+    pytest.importorskip("sofar", reason="the extra 'sofa' is not installed")
+    from sofa_sets import write_set
+
+    head = write_set(tmp_path / "h.SOFA", receivers_swapped=True)
+    with run(tmp_path / "reverb", "--hrtf", str(head), "--jobs", "2") as process:
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0
+    (warning,) = [line for line in said.splitlines() if "warning" in line]
+    assert "h.SOFA: ReceiverPosition calls channel 0 the right ear" in warning
+    for reverb_id, reverb in read_reverbs(tmp_path / "reverb/train_reverberation.json").items():
+        assert reverb.extra["hrtf"].endswith("; ears by the responses, against ReceiverPosition")
+        x, _, _ = reverb.source
+        left, right = (np.load(tmp_path / "reverb/binaural" / reverb_id)[:, : DIRECT_SAMPLE + 32] ** 2).sum(-1)
+        if abs(x) > 0.26 * reverb.position.distance:
+            assert (right > left) == (x > 0)
