@@ -254,12 +254,15 @@ def system_of(file: Predictions, measured: Sequence[Measured], samples: Samples,
 
 
 def compare(
-    first: Predictions, second: Predictions, vocabulary: Vocabulary, embedder: embed.Embedder, options: ScoreOptions
+    first: Predictions,
+    second: Predictions,
+    vocabulary: Vocabulary,
+    embedder: embed.Embedder,
+    options: ScoreOptions,
+    reporter: Reporter,
 ) -> Comparison:
     """`first` − `second` on the questions that both answered: bootstrap of the pairs, and McNemar's test."""
-    rows, others = matched(first, second)
-    if not len(rows):
-        raise InputError("no question in common", f"--against {second.name}", "both must answer the same questions")
+    rows, others = _pairs(first, second, reporter)
     names, clusters = np.unique(first.clusters[rows], return_inverse=True)
     pair = [first.only(rows), second.only(others)]
     measured = [measure_all(file, clusters, len(names), vocabulary, embedder) for file in pair]
@@ -275,6 +278,25 @@ def compare(
     return Comparison(
         second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, _paper(differences)
     )
+
+
+def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the same questions in both. Says how many could not be told apart; refuses if that is all of them."""
+    pairs = matched(first, second)
+    where, hint = f"--against {second.name}", "name the field of the ids: --field question_id=THEIR_NAME"
+    if pairs.left_out:
+        what = f"{pairs.left_out:,} of {len(first):,} questions cannot be told apart: no scene, no id of their own"
+        if not len(pairs.rows):
+            raise InputError(what, where, hint)
+        reporter.warn(f"{where}: {what}; they are left out ({hint})")
+    if not len(pairs.rows):
+        raise InputError("no question in common", where, "both must answer the same questions")
+    if pairs.by_order:
+        reporter.warn(
+            f"{where}: {pairs.by_order:,} of {len(pairs.rows):,} pairs are of questions that stand more than once "
+            "and have no id of their own; they are paired in the order of the files"
+        )
+    return pairs.rows, pairs.others
 
 
 def _difference(name: str, score: Score, one: Measured, other: Measured) -> Difference:
@@ -354,7 +376,7 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
         result = Scores(
             systems,
             {**settings, "seed": options.seed, "labels": len(vocabulary.names)},
-            compare(columns[0], against, vocabulary, embedder, options) if against else None,
+            compare(columns[0], against, vocabulary, embedder, options, reporter) if against else None,
             judge(systems[: len(answered)], gates),
             _about_published(read[0]) if options.published else None,
         )
@@ -378,7 +400,8 @@ def _answered_files(
     if missing:
         return []
     for other in files[1:]:
-        common = len(matched(files[0], other)[0])
+        pairs = matched(files[0], other)
+        common = len(pairs.rows) + pairs.left_out
         if common < max(len(files[0]), len(other)):
             reporter.warn(
                 f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "

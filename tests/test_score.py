@@ -295,6 +295,90 @@ def test_against_repeated_questions_pairs_each_once(tmp_path):
     assert comparison.by_type["DOA"]["lr_acc"].score.value == 0
 
 
+def foreign(path: Path, **options) -> tuple:
+    """The comparison of records with other names, and the warnings."""
+    listener = Listener()
+    fields = options.pop("field", ["answer=target", "prediction=response", "question_id=qid"])
+    chosen = {"field": fields, "type": "MIXUP_DISTANCE_BOTH", "replicates": 0} | options
+    return score(ScoreOptions(predictions=[path], **chosen), listener).comparison, listener.warnings
+
+
+def test_records_without_a_scene_are_paired_by_their_ids(shared):
+    """The same answers in another order: nothing differs."""
+    folder = shared / "cases/11-foreign"
+    comparison, warnings = foreign(folder / "yn.jsonl", against=folder / "yn_other_order.jsonl")
+    assert (comparison.n, comparison.only_here, comparison.only_there) == (400, 0, 0)
+    difference = comparison.by_type["MIXUP_DISTANCE_BOTH"]["binary_acc"]
+    assert (difference.wins, difference.losses, difference.score.value) == (0, 0, 0.0)
+    assert not warnings
+
+
+def test_records_that_cannot_be_told_apart_are_refused(shared):
+    folder = shared / "cases/11-foreign"
+    with pytest.raises(InputError, match="400 of 400 questions cannot be told apart") as caught:
+        foreign(
+            folder / "yn.jsonl", against=folder / "yn_other_order.jsonl", field=["answer=target", "prediction=response"]
+        )
+    assert "--field question_id=" in str(caught.value.hint)
+
+
+def yes_no_records(count: int, answers: int) -> list[dict]:
+    truths, said = random.Random(0), random.Random(answers)
+    return [
+        {"qid": f"q{number}", "target": truths.choice(["Yes", "No"]), "response": said.choice(["Yes", "No"])}
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_records_with_ids_does_not_matter(tmp_path, seed):
+    here, there = yes_no_records(60, answers=1), yes_no_records(60, answers=2)
+    first = write(tmp_path / "a.jsonl", here)
+    right = [[r["target"] == r["response"] for r in records] for records in (here, there)]
+    expected = [sum(a > b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1])]
+    random.Random(seed).shuffle(there)
+    comparison, _ = foreign(first, against=write(tmp_path / "b.jsonl", there))
+    difference = comparison.by_type["MIXUP_DISTANCE_BOTH"]["binary_acc"]
+    assert [comparison.n, difference.wins, difference.losses] == [60, *expected]
+
+
+def test_some_records_that_cannot_be_told_apart_are_counted(tmp_path):
+    """Three ids stand twice, and the order differs: six records are left out."""
+    here = yes_no_records(40, answers=1)
+    for number in range(3):
+        here[2 * number + 1] |= {"qid": here[2 * number]["qid"], "target": here[2 * number]["target"]}
+    path = write(tmp_path / "a.jsonl", here)
+    comparison, warnings = foreign(path, against=write(tmp_path / "b.jsonl", sorted(here, key=lambda r: r["target"])))
+    assert (comparison.n, comparison.only_here) == (34, 6)
+    assert any("6 of 40 questions cannot be told apart" in warning for warning in warnings)
+
+
+def test_records_without_ids_in_the_same_order_are_paired_and_counted(tmp_path):
+    paths = [write(tmp_path / f"{seed}.jsonl", yes_no_records(40, answers=seed)) for seed in (1, 2)]
+    fields = ["answer=target", "prediction=response"]
+    comparison, warnings = foreign(paths[0], against=paths[1], field=fields)
+    assert comparison.n == 40
+    assert any("40 of 40 pairs" in warning and "order of the files" in warning for warning in warnings)
+
+
+def test_repeated_questions_about_a_scene_are_paired_by_their_ids(tmp_path):
+    """In another order, with other answers to each: nothing differs."""
+    records = [r for r in make(60) if r["question_type"] == "DOA"][:1] * 3
+    said = ["left", "right", "nowhere"]
+    a = [{**r, "question_id": place, "prediction": said[place]} for place, r in enumerate(records)]
+    comparison = scores_of(write(tmp_path / "a.jsonl", a), against=write(tmp_path / "b.jsonl", a[::-1])).comparison
+    difference = comparison.by_type["DOA"]["lr_acc"]
+    assert (comparison.n, difference.wins, difference.losses) == (3, 0, 0)
+
+
+def test_cases_of_answers_are_scored_as_they_say(shared):
+    """Emphatic denials are right, refusals and hedges are not read."""
+    for name, right, read in (("emphatic_no", 1, 1), ("hedge", 0, 0), ("refusal", 0, 0)):
+        (system,) = scores_of(shared / f"cases/10-answers/{name}.jsonl").systems
+        found = system.by_type["MIXUP_DISTANCE_BOTH"].scores
+        assert (found["binary_acc"].value, found["answered"].value) == (right, read)
+
+
 def test_nothing_in_common_is_refused(preds, tmp_path):
     with pytest.raises(InputError, match="no question in common"):
         scores_of(preds, against=write(tmp_path / "other.jsonl", make(10, seed=5)))

@@ -25,6 +25,7 @@ from batcli.data.schema import FIELDS, QUESTION_TYPES, parse_question
 from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_yes_no, split_labels, words_of
 
 NOT_SAID = -1
+NO_ID = 0
 LABEL_TYPES = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_SOURCE")
 PLACE_TYPES = ("DOA", "MIXUP_SINGLE_DOA")
 CLUSTERS = ("scene", "room", "question")
@@ -40,6 +41,7 @@ class Answered(NamedTuple):
     truth: str
     said: str | None
     record: Mapping[str, Any]
+    id: int | str | None = None  # the question's in its file; not always unique
 
     @property
     def room(self) -> tuple[str, ...]:
@@ -66,12 +68,14 @@ class File:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A file of answers as columns: 25 bytes a question, and each distinct answer once."""
+    """A file of answers as columns: 34 bytes a question, and each distinct answer once."""
 
     name: str
     kinds: np.ndarray  # (n,) int8: place in QUESTION_TYPES
     clusters: np.ndarray  # (n,) uint64: hash of what a bootstrap draws together, such as the scene
     questions: np.ndarray  # (n,) uint64: hash of scene, type, wording and true answer
+    ids: np.ndarray  # (n,) uint64: hash of the question's id, or NO_ID
+    placed: np.ndarray  # (n,) bool: whether the question names its scene
     truths: np.ndarray  # (n,) int32: place in `texts` of the true answer
     said: np.ndarray  # (n,) int32: place in `texts` of what was said, or NOT_SAID
     texts: list[str]
@@ -85,7 +89,7 @@ class Predictions:
         return np.flatnonzero(self.kinds == QUESTION_TYPES.index(kind))
 
     def only(self, rows: np.ndarray) -> Predictions:
-        columns = ("kinds", "clusters", "questions", "truths", "said")
+        columns = ("kinds", "clusters", "questions", "ids", "placed", "truths", "said")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
@@ -156,7 +160,8 @@ def _answered(record: dict[str, Any], where: str, layout: Layout) -> Answered:
         raise InputError("no field 'prediction'", where, "score the output of `bat decode`, not the questions")
     said = _text_or_null(record.get("prediction"), "prediction", where)
     scene = tuple(part for source in question.scene for part in source)
-    return Answered(where, question.question_type, scene, question.question, question.answer, said, record)
+    kind, wording, truth = question.question_type, question.question, question.answer
+    return Answered(where, kind, scene, wording, truth, said, record, question.question_id)
 
 
 def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Answered:
@@ -175,7 +180,10 @@ def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Answered:
         raise InputError("no true answer", where)
     scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] is not None)
     said = _text_or_null(found["prediction"], "prediction", where)
-    return Answered(where, kind, scene, str(found["question"] or ""), truth, said, record)
+    number = found["question_id"]
+    if number is not None and (isinstance(number, bool) or not isinstance(number, (int, str))):
+        raise InputError(f"a question's id is neither a number nor text: {number!r:.80}", where)
+    return Answered(where, kind, scene, str(found["question"] or ""), truth, said, record, number)
 
 
 def _text_or_null(value: Any, name: str, where: str) -> str | None:
@@ -208,7 +216,7 @@ def _read_pair(file: File, truths: Path, layout: Layout) -> Iterator[Answered]:
 def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporter) -> Predictions:
     """All columns of a file. Raises InputError at the first bad line, and when there is no line."""
     texts: dict[str, int] = {}
-    kinds, clusters, questions = array("b"), array("Q"), array("Q")
+    kinds, clusters, questions, ids, placed = array("b"), array("Q"), array("Q"), array("Q"), array("b")
     truths, said = array("i"), array("i")
     sound: set[tuple[str, str]] = set()  # true answers that were checked
     published, predictions, splits = 0, 0, Counter[str]()
@@ -220,6 +228,8 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
         drawn = {"scene": answer.scene, "room": answer.room, "question": ()}[cluster]
         clusters.append(_hash(*(drawn or (str(len(kinds)),))))  # what has no scene is drawn alone
         questions.append(_hash(*answer.scene, answer.kind, answer.question, answer.truth))
+        ids.append(NO_ID if answer.id is None else _hash(str(answer.id)))
+        placed.append(bool(answer.scene))
         truths.append(texts.setdefault(answer.truth, len(texts)))
         said.append(NOT_SAID if answer.said is None else texts.setdefault(answer.said, len(texts)))
         predictions += layout.fields.get("prediction", "prediction") in answer.record
@@ -232,6 +242,8 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
         np.array(kinds),
         np.array(clusters),
         np.array(questions),
+        np.array(ids),
+        np.array(placed, dtype=bool),
         np.array(truths),
         np.array(said),
         texts=list(texts),
@@ -252,7 +264,8 @@ def _warn(found: Predictions, splits: Counter[str], reporter: Reporter) -> None:
         reporter.warn(
             f"{found.name}: {failed:,} of {len(found):,} questions have no answer (null); they count as wrong"
         )
-    if repeated := len(found) - len(np.unique(found.questions)):
+    distinct = np.where(found.placed, found.questions, found.questions ^ found.ids)  # without a scene, the id tells
+    if repeated := len(found) - len(np.unique(distinct)):
         reporter.warn(f"{found.name}: {repeated:,} questions stand more than once (scene, type, wording); each counts")
     if len(splits) > 1:
         counts = ", ".join(f"{count:,} {name}" for name, count in splits.most_common())
@@ -299,12 +312,53 @@ def _check_truth(answer: Answered) -> None:
 # ---- which questions are the same ----------------------------------------------------------------
 
 
-def matched(first: Predictions, second: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the same questions (scene, type, wording, true answer), in the order of `first`; of
-    questions that stand twice, the first with the first and the second with the second."""
-    _, rows, other = np.intersect1d(_numbered(first.questions), _numbered(second.questions), True, True)
+class Pairs(NamedTuple):
+    """Rows of the same questions in two files."""
+
+    rows: np.ndarray  # of the first file, ascending
+    others: np.ndarray  # of the second
+    by_order: int = 0  # pairs that nothing but their order tells from others
+    left_out: int = 0  # rows of the first that cannot be told from others, and are not paired
+
+
+def matched(first: Predictions, second: Predictions) -> Pairs:
+    """The questions that two files share: scene, type, wording and true answer are the same.
+
+    Questions that stand more than once are told apart by their ids. Where these repeat too, or are
+    missing, they are paired by their order, the first with the first; without a scene only if both
+    files have the same questions in the same order, else they are left out.
+    """
+    rows, others = _shared(first.questions, second.questions)
+    free, other_free = _rest(first, rows), _rest(second, others)
+    known, other_known = free[first.ids[free] != NO_ID], other_free[second.ids[other_free] != NO_ID]
+    with_ids = (first.questions[known] ^ first.ids[known], second.questions[other_known] ^ second.ids[other_known])
+    found, other_found = _shared(*with_ids)
+    rows, others = np.append(rows, known[found]), np.append(others, other_known[other_found])
+    free, other_free = _rest(first, rows), _rest(second, others)
+    left_out = 0
+    if not np.array_equal(first.questions, second.questions):
+        common = np.isin(first.questions[free], second.questions[other_free])
+        left_out = int(np.count_nonzero(common & ~first.placed[free]))
+        free, other_free = free[first.placed[free]], other_free[second.placed[other_free]]
+    found, other_found = _shared(_numbered(first.questions[free]), _numbered(second.questions[other_free]))
+    rows, others = np.append(rows, free[found]), np.append(others, other_free[other_found])
     order = np.argsort(rows)
-    return rows[order], other[order]
+    return Pairs(rows[order], others[order], len(found), left_out)
+
+
+def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the values that stand exactly once in each."""
+    places = []
+    for hashes in (first, second):
+        _, starts, counts = np.unique(hashes, return_index=True, return_counts=True)
+        places.append(starts[counts == 1])
+    _, found, other_found = np.intersect1d(first[places[0]], second[places[1]], True, True)
+    return places[0][found], places[1][other_found]
+
+
+def _rest(file: Predictions, rows: np.ndarray) -> np.ndarray:
+    """The rows of a file that are not among `rows`."""
+    return np.setdiff1d(np.arange(len(file)), rows)
 
 
 def _numbered(hashes: np.ndarray) -> np.ndarray:
@@ -332,7 +386,7 @@ def of_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> P
             raise InputError(what, found.name, "give the file that the answers were made from")
         rows = others = np.arange(len(found))
     else:
-        rows, others = matched(whole, found)
+        rows, others, *_ = matched(whole, found)
     if not len(rows):
         raise InputError("no answer to any of the questions in --questions", found.name)
     if missing := len(whole) - len(rows):

@@ -14,19 +14,29 @@ Direction
     Three axes, each with two words and their plain synonyms: left/right, front/behind,
     above/below. Every word that stands anywhere is said. It is not said where it is negated
     ("not left", "rather than behind", "neither above nor below"), where "right" only stresses
-    ("right behind you", "that's right"), or where a bound is meant ("up to 3 m", "under 2 m").
+    ("right behind you", "that's right"), where it tells which way somebody faces ("facing forward"),
+    or where a bound is meant ("up to 3 m", "under 2 m").
 Distance
     A number with a unit: metres, centimetres, millimetres, kilometres, feet, inches, yards.
     Numbers are digits (a decimal point or comma), fractions or English words to ninety-nine
     ("two and a half", "half a metre", "two point five", "a couple of"). "6 feet 2 inches" adds
     up. "2 to 3 metres" is its middle, as long as it spans no more than 1 m. Without any unit, a
-    single bare number is metres. A bound ("at least 3 m") is its number.
+    single bare number is metres. A bound ("at least 3 m") is its number. Spaces around a decimal
+    point do not count ("3 . 5 m").
 Yes or no
-    A word such as yes, correct, true or no, false, incorrect, or a clause that is no more than "it
-    is", "they do not", "neither". Whole sentences are not read: their sense depends on the question.
+    Only what is asserted counts. A word of agreement (yes, true, correct) or denial (no, false, wrong)
+    is asserted where it makes up a clause ("Yes, …", "definitely not true"), where yes or no opens one
+    ("no it is far away"), and where it is what something is ("the answer is no"). Negation before it,
+    in its clause, turns it round. Where no such word is asserted, a sentence may open with a short
+    answer: "it is", "they do not", "of course not", "neither". Questions assert nothing, nor do
+    sentences with a refusal (`REFUSALS`) or a modal, conditional or hedging word (`DOUBTS`), nor
+    clauses that give an impression ("it seems", "I think"). Other sentences are not read: their sense
+    depends on the question. Exchanging yes and no, true and false, correct and incorrect in an answer
+    with such words exchanges what is read.
 Labels
     A vocabulary's names as whole words, the longest first, each word used once; plural or
-    singular; not where "no", "not" or "without" stands before the name.
+    singular; not where "no", "not" or "without" stands before the name, or before a list with "or"
+    ("no dog, cat or bird").
 
 Contradictions: an answer that says both words of an axis has not said that axis; one that gives
 two distances more than 0.25 m apart has given none; one that says both yes and no has said
@@ -142,11 +152,26 @@ def _is_side(text: str, start: int) -> bool:
     return not _STRESSING.match(text, start) and not _AGREEING.search(text, max(0, start - 9), start)
 
 
+# "facing forward", "looking straight ahead", "in a forward-facing position"
+_FACING = re.compile(
+    r"\b(?:fac(?:e|es|ed|ing)|looking|gazing|oriented|pointing|relative to)"
+    r"(?: (?:straight|directly|towards?|to the|to your|the|your|my))* $"
+)
+_FACED = re.compile(r"\w+[ -]facing\b")
+
+
+def _is_facing(text: str, start: int) -> bool:
+    """Whether the word at `start` tells which way somebody faces, not where the sound is."""
+    return _FACING.search(text, max(0, start - 60), start) is not None or _FACED.match(text, start) is not None
+
+
 def _read_direction(text: str) -> tuple[str | None, ...]:
     said: list[set[str]] = [set(), set(), set()]
     for match in _DIRECTION.finditer(text):
         word = str(match.lastgroup)
-        if _is_negated(text, match.start()) or (word == "right" and not _is_side(text, match.start())):
+        if _is_negated(text, match.start()) or _is_facing(text, match.start()):
+            continue
+        if word == "right" and not _is_side(text, match.start()):
             continue
         said[_AXIS[word]].add(word)
     return tuple(words.pop() if len(words) == 1 else None for words in said)
@@ -234,7 +259,11 @@ def _metres(match: re.Match[str]) -> float:
     return math.nan if found["minus"] else metres
 
 
+_SPACED_POINT = re.compile(r"(?<![\w.,/])(?<![\d.,] )(\d{1,3})(?: \. ?|\. )(\d{1,3})(?! ?[.,]? ?\d)")
+
+
 def _read_distance(text: str) -> float | None:
+    text = _SPACED_POINT.sub(r"\1.\2", text)  # "3 . 5 m", as some tokenizers write it
     for pattern, digits in _TO_DIGITS:
         text = pattern.sub(digits, text)
     matches = [match for match in _DISTANCE.finditer(text) if not _is_negated(text, match.start())]
@@ -266,34 +295,205 @@ def read_distance(text: str) -> float | None:
 
 
 # ---- yes or no -----------------------------------------------------------------------------------
+# Wherever the lists name "yes" they name "no" as well, so that exchanging the two in a text
+# exchanges what is read of it.
 
-_END = r"(?=[ ]*(?:$|[.,;:!?)]))"
-_AUXILIARY = "is|are|does|do|was|were|did|has|have|can"
-_YES = re.compile(
-    r"\b(?:yes|yeah|yep|yup|correct|true|affirmative|indeed|absolutely|definitely|certainly|of course|exactly)\b"
-    r"|\b(?:that's|that is|you're|you are) right\b|^\W*(?:right|y)\W*$"
-    rf"|(?:^|[.!?;] )(?:it|they|he|she|both|that|this) (?:{_AUXILIARY}){_END}"
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_YES = _set("yes yeah yep yup y correct true right affirmative")
+_NO = _set("no nope nah n incorrect untrue false wrong negative")
+_EITHER = r"(?:yes|no|true|false|correct|incorrect|right|wrong)"
+_OPENERS = _set("yes yeah yep yup no nope nah")
+_ONLY_ALONE = frozenset({"y", "n", "right"})  # answers where nothing else is said
+_COMMENTS = frozenset({"right", "wrong"})  # "No, that's right": asserted where none of the others is
+
+_NOT = _set("not never hardly neither nor deny denies dispute disputes")
+_NOTHING = _set("nothing nobody none")
+_AFFIRMS = _set("indeed absolutely definitely certainly surely precisely exactly undoubtedly ofcourse")
+_STRESSES = _AFFIRMS | _set(
+    "a an the so oh ah well um hmm ok okay and but then hell very really quite just simply most all completely totally"
+    " entirely utterly wholly perfectly plainly clearly obviously factually truly still actually also"
+    " big clear firm definite definitive resounding emphatic simple strong"
 )
-_NO = re.compile(
-    r"\b(?:nope|nah|incorrect|untrue|false|wrong|negative|by no means|not at all)\b|^\W*n\W*$"
-    rf"|(?:(?:^|[.,;:!?(-])[ ]*|\banswer (?:is |would be )?)no\b(?! (?:doubt|question)\b)|\bno{_END}"
-    rf"|(?:^|[.!?;] )(?:(?:it|they|he|she|both|that|this) (?:{_AUXILIARY})(?:n't| not)|neither|none){_END}"
+_ANNOUNCES = _STRESSES | _set("my our your final short answer response verdict")
+_AFTER_ANSWER = _AFFIRMS | _set("really actually sir madam please then too again")
+_COPULAS = _set("is are was were isn't aren't wasn't weren't remains holds")
+_SUBJECTS = _set("it they he she both that this these those")
+_AUXILIARIES = _set("is are does do was were did has have can")
+_AGREED_WITH = _set("that this you that's you're")  # "that is right" names no side
+_BEGIN_CLAUSE = _SUBJECTS | _set("the i i'm you we there it's that's he's she's they're you're not")
+_AFTER_TRUE = _set("that the to in for here based given about when according at it they both")
+_AFTER_YES = _set("for here based given according to from")
+_INTRODUCES = _set("in as to based from given according for on judging after")
+
+# Phrases of several words, written as the one word they stand for.
+_IDIOMS = (
+    (re.compile(r"\bcan(?:not|'t)\b"), "can not"),
+    (re.compile(r"\bof course\b"), "ofcourse"),
+    (re.compile(r"\bwithout (?:a |any )?doubt\b"), "undoubtedly"),
+    (re.compile(r"\b(?:by no means|in no way|no way|far from|anything but|under no circumstances)\b"), "not"),
+    (re.compile(r"\b(?:at all|in (?:fact|the least|the slightest))\b"), "really"),
+    (re.compile(r"\bnot only\b|\b(?:that|this) is,|\bi(?:'m| am) afraid\b"), " "),
+    (re.compile(r"\bthe case\b"), "true"),
+    (re.compile(rf"\b(?:an? )?{_EITHER} ?(?:/|\bor\b) ?(?:an? )?{_EITHER}\b"), " "),  # the choice, not a choice
 )
-_NOT_TRUE = re.compile(r"(?:\bnot|n't)(?: (?:quite|entirely|really|at all))? (?:correct|true|right|the case|so)\b")
-_NOT_FALSE = re.compile(r"(?:\bnot|n't) (?:incorrect|untrue|false|wrong)\b")
+
+_LISTENED_TO = r"(?:audio|sounds?|clips?|recordings?|files?|speech|input|data|information|evidence|context)"
+_CANNOT = r"(?:can ?not|can't|could not|couldn't)"
+REFUSALS = (
+    # Cannot: "I can't tell", "it cannot be determined", "it is impossible to say".
+    rf"(?:i|we|one|you) (?:\w+ )?{_CANNOT}(?! (?:\w+ )?(?:hear|see|find|detect|notice|perceive|agree)\b)",
+    rf"{_CANNOT} (?:\w+ )?(?:hear|see|find|detect|perceive)(?: (?:the|any|this|that|your|actual))*"
+    rf" (?:{_LISTENED_TO}|anything|it|that|this)\b",
+    rf"{_CANNOT} (?:\w+ )?be (?!heard|seen|found|detected)",
+    r"unable to|incapable of|(?:not|n't) (?:\w+ )?(?:able|possible) to|impossible to|hard to (?:say|tell)|difficult to",
+    r"(?:yes|no) way (?:to|of)|way of (?:knowing|telling)|lacks?|lacking|beyond my|outside my",
+    # Does not know, has nothing to go by, will not.
+    r"(?:do|does|did)(?: not|n't) (?:\w+ )?(?:know|understand)",
+    rf"(?:do|does|did)(?: not|n't)(?: \w+)? (?:have|hear|see|possess)(?: \w+){{0,4}}"
+    rf" (?:{_LISTENED_TO}|ability|access|ears)|not enough (?:\w+ )?{_LISTENED_TO}",
+    r"(?:not|n't) (?:\w+ )?(?:sure|certain|clear|convinced|confident|known)",
+    r"unsure|uncertain|unclear|unknown|undetermined|indeterminate|inconclusive|ambiguous|insufficient|unanswerable",
+    r"(?:idea|clue) (?:if|whether|about|what|how|which|where)|(?:have|has|had|'ve) (?:\w+ )?(?:idea|clue)",
+    r"(?:will not|won't|refuse to|decline to|prefer not to|rather not|not going to) (?:answer|say|comment|speculate)",
+    # Manners: what the model says it is, what it asks for or lacks.
+    r"an ai|as an? (?:\w+ ){0,3}(?:model|assistant)|language model|text-based",
+    rf"there(?: is|'s| was| are| were) (?:yes |no )?{_LISTENED_TO}|without(?: \w+){{0,2}} {_LISTENED_TO}",
+    rf"{_LISTENED_TO} (?:is|was|were|are|has been|have been)(?: not|n't)? "
+    r"(?:provided|attached|uploaded|supplied|given|included|missing|available)",
+    r"(?:could|can|would) you (?:please )?(?:provide|upload|share|attach|send|clarify|repeat)",
+    r"please (?:provide|upload|share|attach|send|clarify|repeat)",
+)
+"""How models refuse a question. A sentence with one of these says neither yes nor no."""
+
+DOUBTS = (
+    r"may|might|could|would|should|ought|must|(?:could|would|should)n't|\w+'d",
+    rf"can (?:\w+ )?be (?:\w+ )?{_EITHER}",
+    r"perhaps|maybe|possibly|potentially|probably|presumably|likely|unlikely|plausibly|conceivably|arguably|argue"
+    r"|supposedly|allegedly|apparently|seemingly|hypothetically|theoretically",
+    r"(?<!as )if|whether|unless|otherwise|assum(?:e|es|ing)|suppos(?:e|es|ing)|provided that|depend(?:s|ing)|wonder",
+    r"guess|guessing|hope|wish|inclined|leaning|(?:i|we) (?:do )?doubt|doubtful|questionable|debatable",
+    r"(?:not|n't) (?:necessarily|always)",
+    rf"(?:partly|partially|half|half-|somewhat|mostly|sometimes|sort of|kind of|more or less) ?{_EITHER}",
+)
+"""Modal, conditional and hedging words. A sentence with one of these says neither yes nor no."""
+
+_SAYS_NOTHING = re.compile(rf"(?<!\w)(?:{'|'.join((*REFUSALS, *DOUBTS))})\b")
+_IMPRESSION = re.compile(
+    r"\b(?:(?:seem|appear|sound|look)(?:s|ed|ing)?|think|believe|feel|suspect|imagine|expect|reckon)\b"
+)
+_SENTENCE = re.compile(r"(.+?)([.!?;]+(?=\W|$)|$)")
+_CLAUSE = re.compile(
+    r"[^\w\s'-]+|(?<!\w)-|-(?!\w)"
+    r"|\b(?:and|or|but|because|since|although|though|while|whereas|however|therefore|hence|so(?= \w)|(?=nor\b))"
+)
+
+
+def _negated(words: Sequence[str]) -> bool:
+    """Whether the negations among `words` turn what follows into its opposite."""
+    return sum(word in _NOT or word.endswith("n't") for word in words) % 2 == 1
+
+
+def _asserted(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The answer words that a clause asserts, each with what it comes to: True for yes, False for no.
+
+    They assert where the clause is nothing else ("most definitely not true"), where one opens it ("no
+    it is far away"), and where they are what something is ("the answer is no").
+    """
+    start, stop = 0, len(words)
+    while start < stop and (words[start] in _ANNOUNCES or words[start] in _NOT):
+        start += 1
+    while stop > start and (words[stop - 1] in _AFTER_ANSWER or words[stop - 1] in _NOT):
+        stop -= 1
+    alone = [word for word in words[start:stop] if word not in _STRESSES]
+    if alone and all(word in _YES or word in _NO for word in alone):
+        negated = _negated(words[:start])
+        yield from ((word, (word in _YES) is not negated) for word in alone if negated or word not in _ONLY_ALONE)
+        return
+    begin = 0
+    if len(words) > start + 1 and words[start] in _OPENERS and words[start + 1] in _BEGIN_CLAUSE:
+        yield words[start], words[start] in _YES
+        begin = start + 1
+    for place in range(begin, len(words)):
+        if words[place] in _NOTHING:
+            return
+        if words[place] not in _YES and words[place] not in _NO:
+            continue
+        if _is_predicate(words, place):
+            yield words[place], (words[place] in _YES) is not _negated(words[begin:place])
+        elif words[place] in _OPENERS and words[place + 1 : place + 2] not in (["doubt"], ["question"]):
+            return  # "no evidence that this is true": what follows is not asserted
+
+
+def _is_predicate(words: Sequence[str], place: int) -> bool:
+    """Whether the answer word at `place` is what something is or is not: "the answer is no", "that's not true"."""
+    word, after = words[place], words[place + 1 : place + 2]
+    if after and after[0] not in _AFTER_ANSWER and after[0] not in (_AFTER_YES if word in _OPENERS else _AFTER_TRUE):
+        return False
+    verb = place - 1
+    while verb >= 0 and (words[verb] in _STRESSES or words[verb] in _NOT):
+        verb -= 1
+    if verb < 0 or not (words[verb] in _COPULAS or words[verb].endswith(("'s", "'re"))):
+        return False
+    return word != "right" or words[0] in _AGREED_WITH or _negated(words[:place])
+
+
+def _short_answer(words: Sequence[str]) -> bool | None:
+    """What a clause says that is no more than "it is", "they do not", "neither", "definitely", "not really"."""
+    negated = _negated(words)
+    core = [word.removesuffix("n't") for word in words if word not in _STRESSES and word not in _NOT]
+    if core == ["none"]:
+        return False
+    if not core:
+        return False if negated else True if _AFFIRMS & set(words) else None
+    is_short = len(core) == 2 and core[0] in _SUBJECTS and core[1] in _AUXILIARIES
+    return not negated if is_short else None
+
+
+def _assertions(plain: str) -> Iterator[list[list[str]]]:
+    """Of each sentence that asserts something: the words of its clauses, without those that give an impression."""
+    for sentence, end in _SENTENCE.findall(plain):
+        if "?" in end or _SAYS_NOTHING.search(sentence):
+            continue
+        for idiom, word in _IDIOMS:
+            sentence = idiom.sub(word, sentence)
+        clauses = (_WORDS_OF.findall(clause) for clause in _CLAUSE.split(sentence) if not _IMPRESSION.search(clause))
+        yield [words for words in clauses if words]
 
 
 def read_yes_no(text: str) -> bool | None:
-    """True for yes, False for no, None where the text says neither or both.
+    """True for yes, False for no, None where the text asserts neither or both.
 
     A whole sentence ("the dog is nearer") is not read: whether it agrees depends on the question.
 
-    >>> read_yes_no("Yes, it is."), read_yes_no("They are not."), read_yes_no("Yes and no.")
+    >>> read_yes_no("Yes, it is."), read_yes_no("Definitely not."), read_yes_no("Yes and no.")
     (True, False, None)
+    >>> read_yes_no("I cannot confirm that this is true."), read_yes_no("No audio was provided.")
+    (None, None)
     """
-    plain = _NOT_FALSE.sub(" yes", _NOT_TRUE.sub(" nope", _plain(text)))
-    yes, no = bool(_YES.search(plain)), bool(_NO.search(plain))
-    return None if yes == no else yes
+    plain = _plain(text[:MAX_CHARACTERS].replace("\n", ". ").replace("—", " - "))
+    if len(words := words_of(plain)) == 1 and words[0] in _ONLY_ALONE:
+        return words[0] in _YES
+    sentences = list(_assertions(plain))
+    found = [one for clauses in sentences for words in clauses for one in _asserted(words)]
+    said = {value for word, value in found if word not in _COMMENTS}
+    if not said:
+        short = (_short_answer(_opening(clauses)) for clauses in sentences)
+        said = {value for _, value in found} | {value for value in short if value is not None}
+    return said.pop() if len(said) == 1 else None
+
+
+def _opening(clauses: Sequence[Sequence[str]]) -> Sequence[str]:
+    """The first clause that is more than an introduction such as "well" or "in my opinion"."""
+    telling = (words for words in clauses if words[0] not in _INTRODUCES and not _only_fills(words))
+    return next(telling, ())
+
+
+def _only_fills(words: Sequence[str]) -> bool:
+    return all(word in _STRESSES and word not in _AFFIRMS for word in words)
 
 
 # ---- labels --------------------------------------------------------------------------------------
@@ -302,6 +502,12 @@ _WORDS_OF = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _PART = re.compile(r"[;\n|]")
 _WITHOUT = frozenset({"no", "not", "without", "isn't", "nor", "neither", "never"})
 _ARTICLES = frozenset({"a", "an", "the", "any", "of"})
+
+# "no dog, cat or ", which denies what it holds and the name that follows it
+_LISTED = r"(?!(?:or|nor|and|but|only|just|instead|rather|there|is|are|it|i)\b)[^\W_][\w'-]*"
+_DENIED_LIST = re.compile(
+    rf"\b(?:{'|'.join(sorted(_WITHOUT))}) {_LISTED}(?:,? {_LISTED})*,? (?:or|nor) (?:(?:a|an|the|any|of) )*"
+)
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -368,9 +574,13 @@ def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
     """
     found = set()
     for part in _PART.split(text[:MAX_CHARACTERS]):
-        words = words_of(part)
+        plain = _plain(part)
+        places = list(_WORDS_OF.finditer(plain))
+        words = [place[0] for place in places]
+        denied = [match.span() for match in _DENIED_LIST.finditer(plain)]
         for start, _, number in find_labels(words, vocabulary):
             before = [word for word in words[max(0, start - 3) : start] if word not in _ARTICLES]
-            if not before or before[-1] not in _WITHOUT:
+            is_denied = any(first <= places[start].start() <= last for first, last in denied)
+            if not is_denied and (not before or before[-1] not in _WITHOUT):
                 found.add(number)
     return frozenset(found)

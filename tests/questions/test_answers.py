@@ -1,7 +1,11 @@
 """The answer grammar: what is written is read back, and free text is read as a careful person would."""
 
+import csv
+import json
 import math
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -83,6 +87,13 @@ DIRECTIONS = [
     ("behind instead of in front", (_, "behind", _)),
     ("not left or right, just above", (_, _, "above")),
     ("never from the right", (_, _, _)),
+    # Which way somebody faces is not where the sound is.
+    ("facing forward, it is behind", (_, "behind", _)),
+    ("When you are facing front, the sound is to your left", ("left", _, _)),
+    ("looking straight ahead, it is above you", (_, _, "above")),
+    ("from a forward-facing position it is behind you", (_, "behind", _)),
+    ("relative to the front, it is on the left and behind", ("left", "behind", _)),
+    ("It is facing you from behind", (_, "behind", _)),
     # Contradictions: both words of an axis take that axis away, and no other.
     ("left or right", (_, _, _)),
     ("left, no, right, in front", (_, "front", _)),
@@ -178,6 +189,16 @@ DISTANCES = [
     ("Distance: 4.", 4.0),
     ("the one on the left, 2 m", 2.0),
     ("3 in front", 3.0),
+    # Some tokenizers put spaces around the decimal point.
+    ("3 . 5 m", 3.5),
+    ("3. 5 m", 3.5),
+    ("3 .5 m", 3.5),
+    ("3 . 5m", 3.5),
+    ("2 . 0", 2.0),
+    ("left , front , above ; 3 . 5 m", 3.5),
+    ("right, behind, below; 12 . 25 metres", 12.25),
+    ("2. 3.5 m", 3.5),
+    ("It is 2 m away. 3 dogs bark.", 2.0),
     # A range no wider than 1 m is its middle.
     ("2-3 m", 2.5),
     ("2–3 m", 2.5),
@@ -304,6 +325,89 @@ def test_yes_no(text, expected):
     assert read_yes_no(text) is expected
 
 
+LABELLED = list(csv.DictReader((Path(__file__).parent / "yes_no.csv").read_text(encoding="utf-8").splitlines()))
+VALUES = {"yes": True, "no": False, "none": None}
+
+
+@pytest.mark.parametrize("row", LABELLED, ids=[row["text"] for row in LABELLED])
+def test_refusals_hedges_and_emphatic_answers(row):
+    assert read_yes_no(row["text"]) is VALUES[row["expected"]]
+
+
+def test_half_of_the_table_is_refusals_hedges_and_emphatic_answers():
+    assert len(LABELLED) >= 200
+    assert sum(row["kind"] != "plain" for row in LABELLED) >= len(LABELLED) / 2
+
+
+@pytest.mark.parametrize(("name", "expected"), [("emphatic_no", False), ("hedge", None), ("refusal", None)])
+def test_cases_of_answers(shared, name, expected):
+    lines = (shared / f"cases/10-answers/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        assert read_yes_no(json.loads(line)["prediction"]) is expected, line
+
+
+EXCHANGED = {"yes": "no", "true": "false", "correct": "incorrect"}
+EXCHANGED |= {other: word for word, other in EXCHANGED.items()}
+IDIOMS = ("by no means", "in no way", "no way")  # as a whole they are "not"; "by yes means" is no English
+
+
+def replaced(text: str, replacement) -> str:
+    words = "|".join([*IDIOMS, *EXCHANGED])
+    pattern = re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
+    return pattern.sub(lambda m: replacement(m[0].lower()) if m[0].lower() in EXCHANGED else m[0], text)
+
+
+def exchanged(text: str) -> str:
+    return replaced(text, EXCHANGED.get)
+
+
+def opposite(said: bool | None) -> bool | None:
+    return None if said is None else not said
+
+
+def without_answer_words(text: str) -> str:
+    return replaced(text, lambda word: "zebra")
+
+
+FRAMES = """{}|{}.|{}!|{}, it sounds like it.|The answer is {}.|The correct answer is {}|Answer: {}|**{}**|Not {}.
+Definitely {}.|Definitely not {}.|That is {}.|This is not {}.|It isn't {}|That is completely {}, I am certain.
+It is {} that the dog is nearer.|It is not {} that the dog is nearer.|The dog is nearer ({}).|The dog is nearer, so {}.
+I cannot confirm that this is {}.|I can't say {}|It might be {}.|Perhaps {}.|If so, {}.|Is it {}?|I think it is {}.
+{} idea.|{} audio was provided.|{} clear answer can be given.|{} dog is nearer.|{} doubt, it is {}.|{} or {}|{} and {}
+{} the dog is nearer|{} because it is nearer
+There is {} evidence that this is {}.|{}, but I am not sure.|Neither {} nor {}
+It is {}, not {}.|{}: the statement is {}.|I hear {} dog and the answer is {}.|Of course {}!|Most likely {}|A clear {}.
+{"answer": "{}"}|It is neither {} nor left.|{}, of course.|{}, definitely.|{}, it is.|{}, they are not."""
+SENTENCES = st.builds(
+    lambda frame, words: re.sub(r"\{\}", lambda _: words.pop(), frame),
+    st.sampled_from(FRAMES.replace("\n", "|").split("|")),
+    st.lists(st.sampled_from([*EXCHANGED, "Yes", "No", "TRUE", "False"]), min_size=2, max_size=2),
+)
+
+
+@given(st.lists(SENTENCES, min_size=1, max_size=3).map(" ".join))
+def test_exchanging_yes_and_no_exchanges_what_is_read(text):
+    assert read_yes_no(exchanged(text)) is opposite(read_yes_no(text))
+
+
+_SOUP = """yes no true false correct incorrect not never is it that the answer was definitely , . ? ; : -
+or and nor neither cannot say may doubt of course i think dog because so right both isn't audio"""
+
+
+@given(st.lists(st.sampled_from(_SOUP.split()), max_size=12).map(" ".join))
+def test_exchanging_exchanges_in_any_mixture_of_words(text):
+    """Short answers such as "it is" have no such word in them, and stay."""
+    said, other = read_yes_no(text), read_yes_no(exchanged(text))
+    assert other is opposite(said) or other is said is read_yes_no(without_answer_words(text))
+
+
+@pytest.mark.parametrize("row", LABELLED, ids=[row["text"] for row in LABELLED])
+def test_exchanging_exchanges_in_the_table(row):
+    text, said = row["text"], read_yes_no(row["text"])
+    other = read_yes_no(exchanged(text))
+    assert other is opposite(said) or other is said is read_yes_no(without_answer_words(text))
+
+
 # ---- labels --------------------------------------------------------------------------------------
 
 NAMES = [
@@ -346,6 +450,15 @@ LABELS = [
     ("a dog without a bark", {"dog"}),
     ("not a dog; music", {"music"}),
     ("neither music nor speech", set()),
+    ("no dog, car or music", set()),
+    ("no dog, car, or any music", set()),
+    ("no dog, zebra, or a car", set()),
+    ("neither dog, car nor glass, but music", {"music"}),
+    ("no male speech, man speaking or music; dog", {"dog"}),
+    ("without dog or car, just music", {"music"}),
+    ("no dog. Car or music", {"car", "music"}),
+    ("no dog, only music or speech", {"music", "speech"}),
+    ("music, not speech or a dog", {"music"}),
     ("cartoon dogma glasses", set()),
     ("silence", set()),
     ("", set()),
