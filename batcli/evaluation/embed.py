@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from scipy.sparse import csr_array
 from batcli.core.errors import InputError
 from batcli.core.files import require_file, sha256
 from batcli.evaluation.detection import Column
+from batcli.questions.answers import Vocabulary, read_labels
 
 
 class Embedder(Protocol):
@@ -276,3 +278,20 @@ def _vectors(answer: Any, count: int, url: str) -> np.ndarray:
 def default_cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "bat" / "embeddings.sqlite"
+
+
+def embedder_of(text: str, vocabulary: Vocabulary, cache: Path | None) -> Embedder:
+    """The embedder that a text such as `sentence:DIR` names. Raises InputError for any other text."""
+    kind, _, value = text.partition(":")
+    if kind == "lexical" and not value:
+        return Lexical()
+    if kind == "labels" and value:
+        return label_vectors(Path(value), vocabulary.names, partial(read_labels, vocabulary=vocabulary))
+    if kind == "sentence" and value:
+        return sentence_model(value)
+    if kind == "openai" and value:
+        return endpoint(value, cache or default_cache())
+    if kind == "python" and value:
+        return installed_function(value)
+    hint = "lexical, sentence:DIR, openai:MODEL, labels:FILE.npy or python:MODULE:FUNCTION"
+    raise InputError(f"unknown embedder {text!r:.80}", "--embedder", hint)

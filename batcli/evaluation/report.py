@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from batcli.data.schema import FAMILIES
+from batcli.evaluation.predictions import Predictions
 from batcli.evaluation.stats import Score
 
 SCHEMA = 1
@@ -132,6 +133,20 @@ def paper_columns() -> dict[str, Parts]:
     return {f"{head} {column}": parts for head, columns in PAPER_COLUMNS.items() for column, parts in columns.items()}
 
 
+def about_published(file: Predictions) -> str:
+    """A note for whoever compares the file with the published rows."""
+    if file.published_look == len(file):
+        return (
+            "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
+            "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
+        )
+    return (
+        f"The published rows are of another test set: {len(file) - file.published_look:,} of these {len(file):,} "
+        "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
+        "not compare."
+    )
+
+
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
@@ -147,7 +162,7 @@ def to_json(scores: Scores) -> str:
     if scores.published is not None:
         rows = {system: {_key(name): value for name, value in row.items()} for system, row in PUBLISHED.items()}
         content["published"] = {"note": scores.published, "embedder": PUBLISHED_EMBEDDER, "systems": rows}
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _key(paper_column: str) -> str:
@@ -195,12 +210,12 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN → null, all the way down: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {key: _finite(below) for key, below in value.items()}
+        return {key: finite(below) for key, below in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(below) for below in value]
+        return [finite(below) for below in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from batcli.data.schema import Question
-from batcli.evaluation.detection import label_f1
-from batcli.evaluation.localization import WORDS, axes_right, distance_wrong
-from batcli.evaluation.reasoning import agreement, choices_right
+from batcli.evaluation.scores import Texts, mark
 from batcli.model.bat import BAT, Encoding, stack
 from batcli.model.tokens import IGNORED, Tokens, collate, collate_prompts, decode, encode, padding_id
-from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_labels, read_yes_no, split_labels
+from batcli.questions.answers import Vocabulary
 
 BATCH = 32
 LONGEST = 64  # tokens of an answer; a longer one is cut, and rarely right
+LOGGED = ("doa_acc", "lr_acc", "der", "choice_acc", "binary_acc", "source_acc", "label_f1")
 
 
 class SampledAnswer(NamedTuple):
@@ -92,41 +91,10 @@ def _loss(replies: Sequence[SampledAnswer]) -> float:
 
 
 def _right(kind: str, replies: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, float]:
-    pairs = [(reply.said, reply.truth) for reply in replies]
-    if kind in ("DOA", "MIXUP_SINGLE_DOA"):
-        right = axes_right(*(np.array([_place(text) for text in texts]) for texts in zip(*pairs, strict=True)))
-        return {"doa_acc": float(right.all(1).mean()), "lr_acc": float(right[:, 0].mean()), "der": _der(pairs)}
-    if kind == "MIXUP_NONBINARY_DISTANCE":
-        return {"der": _der(pairs)}
-    if kind == "MIXUP_NONBINARY_DIRECTION":
-        said, truth = (np.array([_place(text) for text in texts]) for texts in zip(*pairs, strict=True))
-        return {"choice_acc": float(choices_right(said, truth).mean())}
-    if kind in ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH"):
-        said, truth = (np.array([_yes_no(text) for text in texts]) for texts in zip(*pairs, strict=True))
-        return {"binary_acc": float(agreement(said, truth).mean())}
-    found = [read_labels(said, vocabulary) for said, _ in pairs]
-    true = [frozenset().union(*(read_labels(name, vocabulary) for name in split_labels(t))) for _, t in pairs]
-    if kind == "MIXUP_NONBINARY_SOURCE":
-        return {"source_acc": float(np.mean([a == b for a, b in zip(found, true, strict=True)]))}
-    both, sizes = label_f1(found, true)
-    return {"label_f1": float(both.sum() / max(1.0, sizes.sum()))}
-
-
-def _place(text: str) -> list[int]:
-    """Codes of the three axes, −1 where nothing is said."""
-    return [-1 if w is None else pair.index(w) for w, pair in zip(read_doa(text)[:3], WORDS, strict=True)]
-
-
-def _der(pairs: Sequence[tuple[str, str]]) -> float:
-    metres = np.array([[_metres(text) for text in pair] for pair in pairs])
-    return float(distance_wrong(metres[:, 0], metres[:, 1]).mean())
-
-
-def _metres(text: str) -> float:
-    found = read_distance(text)
-    return float("nan") if found is None else found
-
-
-def _yes_no(text: str) -> int:
-    found = read_yes_no(text)
-    return -1 if found is None else int(found)
+    """The `LOGGED` metrics of one type, as `bat score` computes them."""
+    each = np.arange(len(replies))
+    said, truth = Texts(each, [reply.said for reply in replies]), Texts(each, [reply.truth for reply in replies])
+    parts = mark(kind, said, truth, vocabulary).parts
+    return {
+        name: float(above.sum() / max(1.0, below.sum())) for name, (above, below) in parts.items() if name in LOGGED
+    }

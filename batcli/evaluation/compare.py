@@ -1,0 +1,71 @@
+"""Two systems on the questions that both answered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from batcli.core.errors import InputError
+from batcli.core.progress import Reporter
+from batcli.evaluation.embed import Embedder
+from batcli.evaluation.predictions import Predictions, matched
+from batcli.evaluation.report import Comparison, Difference
+from batcli.evaluation.scores import Marks, mean_score, measure, paper_scores, sample
+from batcli.evaluation.stats import Score, mcnemar
+from batcli.questions.answers import Vocabulary
+
+
+def compare(
+    first: Predictions,
+    second: Predictions,
+    vocabulary: Vocabulary,
+    embedder: Embedder,
+    replicates: int,
+    seed: int,
+    reporter: Reporter,
+) -> Comparison:
+    """`first` − `second` on the questions that both answered: bootstrap of the pairs, and McNemar's test."""
+    rows, others = _pairs(first, second, reporter)
+    names, clusters = np.unique(first.clusters[rows], return_inverse=True)
+    pair = [first.only(rows), second.only(others)]
+    measured = [measure(file, clusters, len(names), vocabulary, embedder) for file in pair]
+    here, there = (sample(found, len(names), replicates, seed) for found in measured)
+    differences = {key: (here[key][0] - there[key][0], here[key][1] - there[key][1]) for key in here}
+    by_type: dict[str, dict[str, Difference]] = {}
+    for one, other in zip(*measured, strict=True):
+        by_type[one.marks.kind] = {
+            name: _difference(name, mean_score(differences, [(kind, name)]), one.marks, other.marks)
+            for kind, name in differences
+            if kind == one.marks.kind
+        }
+    return Comparison(
+        second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, paper_scores(differences)
+    )
+
+
+def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the same questions in both. Says how many could not be told apart; refuses if that is all of them."""
+    pairs = matched(first, second)
+    where, hint = f"--against {second.name}", "name the field of the ids: --field question_id=THEIR_NAME"
+    if pairs.left_out:
+        what = f"{pairs.left_out:,} of {len(first):,} questions cannot be told apart: no scene, no id of their own"
+        if not len(pairs.rows):
+            raise InputError(what, where, hint)
+        reporter.warn(f"{where}: {what}; they are left out ({hint})")
+    if not len(pairs.rows):
+        raise InputError("no question in common", where, "both must answer the same questions")
+    if pairs.by_order:
+        reporter.warn(
+            f"{where}: {pairs.by_order:,} of {len(pairs.rows):,} pairs are of questions that stand more than once "
+            "and have no id of their own; they are paired in the order of the files"
+        )
+    return pairs.rows, pairs.others
+
+
+def _difference(name: str, score: Score, one: Marks, other: Marks) -> Difference:
+    if name in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
+        return Difference(score)
+    here, there = (found.parts[name][0] > 0 for found in (one, other))
+    if name == "der":
+        here, there = ~here, ~there
+    wins, losses = int(np.count_nonzero(here & ~there)), int(np.count_nonzero(there & ~here))
+    return Difference(score, wins, losses, mcnemar(wins, losses))

@@ -1,0 +1,45 @@
+"""Limits that scores must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from batcli.core.errors import InputError
+from batcli.evaluation.report import System, Verdict
+from batcli.evaluation.stats import Score
+
+
+class Gate(NamedTuple):
+    name: str  # TYPE.metric or FAMILY.metric
+    over: bool  # whether `limit` is an upper one
+    limit: float
+
+
+def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gate]:
+    """Gates from `TYPE.metric=LIMIT`, or `FAMILY.metric=LIMIT`. Raises InputError for any other text."""
+    gates = []
+    for over, texts in ((False, fail_under), (True, fail_over)):
+        for text in texts:
+            flag = "--fail-over" if over else "--fail-under"
+            name, _, value = text.partition("=")
+            try:
+                limit = float(value)
+            except ValueError:
+                limit = math.nan
+            if "." not in name or not math.isfinite(limit):
+                raise InputError(f"not a gate: {text!r:.80}", flag, "such as DOA.doa_acc=0.4 or E.binary_acc=0.6")
+            if abs(limit) > 1.0 and not name.endswith("distance_mae"):
+                raise InputError(f"{text}: scores are fractions", flag, f"did you mean {limit / 100:g}?")
+            gates.append(Gate(name.strip(), over, limit))
+    return gates
+
+
+def judge(systems: Sequence[System], gates: Sequence[Gate]) -> list[Verdict]:
+    """A gate holds for each system; a metric that is not there fails it."""
+    return [
+        Verdict(system.name, name, over, limit, (system.find(name) or Score(math.nan)).value)
+        for system in systems
+        for name, over, limit in gates
+    ]
