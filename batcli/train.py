@@ -136,6 +136,8 @@ def require_used(options: TrainOptions, start: Start) -> None:
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
+    if options.init is not None and options.init.resolve() == options.output.resolve():
+        raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
     if options.init is not None and options.source_tokens and start.config.sources is None:
         raise InputError(f"{options.init} has none", "--source-tokens", "a run is trained with the parts that it has")
     if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:

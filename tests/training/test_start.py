@@ -115,6 +115,13 @@ def test_source_tokens_are_not_added_to_a_run_in_silence(demo: Path, tmp_path: P
         resolve(TrainOptions(data=demo, output=tmp_path / "run", init=run, source_tokens=True), open_dataset(demo))
 
 
+def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):
+    options = TrainOptions(data=demo, output=run.parent / "." / run.name, init=run, overwrite=True)
+    with pytest.raises(InputError, match=r"--init: .*is not trained into itself"):
+        train(options)
+    assert (run / checkpoint.DONE).exists()
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_dry_run_says_what_and_how_and_how_much(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
     llm = None if PRESETS[preset].llm else llm_folder
