@@ -184,7 +184,7 @@ def test_another_start_cannot_take_its_place(run: Path, stopped: Path, demo: Pat
 def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: Path, train_options):
     shutil.copytree(demo, tmp_path / "data")
     with open(tmp_path / "data" / "labels.csv", "a") as file:
-        file.write("24,/m/new,Something new\n")
+        file.write("28,/m/new,Something new\n")
     with pytest.raises(InputError, match="DATA: the run was begun with"):
         train(train_options(tmp_path / "data", stopped, resume=True))
 
