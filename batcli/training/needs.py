@@ -25,7 +25,7 @@ def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
     trained = sum(n for name, n in numbers.items() if own_llm or not name.startswith("llm.") or checkpoint.LORA in name)
     frozen = (sum(numbers.values()) - trained) * (0.5 if plan.model.quantize else plan.model.dtype.itemsize)
     memory = (TRAINED_BYTES * trained + (frozen if known else 0)) / 1e9
-    beside = "" if known else " and the language model, which --llm names"
+    beside = "" if known else " and the language model (name it with --llm)"
     reporter.info(f"memory: about {memory:.2f} GB for weights, gradients and moments; activations{beside} on top")
     families = "".join(STAGES[stage] for stage in plan.stages if stage in STAGES)
     if families:
