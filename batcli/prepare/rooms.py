@@ -29,7 +29,7 @@ from batcli.core.options import RoomsOptions
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.work import default_jobs, rank_and_world, run_jobs, share, wait_for
 
-SPLITS = ("train", "eval")
+SPLITS: tuple[Literal["train", "eval", "dev"], ...] = ("train", "eval", "dev")
 RECORD = "room.json"
 RECIPE = 1  # raised whenever the same settings give other rooms
 OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front", "behind") for h in ("above", "below"))
