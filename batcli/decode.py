@@ -57,7 +57,7 @@ class Listener:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.model.config.encoder.seconds)
+        return Settings(self.model.config.seconds)
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -116,7 +116,7 @@ def hear(listener: Listener, audio: np.ndarray) -> Encoding:
 @torch.inference_mode()
 def answer(listener: Listener, questions: Sequence[str], encoding: Encoding) -> list[str]:
     """The answers to questions about as many scenes, or about one: `encoding` has that many rows, or one."""
-    if len(questions) > len(encoding.tokens) == 1:
+    if len(questions) > encoding.batch == 1:
         encoding = stack([encoding] * len(questions))
     options, tokenizer = listener.options, listener.tokenizer
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
@@ -258,7 +258,7 @@ def _render(listener: Listener, dataset: Dataset, windows: Sequence[Window]) -> 
 
 def _hear(listener: Listener, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
     """Encode the scenes that are new in the window; forget those that it says."""
-    with threads_for(listener.model.encoder):
+    with threads_for(listener.model):
         for start in reporter.track(range(0, len(window.new), ENCODE_BATCH), "listening"):
             scenes = window.new[start : start + ENCODE_BATCH]
             found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
@@ -266,7 +266,7 @@ def _hear(listener: Listener, window: Window, rendered: Rendered, heard: Heard, 
             good = {scene: audio for scene, audio in found.items() if not isinstance(audio, Unheard)}
             if good:
                 encoding = encode_alike(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
-                heard.update((scene, encoding.row(row)) for row, scene in enumerate(good))
+                heard.update((scene, encoding.rows([row])) for row, scene in enumerate(good))
     for scene in window.forgotten:
         del heard[scene]
 

@@ -63,6 +63,7 @@ from batcli.model.published import read_audiomae
 from batcli.model.recipes import ALL, CURRICULUM, ENCODER, SOURCES, STAGES, Recipe
 from batcli.model.run import Run
 from batcli.model.sources import SourceTokens
+from batcli.model.spatial_ast import SpatialAST
 from batcli.questions.templates import is_turned
 
 CACHE = "cache"
@@ -114,6 +115,8 @@ def _train(
     set_seed(options.seed)
     model, tokenizer = _build(options, dataset)
     if options.encoder_init is not None:
+        if model.encoder is None:
+            raise InputError("this model has no Spatial-AST to start from it", "--encoder-init")
         model.encoder.load_state_dict(read_audiomae(options.encoder_init, model.encoder), strict=False)
     if options.gradient_checkpointing:
         model.save_memory()
@@ -129,7 +132,7 @@ def _train(
         recipe=recipe,
         dataset=dataset,
         stages=[part for stage in stages for part in _parts(stage, model)],
-        settings=Settings(model.config.encoder.seconds),
+        settings=Settings(model.config.seconds),
         accelerator=accelerator,
         model=model.to(accelerator.device),
         tokenizer=tokenizer,
@@ -138,8 +141,8 @@ def _train(
         resumed=resumed,
     )
     _write_config(run)
-    if ENCODER in stages:
-        _encoder_stage(run)
+    if ENCODER in run.stages and model.encoder is not None:
+        _encoder_stage(run, model.encoder)
     if SOURCES in run.stages and model.sources is not None:
         _source_stage(run, model.sources)
     objective = AnswerObjective(model, near_distances(tokenizer), recipe.soft_distance)
@@ -169,8 +172,8 @@ def _draw(output: Path, reporter: Reporter) -> None:
 
 
 def _parts(stage: str, model: BAT) -> list[str]:
-    """What a stage is made of: the encoder's second part is that of its source tokens, if it has them."""
-    return [ENCODER, SOURCES] if stage == ENCODER and model.sources is not None else [stage]
+    """The parts of a stage; the encoder's are one for each encoder that the model has."""
+    return [part for part in (ENCODER, SOURCES) if part in model.encoders] if stage == ENCODER else [stage]
 
 
 def _write_config(run: Run) -> None:
@@ -215,13 +218,12 @@ def _build(options: TrainOptions, dataset: Dataset) -> tuple[BAT, PreTrainedToke
         model, tokenizer, config = checkpoint.load_run(
             options.init, "cpu", _dtype(options), options.quantize, options.attention, options.llm
         )
-        if config.encoder.n_classes != len(dataset.labels) or tokenizer is None:
-            raise InputError(f"was made for {config.encoder.n_classes} classes", options.init, "not this dataset's")
+        if config.n_classes != len(dataset.labels) or tokenizer is None:
+            raise InputError(f"was made for {config.n_classes} classes", options.init, "not this dataset's")
         return model, tokenizer
-    preset = PRESETS[options.preset]
-    config = replace(preset, encoder=replace(preset.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels)))
+    config = PRESETS[options.preset].for_scenes(dataset.seconds, len(dataset.labels))
     if options.source_tokens and config.sources is None:
-        config = replace(config, sources=SourcesConfig())
+        config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
     if config.llm is not None:
         texts = (text for q in dataset.questions(options.split) for text in (q.question, " " + q.answer, q.answer))
         tokenizer = train_tokenizer(texts, config.llm.vocabulary)
@@ -359,7 +361,7 @@ def _shares(run: Run, start: int, batch: int) -> Iterator[list[range]]:
         yield [range(number * batch, (number + 1) * batch) for number in numbers]
 
 
-def _encoder_stage(run: Run) -> None:
+def _encoder_stage(run: Run, encoder: SpatialAST) -> None:
     """The patch encoder on scenes drawn as it goes, none seen twice: the published recipe."""
     recipe, options = run.recipe, run.options
     batch, total = recipe.encoder_batch, recipe.encoder_steps
@@ -376,8 +378,6 @@ def _encoder_stage(run: Run) -> None:
         batches = (Batch((Heard(*(part.to(run.accelerator.device) for part in heard)),), batch) for heard in loader)
         while update := list(itertools.islice(batches, options.accumulate)):
             yield update
-
-    encoder = run.model.encoder
 
     def rate_of(name: str) -> float:
         return recipe.layer_decay ** encoder.layers_below_top(name)
@@ -447,7 +447,7 @@ def _fill(
     missing = np.unique(shelf.missing() // rows_each)
     todo = missing[run.accelerator.process_index :: run.accelerator.num_processes].tolist()
     loader = run.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=as_list)
-    with torch.inference_mode(), threads_for(run.model.encoder):
+    with torch.inference_mode(), threads_for(run.model):
         for batch in run.reporter.track(loader, description, len(loader)):
             good = [(row, value) for row, value in batch if not isinstance(value, Unheard)]
             for row, value in batch:
@@ -498,7 +498,7 @@ def _find_batch_size(run: Run, questions: Sequence[Question], objective: AnswerO
 
     def inputs(count: int) -> tuple[Encoding, Tokens]:
         tokens = Tokens(*(part.to(device) for part in collate([prompt] * count, [answer] * count, pad, end)))
-        return Encoding(**shelf.get([0] * count)).to(device), tokens
+        return Encoding(shelf.get([0] * count)).to(device), tokens
 
     _unfreeze(run.model, [run.model.projector, run.model.llm])
     objective.train()
@@ -515,8 +515,7 @@ def _encode_scenes(run: Run, scenes: Sequence[Scene]) -> Shelf:
     model, device = run.model.eval(), run.accelerator.device
 
     def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = encode_alike(model, waveforms, ENCODE_BATCH, device)
-        return {name: part for name, part in found._asdict().items() if part is not None}
+        return encode_alike(model, waveforms, ENCODE_BATCH, device)
 
     with torch.inference_mode():
         sample = {name: part[0] for name, part in encoded([torch.zeros(2, run.settings.length)]).items()}
@@ -551,7 +550,7 @@ def _question_stage(
         asked = [questions[i] for i in chosen]
         prompts, answers = encode(run.tokenizer, [q.question for q in asked], [q.answer for q in asked])
         tokens = collate(prompts, answers, pad, end)
-        heard = Encoding(**shelf.get([positions[i] for i in chosen]))
+        heard = Encoding(shelf.get([positions[i] for i in chosen]))
         device = accelerator.device
         weight = int((tokens.labels != IGNORED).sum())
         names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in asked)

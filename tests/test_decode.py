@@ -167,7 +167,7 @@ def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, 
         original(listener, window, rendered, heard, reporter)
         kept.append(len(heard))
         encoding = next(iter(heard.values()))
-        assert encoding.tokens.nbytes + encoding.sources.nbytes == listener.model.encoding_bytes
+        assert sum(part.nbytes for part in encoding.values()) == listener.model.encoding_bytes
 
     monkeypatch.setattr("batcli.decode._hear", noting)
     monkeypatch.setattr("batcli.decode.WINDOW", 3)

@@ -55,7 +55,11 @@ def _hearing(run: Run, stage: str) -> Callable[[], dict[str, Any]]:
     """The encoder, or its source tokens, on scenes that are always the same."""
     options, accelerator = run.options, run.accelerator
     sources = run.model.sources
-    read = hearing.heads(run.model.encoder) if stage == ENCODER or sources is None else hearing.tokens(sources)
+    if stage == SOURCES and sources is not None:
+        read = hearing.tokens(sources)
+    else:
+        assert run.model.encoder is not None
+        read = hearing.heads(run.model.encoder)
     count = options.validate_scenes
     drawn = DrawnScenes(run.dataset, options.validate, run.settings, hearing.SEED, count, hearing.TWO)
     mine = range(accelerator.process_index, count, accelerator.num_processes)

@@ -11,6 +11,7 @@ from batcli.core.dataset import Dataset
 from batcli.core.errors import InputError
 from batcli.core.options import TrainOptions
 from batcli.core.progress import Reporter
+from batcli.model.presets import PRESETS
 from batcli.model.recipes import ALL, ENCODER, RECIPES, STAGES, Recipe
 
 AUTO = "auto"
@@ -84,4 +85,7 @@ def say_plan(
         reporter.detail(f"  {kind}: {count:,}")
     if ENCODER in stages:
         clips, reverbs = len(dataset.clips(options.split)), len(dataset.reverbs(options.split))
-        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
+        trained = [f"{recipe.encoder_steps:,} updates"] if PRESETS[options.preset].encoder is not None else []
+        if PRESETS[options.preset].sources is not None or options.source_tokens:
+            trained.append(f"{recipe.source_scenes:,} scenes for source tokens")
+        reporter.info(f"encoder: {', '.join(trained)} from {clips:,} clips and {reverbs:,} BRIRs")
