@@ -58,7 +58,7 @@ def make_model(config: ModelConfig, dataset: Dataset, seed: int = 0) -> tuple[BA
     texts = [*ASKED, *(label.name.lower() for label in dataset.labels), "right, behind, above; 3.5m", "Yes", "No"]
     tokenizer = train_tokenizer(texts * 3, 600)
     assert config.llm is not None
-    config = config.for_scenes(dataset.seconds, len(dataset.labels))
+    config = config.for_scenes(config.seconds, len(dataset.labels))
     model = BAT(config, new_llm(config.llm, tokenizer))
     if model.sources is not None:
         model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
