@@ -56,7 +56,7 @@ class LoadedModel:
 
     @property
     def settings(self) -> RenderSettings:
-        return RenderSettings(self.model.config.encoder.seconds)
+        return RenderSettings(self.model.config.seconds)
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -115,7 +115,7 @@ def encode_audio(listener: LoadedModel, audio: np.ndarray) -> Encoding:
 @torch.inference_mode()
 def answer(listener: LoadedModel, questions: Sequence[str], encoding: Encoding) -> list[str]:
     """The answers to questions about as many scenes, or about one: `encoding` has that many rows, or one."""
-    if len(questions) > len(encoding.tokens) == 1:
+    if len(questions) > encoding.batch == 1:
         encoding = stack([encoding] * len(questions))
     options, tokenizer = listener.options, listener.tokenizer
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
@@ -257,7 +257,7 @@ def _render(listener: LoadedModel, dataset: Dataset, windows: Sequence[Window]) 
 
 def _hear(listener: LoadedModel, window: Window, rendered: Rendered, heard: Heard, reporter: Reporter) -> None:
     """Encode the scenes that are new in the window; forget those that it says."""
-    with threads_for(listener.model.encoder):
+    with threads_for(listener.model):
         for start in reporter.track(range(0, len(window.scenes_to_encode), ENCODE_BATCH), "listening"):
             scenes = window.scenes_to_encode[start : start + ENCODE_BATCH]
             found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
@@ -265,7 +265,7 @@ def _hear(listener: LoadedModel, window: Window, rendered: Rendered, heard: Hear
             good = {scene: audio for scene, audio in found.items() if not isinstance(audio, RenderError)}
             if good:
                 encoding = encode_fixed_batch(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
-                heard.update((scene, encoding.row(row)) for row, scene in enumerate(good))
+                heard.update((scene, encoding.rows([row])) for row, scene in enumerate(good))
     for scene in window.scenes_to_drop:
         del heard[scene]
 

@@ -63,11 +63,11 @@ class LanguageModel:
 @dataclass(kw_only=True)
 class DemoOptions(Options):
     data: Path = argument("The dataset directory to make.", metavar="DATA")
-    clips: int = option(40, "Training clips per class; evaluation gets a quarter as many more.", min=2)
-    rooms: int = option(700, "Training rooms; evaluation gets a quarter as many more.", min=1)
+    clips: int = option(40, "Training clips per class; eval and dev each get a quarter as many more.", min=2)
+    rooms: int = option(700, "Training rooms; eval and dev each get a quarter as many more.", min=1)
     sources: int = option(6, "Sources, and so BRIRs, per room.", min=2)
     count: int = option(60_000, "Training questions.", min=20)
-    eval_count: int = option(2_400, "Evaluation questions.", min=20)
+    eval_count: int = option(2_400, "Questions of eval, and of dev.", min=20)
     seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
     jobs: int = option(0, "Processes; 0: one per processor.", min=0)
 
@@ -77,7 +77,7 @@ class RoomsOptions(Options):
     reverb: Path = argument("The REVERB directory to make or to extend.", metavar="REVERB")
     rooms: int = option(100, "How many rooms.", min=1)
     sources: int = option(4, "Sources, and so BRIRs, per room.", min=1)
-    split: Literal["train", "eval"] = option("train", "Which split; no room is in both.")
+    split: Literal["train", "eval", "dev"] = option("train", "Which split; no room is in two.")
     hrtf: str = option("kemar", "kemar, sphere (analytic, needs no data) or a SOFA file (needs batcli[sofa]).")
     channels: Literal["binaural", "mono"] = option("binaural", "Two ears, or one point without a head.")
     rt60: str = option("0.15:0.9", "Reverberation time in seconds: one value, or LOW:HIGH.")

@@ -41,9 +41,9 @@ from batcli.training.plan import (
     require_shardable,
     require_validation,
 )
-from batcli.training.recipe import ENCODER, SOURCES, STAGES
+from batcli.training.recipe import STAGES
 from batcli.training.run_dir import LOG, open_run_dir, recorded, require_unchanged
-from batcli.training.stages import EncoderStage, QuestionStage, SourceStage, encode_questions, find_batch_size
+from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
 from batcli.training.start import Start, find_start
 from batcli.training.trainer import Trainer
 
@@ -86,10 +86,9 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
     config = start.config
     if options.init is None:
-        encoder = replace(config.encoder, seconds=dataset.seconds, n_classes=len(dataset.labels))
-        config = replace(config, encoder=encoder)
+        config = config.for_scenes(dataset.seconds, len(dataset.labels))
         if options.source_tokens and config.sources is None:
-            config = replace(config, sources=SourcesConfig())
+            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
     require_used(options, start)
     validation = None
     if options.validate:
@@ -173,13 +172,9 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
 def train_stages(trainer: Trainer) -> int:
     """All stages, then the run's files; returns how many scenes could not be rendered."""
     plan, model, step, bad = trainer.plan, trainer.model, 0, 0
-    if ENCODER in trainer.stages:
-        step = train_stage(trainer, EncoderStage(trainer), step)
-        if not trainer.is_past(ENCODER):
-            trainer.save_encoder()
-    if SOURCES in trainer.stages and model.sources is not None:
-        step = train_stage(trainer, SourceStage(trainer, model.sources), step)
-        if not trainer.is_past(SOURCES):
+    for name in (name for name in trainer.stages if name in model.encoders):
+        step = train_stage(trainer, ENCODER_STAGES[name](trainer, model.encoders[name]), step)
+        if not trainer.is_past(name):
             trainer.save_encoder()
     objective = AnswerObjective(model, near_distances(trainer.tokenizer), plan.recipe.soft_distance)
     names = [stage for stage in trainer.stages if stage in STAGES]

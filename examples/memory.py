@@ -60,7 +60,7 @@ def encoder_step(bat: BAT, batch: int) -> object:
 
 
 def answer_step(bat: BAT, batch: int) -> object:
-    audio = bat.audio_embeddings(Encoding(torch.zeros(batch, 515, 768)))
+    audio = bat.audio_embeddings(Encoding(encoder=torch.zeros(batch, 515, 768)))
     words = bat.llm.get_input_embeddings()(torch.zeros(batch, PROMPT + ANSWER, dtype=torch.long))
     inputs = torch.cat([audio.bfloat16(), words], dim=1)
     length = inputs.shape[1]

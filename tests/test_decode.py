@@ -112,7 +112,8 @@ def test_questions_about_one_scene_are_answered_as_one_by_one(run: Path):
     encoding = encode_audio(listener, audio)
     questions = ["What can be heard here?", "From where do you hear the sound, and from how far?"]
     assert answer(listener, questions, encoding) == [answer(listener, [text], encoding)[0] for text in questions]
-    assert torch.equal(encode_audio(listener, audio[:, : listener.settings.length]).tokens, encoding.tokens)
+    cut = encode_audio(listener, audio[:, : listener.settings.length])
+    assert all(torch.equal(cut[name], part) for name, part in encoding.items())
 
 
 def test_one_recording(run: Path, tmp_path: Path):
@@ -167,7 +168,7 @@ def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, 
         original(listener, window, rendered, heard, reporter)
         kept.append(len(heard))
         encoding = next(iter(heard.values()))
-        assert encoding.tokens.nbytes + encoding.sources.nbytes == listener.model.encoding_bytes
+        assert sum(part.nbytes for part in encoding.values()) == listener.model.encoding_bytes
 
     monkeypatch.setattr("batcli.decode._hear", noting)
     monkeypatch.setattr("batcli.decode.WINDOW", 3)

@@ -110,15 +110,15 @@ def test_rendering(golden, waveform):
 
 
 def test_encoder(golden, encoding):
-    assert_near(encoding.tokens[:, :3], golden["encoder_cls"], 1e-3)
-    assert_near(encoding.tokens[:, 3::16], golden["encoder_patches"], 1e-3)
-    assert encoding.tokens.shape[1:] == (515, 768)
-    assert encoding.sources is None
+    assert_near(encoding["encoder"][:, :3], golden["encoder_cls"], 1e-3)
+    assert_near(encoding["encoder"][:, 3::16], golden["encoder_patches"], 1e-3)
+    assert encoding["encoder"].shape[1:] == (515, 768)
+    assert list(encoding) == ["encoder"]
 
 
 def test_heads(golden, model, encoding):
     with torch.inference_mode():
-        readings = model.encoder.heads(encoding.tokens)
+        readings = model.encoder.heads(encoding["encoder"])
     for name, logits in zip(("classifier", "distance", "azimuth", "elevation"), readings, strict=True):
         assert_near(logits, golden[name], 1e-3)
 
@@ -142,7 +142,7 @@ def test_generation(golden, model, encoding, ids, beams):
     together = model.generate(encoding, collate_prompts(ids[0], PAD), PAD, END, beams, expected.shape[1])
     assert together.tolist() == expected.tolist()
     for n, prompt in enumerate(ids[0]):
-        one = type(encoding)(encoding.tokens[n : n + 1])
+        one = encoding.rows([n])
         alone = model.generate(one, collate_prompts([prompt], PAD), PAD, END, beams, expected.shape[1])
         assert alone.tolist() == expected[n : n + 1].tolist()
 

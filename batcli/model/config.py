@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ MAX_LAYERS = 1_000
 def _require_sizes(config: Any, *may_be_zero: str) -> None:
     """What a file says of sizes is built, without its weights, before they are compared: so it has limits."""
     for name, value in vars(config).items():
-        if isinstance(value, int):
+        if isinstance(value, int) and not isinstance(value, bool):
             _require(value > 0 or name in may_be_zero, f"{name} must be positive")
             limit = MAX_LAYERS if name in ("depth", "layers") else MAX_SIZE
             _require(value <= limit, f"{name} is {value:.3g}, more than {limit:,}")
@@ -82,21 +82,29 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class SourcesConfig:
-    """Source tokens: what the published encoder has not, and `tiny` leans on."""
+    """Source tokens: one per event, with its place."""
 
     tokens: int = 3  # events that are placed in each scene
     bands: int = 48
     block: int = 4  # STFT frames of 10 ms over which cues are averaged
     hidden: int = 128
     event_dim: int = 64
+    seconds: float = 10.0
+    n_classes: int = 355
 
     def __post_init__(self) -> None:
         _require_sizes(self)
+        _require(0 < self.seconds <= MAX_SECONDS, f"seconds must be positive, and at most {MAX_SECONDS:g}")
 
 
 @dataclass(frozen=True)
 class QFormerConfig:
-    """BLIP-2's Q-Former. The defaults are the published ones."""
+    """BLIP-2's Q-Former. The defaults are the published ones.
+
+    `reads_question`: the queries see the question, too, as InstructBLIP's do, and the tokens of every encoder; the
+    Q-Former is then the only way from the encoders' tokens to the language model's audio tokens. Otherwise it sees
+    Spatial-AST's tokens, and source tokens stand beside its queries.
+    """
 
     layers: int = 8
     queries: int = 64
@@ -105,10 +113,11 @@ class QFormerConfig:
     mlp_ratio: float = 4.0
     cross_attention_frequency: int = 2  # every second layer looks at the encoder
     dropout: float = 0.1
+    reads_question: bool = False
 
     def __post_init__(self) -> None:
         _require_sizes(self)
-        _require(self.dim % self.heads == 0, "dim must be a multiple of heads")
+        _require(self.dim % self.heads == 0 and self.dim % 2 == 0, "dim must be even and a multiple of heads")
 
 
 @dataclass(frozen=True)
@@ -143,11 +152,41 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """All parts. The encoders are the fields that `ENCODERS` names; each that is not None makes tokens of its own."""
+
+    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # Spatial-AST
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     lora: LoraConfig | None = field(default_factory=LoraConfig)  # None: the whole language model is trained
     llm: LlmConfig | None = None  # None: a model from a Hugging Face directory
     sources: SourcesConfig | None = None  # None: as published
+
+    def __post_init__(self) -> None:
+        heard = {(part.seconds, part.n_classes) for part in self.encoders.values()}
+        _require(len(heard) > 0, "it has no encoder")
+        _require(len(heard) == 1, "encoders differ in seconds or n_classes")
+        _require(self.encoder is not None or self.qformer.reads_question, "this Q-Former needs Spatial-AST's tokens")
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The encoders that there are, by name."""
+        parts = {name: getattr(self, name) for name in ENCODERS}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def seconds(self) -> float:
+        """Length of a scene."""
+        return next(iter(self.encoders.values())).seconds
+
+    @property
+    def n_classes(self) -> int:
+        return next(iter(self.encoders.values())).n_classes
+
+    def for_scenes(self, seconds: float, n_classes: int) -> ModelConfig:
+        """The same model for scenes of another length with events of other classes."""
+        return replace(
+            self,
+            **{name: replace(part, seconds=seconds, n_classes=n_classes) for name, part in self.encoders.items()},
+        )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """One plain table for each part that there is; `from_dict` reads it back."""
@@ -157,9 +196,14 @@ class ModelConfig:
     def from_dict(content: Mapping[str, Any], where: str | Path = "model") -> ModelConfig:
         """Raises InputError for an unknown key, a wrong type or a size that cannot be built.
 
-        `lora`, `llm` and `sources` are None where their table is missing.
+        Every part but `qformer` is None where its table is missing.
         """
-        return _from_dict(ModelConfig, {"lora": None, "llm": None, "sources": None, **content}, str(where))
+        absent = dict.fromkeys((*ENCODERS, "lora", "llm"))
+        return _from_dict(ModelConfig, {**absent, **content}, str(where))
+
+
+ENCODERS = ("encoder", "sources")
+"""Fields of `ModelConfig` that are encoders; `model/bat.py` says which module each builds."""
 
 
 def _from_dict(schema: type[T], content: Any, where: str) -> T:
@@ -177,7 +221,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         hint = typing.get_args(hint)[0]
     if is_dataclass(hint):
         return _from_dict(hint, value, where)  # type: ignore[arg-type]
-    if hint == tuple[str, ...]:
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+    elif hint == tuple[str, ...]:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -190,21 +237,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 PRESETS = {
     "llama2-7b": ModelConfig(),
     "tiny": ModelConfig(
-        EncoderConfig(
-            seconds=2.0,
-            n_classes=20,
-            n_mels=64,
-            dim=96,
-            depth=2,
-            heads=4,
-            drop_path=0.0,
-            patch_mask=0.0,
-            frame_mask=32,
-            band_mask=8,
+        None,
+        QFormerConfig(
+            layers=2, queries=8, dim=128, heads=4, cross_attention_frequency=1, dropout=0.0, reads_question=True
         ),
-        QFormerConfig(layers=2, queries=4, dim=96, heads=4, dropout=0.0),
         lora=None,
         llm=LlmConfig(dim=128, mlp_dim=256, layers=3),
-        sources=SourcesConfig(),
+        sources=SourcesConfig(seconds=2.0, n_classes=20),
     ),
 }

@@ -56,6 +56,13 @@ def empty_model(config: ModelConfig, llm: Path) -> BAT:
         return BAT(config, empty_llm(llm))
 
 
+def require_spatial_ast(model: BAT) -> SpatialAST:
+    """Raises InputError for a model without one, which no published checkpoint fits."""
+    if model.encoder is None:
+        raise InputError("has no Spatial-AST", "model configuration")
+    return model.encoder
+
+
 def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
     """`finetuned.pth`, `{"model": {name: tensor}}`, as the tensors of `model.encoder`.
 
@@ -75,7 +82,10 @@ def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
             theirs = _fitted({name: theirs}, {name: ours}, path)[name]
             if (theirs - ours).abs().max() > FRONT_END_ERROR * ours.abs().max():
                 raise InputError(f"{name} is not the published front end", path, "this encoder hears other features")
-    return {f"encoder.{name}": tensor for name, tensor in _fitted(state, model.encoder.state_dict(), path).items()}
+    return {
+        f"encoder.{name}": tensor
+        for name, tensor in _fitted(state, require_spatial_ast(model).state_dict(), path).items()
+    }
 
 
 def read_audiomae(path: Path, encoder: SpatialAST) -> dict[str, Tensor]:
@@ -104,7 +114,8 @@ def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
     """The model that `read_bat` returns, before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        projector = Projector(model.config.qformer, model.config.encoder.dim, model.projector.linear.out_features)
+        encoder = require_spatial_ast(model)
+        projector = Projector(model.config.qformer, encoder.dim, model.projector.linear.out_features)
         state = {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         for name, like in model.state_dict().items():
             if LORA in name:

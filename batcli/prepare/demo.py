@@ -28,12 +28,12 @@ from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import FILE, Dataset, open_dataset
 from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
 from batcli.options import DemoOptions, RoomsOptions
-from batcli.prepare.rooms import rooms
+from batcli.prepare.rooms import SPLITS, rooms
 from batcli.questions.generate import PUBLISHED, generate
 
 RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
 MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
-PER_SCENE = {"train": 16, "eval": 4}  # questions; a scene costs a hundred times as much as a question
+PER_SCENE = {"train": 16, "eval": 4, "dev": 4}  # questions; a scene costs a hundred times as much as a question
 TRAIN_SHARES = {
     "CLASSIFICATION": 0.05,
     "DOA": 0.10,
@@ -46,7 +46,9 @@ TRAIN_SHARES = {
     "MIXUP_NONBINARY_SOURCE": 0.05,
 }
 """Facts are learned from few questions, relations from many; evaluation has the published shares."""
-EVAL_SHARE = 4  # one evaluation clip, room for every four training ones
+HELD_OUT = ("eval", "dev")
+"""`eval` is for results, `dev` for choices made on the way to them."""
+HELD_OUT_SHARE = 4  # one clip or room of a held-out split for every four training ones
 UNFINISHED = ".tmp-demo.json"
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
 
@@ -54,13 +56,14 @@ RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds
 def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     """Make DATA, or go on where a stopped run left it.
 
-    Training and evaluation share no clip, room or scene. Raises InputError when DATA holds something else.
+    No two of the splits train, eval and dev share a clip, room or scene. Raises InputError when DATA holds
+    something else.
     """
     root = options.data
     facts = {name: getattr(options, name) for name in RECORDED}
-    counts = {"train": options.clips, "eval": -(-options.clips // EVAL_SHARE)}
-    n_rooms = {"train": options.rooms, "eval": -(-options.rooms // EVAL_SHARE)}
-    questions = {"train": options.count, "eval": options.eval_count}
+    counts = {"train": options.clips, **dict.fromkeys(HELD_OUT, -(-options.clips // HELD_OUT_SHARE))}
+    n_rooms = {"train": options.rooms, **dict.fromkeys(HELD_OUT, -(-options.rooms // HELD_OUT_SHARE))}
+    questions = {"train": options.count, **dict.fromkeys(HELD_OUT, options.eval_count)}
     complete = _is_complete(root, facts)
     reporter.info(
         f"{len(LABELS)} classes, {sum(counts.values()) * len(LABELS):,} clips of {options.seconds:g} s, "
@@ -91,7 +94,7 @@ def _make(
     write_text(root / dataset.labels_file, _labels_csv())
     jobs = options.jobs or default_jobs()
     _make_clips(dataset, counts, options, jobs, reporter)
-    for split in ("train", "eval"):
+    for split in SPLITS:
         rooms(
             RoomsOptions(
                 reverb=root / dataset.reverb_root,
@@ -107,7 +110,7 @@ def _make(
             reporter,
         )
     labels = read_labels(root / dataset.labels_file)
-    for split in ("train", "eval"):
+    for split in SPLITS:
         clips, reverbs = _clips_file(root, split), root / dataset.reverb_root / f"{split}_reverberation.json"
         seed = zlib.crc32(f"{options.seed} {split}".encode())
         asked = generate(

@@ -36,7 +36,7 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
 from batcli.options import RoomsOptions
 
-SPLITS = ("train", "eval")
+SPLITS: tuple[Literal["train", "eval", "dev"], ...] = ("train", "eval", "dev")
 RECORD = "room.json"
 RECIPE = 1  # raised whenever the same settings give other rooms
 OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front", "behind") for h in ("above", "below"))

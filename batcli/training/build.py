@@ -25,6 +25,8 @@ def build_model(plan: TrainPlan) -> Built:
     built = _from_preset(plan) if plan.model.init is None else _from_run(plan, plan.model.init)
     model = built[0]
     if plan.model.encoder_init is not None:
+        if model.encoder is None:
+            raise InputError("has no effect", "--encoder-init", f"{plan.model.preset} has no Spatial-AST")
         model.encoder.load_state_dict(read_audiomae(plan.model.encoder_init, model.encoder), strict=False)
     if plan.model.gradient_checkpointing:
         model.save_memory()
@@ -34,8 +36,8 @@ def build_model(plan: TrainPlan) -> Built:
 def _from_run(plan: TrainPlan, init: Path) -> Built:
     how = plan.model
     model, tokenizer, config = checkpoint.load_run(init, "cpu", how.dtype, how.quantize, how.attention, how.llm)
-    if config.encoder.n_classes != len(plan.dataset.labels) or tokenizer is None:
-        raise InputError(f"was made for {config.encoder.n_classes} classes", init, "not this dataset's")
+    if config.n_classes != len(plan.dataset.labels) or tokenizer is None:
+        raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
     return model, tokenizer, None if config.llm is not None else how.llm or checkpoint.llm_folder(init)
 
 

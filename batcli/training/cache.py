@@ -112,7 +112,7 @@ def fill_cache(
     accelerator, reporter = trainer.accelerator, trainer.reporter
     todo = missing[accelerator.process_index :: accelerator.num_processes].tolist()
     loader = trainer.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
-    with torch.inference_mode(), threads_for(trainer.model.encoder):
+    with torch.inference_mode(), threads_for(trainer.model):
         for batch in reporter.track(loader, description, len(loader)):
             good = [(row, value) for row, value in batch if not isinstance(value, RenderError)]
             for row, value in batch:

@@ -112,9 +112,8 @@ class AnswerObjective(nn.Module):
 
     def train(self, mode: bool = True) -> AnswerObjective:
         super().train(mode)
-        self.model.encoder.eval()
-        if self.model.sources is not None:
-            self.model.sources.eval()
+        for name in self.model.encoders:
+            getattr(self.model, name).eval()
         return self
 
     @property

@@ -149,9 +149,13 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
         reporter.detail(f"  {kind}: {count:,}")
     if ENCODER in plan.stages:
         clips, reverbs = len(plan.dataset.clips(plan.split)), len(plan.dataset.reverbs(plan.split))
-        reporter.info(f"encoder: {recipe.encoder_steps:,} updates from {clips:,} clips and {reverbs:,} BRIRs")
-        if plan.model.config.sources is not None:
-            reporter.info(f"{SOURCES}: {recipe.source_scenes:,} scenes, {recipe.source_epochs} times")
+        reporter.info(f"encoder: from {clips:,} clips and {reverbs:,} BRIRs")
+        amounts = {
+            ENCODER: f"{recipe.encoder_steps:,} updates",
+            SOURCES: f"{recipe.source_scenes:,} scenes, {recipe.source_epochs} times",
+        }
+        for name in plan.model.config.encoders:
+            reporter.info(f"  {name}: {amounts[name]}")
     families = Counter[str]()
     for kind, count in counts.items():
         families[FAMILIES[kind]] += count
@@ -163,12 +167,15 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
 
 
 def describe_architecture(model: ModelPlan) -> str:
-    """One line: encoder, source tokens, Q-Former, language model."""
+    """One line: scenes, encoders, Q-Former, language model."""
     encoder, qformer, config = model.config.encoder, model.config.qformer, model.config
-    parts = [f"Spatial-AST {encoder.depth} x {encoder.dim}, {encoder.seconds:g} s, {encoder.n_classes} classes"]
+    parts = [f"scenes of {config.seconds:g} s, {config.n_classes} classes"]
+    if encoder is not None:
+        parts.append(f"Spatial-AST {encoder.depth} x {encoder.dim}")
     if config.sources is not None:
         parts.append(f"{config.sources.tokens} source tokens")
-    parts.append(f"Q-Former {qformer.layers} x {qformer.dim}, {qformer.queries} queries")
+    reads = ", reads the question" if qformer.reads_question else ""
+    parts.append(f"Q-Former {qformer.layers} x {qformer.dim}, {qformer.queries} queries{reads}")
     if config.llm is not None:
         parts.append(f"Llama {config.llm.layers} x {config.llm.dim} from nothing")
     else:

@@ -65,9 +65,9 @@ RECIPES = {
     # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
-        encoder_steps=40,
         encoder_batch=16,
         encoder_lr=2e-3,
+        source_scenes=52_000,
         epochs=(0.35, 0.2, 0.9),
         soft_distance=0.5,
         one_way=0.4,

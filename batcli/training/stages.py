@@ -19,6 +19,7 @@ from batcli.data.schema import Question
 from batcli.model import checkpoint
 from batcli.model.bat import Encoding, encode_fixed_batch
 from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.tokens import IGNORED, Tokens, collate, encode, padding_id
 from batcli.training.batch_size import largest_batch
 from batcli.training.cache import EncodingCache, fill_cache, open_cache
@@ -74,9 +75,8 @@ class EncoderStage(Stage):
 
     name = ENCODER
 
-    def __init__(self, trainer: Trainer) -> None:
-        recipe, self.trainer = trainer.plan.recipe, trainer
-        self.encoder = trainer.model.encoder
+    def __init__(self, trainer: Trainer, encoder: SpatialAST) -> None:
+        recipe, self.trainer, self.encoder = trainer.plan.recipe, trainer, encoder
         self.objective, self.trained = EncoderObjective(self.encoder), [self.encoder]
         self.total, self.lr, self.layer_decay = recipe.encoder_steps, recipe.encoder_lr, recipe.layer_decay
 
@@ -133,6 +133,10 @@ def _joined(groups: Sequence[EncoderBatch]) -> dict[str, torch.Tensor]:
     return {name: torch.cat(part) for name, part in zip(EncoderBatch._fields, zip(*groups, strict=True), strict=True)}
 
 
+ENCODER_STAGES = {ENCODER: EncoderStage, SOURCES: SourceStage}
+"""Encoder → the stage that trains it."""
+
+
 @dataclass(frozen=True)
 class EncodedQuestions:
     """Questions whose scenes could be rendered, and the encodings of these."""
@@ -155,8 +159,7 @@ def encode_questions(trainer: Trainer) -> EncodedQuestions:
     scenes = list(dict.fromkeys(q.scene for q in questions))
 
     def encoded(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = encode_fixed_batch(model, waveforms, ENCODE_BATCH, trainer.device)
-        return {name: part for name, part in found._asdict().items() if part is not None}
+        return encode_fixed_batch(model, waveforms, ENCODE_BATCH, trainer.device)
 
     with torch.inference_mode():
         sample = {name: part[0] for name, part in encoded([torch.zeros(2, trainer.settings.length)]).items()}
@@ -178,7 +181,7 @@ def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: Answ
 
     def inputs(count: int) -> tuple[Encoding, Tokens]:
         tokens = Tokens(*(part.to(device) for part in collate([prompt] * count, [answer] * count, pad, end)))
-        return Encoding(**encoded.cache.get([0] * count)).to(device), tokens
+        return Encoding(encoded.cache.get([0] * count)).to(device), tokens
 
     unfreeze(trainer.model, [trainer.model.projector, trainer.model.llm])
     objective.train()
@@ -226,7 +229,7 @@ class QuestionStage(Stage):
         questions = [self.questions[i] for i in chosen]
         prompts, answers = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
         tokens = collate(prompts, answers, padding_id(tokenizer), tokenizer.eos_token_id)
-        encoding = Encoding(**self.cache.get([self.rows[i] for i in chosen])).to(device)
+        encoding = Encoding(self.cache.get([self.rows[i] for i in chosen])).to(device)
         weight = int((tokens.labels != IGNORED).sum())
         names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in questions)
         return Batch((encoding, Tokens(*(part.to(device) for part in tokens))), weight, names)

@@ -19,7 +19,7 @@ from batcli.model import checkpoint
 from batcli.model.bat import BAT
 from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
-from batcli.training.recipe import ENCODER, SOURCES
+from batcli.training.recipe import ENCODER
 from batcli.training.scenes import Loader
 from batcli.training.state import TrainPosition
 
@@ -41,12 +41,12 @@ class Trainer:
 
     @property
     def settings(self) -> RenderSettings:
-        return RenderSettings(self.model.config.encoder.seconds)
+        return RenderSettings(self.model.config.seconds)
 
     @property
     def stages(self) -> list[str]:
-        """All stages in order; after the encoder its source tokens, where the model has them."""
-        parts = {ENCODER: (ENCODER, SOURCES) if self.model.sources is not None else (ENCODER,)}
+        """All stages in order; `encoder` is one stage for each encoder that the model has."""
+        parts = {ENCODER: tuple(self.model.encoders)}
         return [part for stage in self.plan.stages for part in parts.get(stage, (stage,))]
 
     @property

@@ -24,6 +24,11 @@ from batcli.training.stages import Stage
 from batcli.training.trainer import Trainer
 
 BEST = "best"
+READERS: dict[str, Callable[[Any], Any]] = {
+    ENCODER: localization.head_predictions,
+    SOURCES: localization.source_predictions,
+}
+"""Encoder → a function that makes its predictions comparable."""
 
 
 def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int) -> Callable[[int], None]:
@@ -55,14 +60,9 @@ def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int
 
 
 def _encoder_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> Callable[[], dict[str, Any]]:
-    """The encoder, or its source tokens, on scenes that are always the same."""
+    """One encoder on scenes that are always the same."""
     dataset, accelerator = trainer.plan.dataset, trainer.accelerator
-    sources = trainer.model.sources
-    read = (
-        localization.head_predictions(trainer.model.encoder)
-        if stage == ENCODER or sources is None
-        else localization.source_predictions(sources)
-    )
+    read = READERS[stage](trainer.model.encoders[stage])
     count = plan.scenes
     drawn = DrawnScenes(dataset, plan.split, trainer.settings, localization.SEED, count, localization.TWO)
     mine = range(accelerator.process_index, count, accelerator.num_processes)

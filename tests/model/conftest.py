@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,15 +13,18 @@ from batcli.model.llm import load_llm, new_llm
 
 ENCODER = EncoderConfig(seconds=0.3, n_classes=5, dim=16, depth=2, heads=2)
 QFORMER = QFormerConfig(layers=2, queries=3, dim=16, heads=2)
+SOURCES = SourcesConfig(tokens=2, bands=16, hidden=8, event_dim=4, seconds=0.3, n_classes=5)
 
 
-@pytest.fixture(params=["from nothing", "with source tokens", "with LoRA"])
+@pytest.fixture(params=["from nothing", "source tokens beside", "reading the question", "sources alone", "with LoRA"])
 def bat(request, tokenizer, llm_folder):
     """A BAT in evaluation mode, with weights large enough that its answers depend on what it hears."""
     torch.manual_seed(0)
     if request.param != "with LoRA":
-        sources = SourcesConfig(tokens=2, bands=16, hidden=8, event_dim=4) if "source" in request.param else None
-        config = ModelConfig(ENCODER, QFORMER, None, LlmConfig(24, 32, 2, 4), sources)
+        sources = None if request.param == "from nothing" else SOURCES
+        qformer = replace(QFORMER, reads_question=request.param in ("reading the question", "sources alone"))
+        encoder = None if request.param == "sources alone" else ENCODER
+        config = ModelConfig(encoder, qformer, None, LlmConfig(24, 32, 2, 4), sources)
         model = BAT(config, new_llm(config.llm, tokenizer))
         if sources:
             model.projector.name_events([[30], [41, 42], [50], [60, 61, 62], [31]])

@@ -28,7 +28,7 @@ SMALL = ModelConfig(EncoderConfig(0.3, dim=16, depth=1, heads=2), QFormerConfig(
 
 
 def rows(encoding, *which):
-    return Encoding(*(None if part is None else part[list(which)] for part in encoding))
+    return encoding.rows(list(which))
 
 
 def greedy(bat, encoding, prompts, **options):
@@ -121,7 +121,8 @@ def test_beams_read_the_question_once(bat, encoding):
     remove = layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
     greedy(bat, rows(encoding, 0, 1), PROMPTS[:2], num_beams=4, max_new_tokens=3)
     remove.remove()
-    length = bat.audio_embeddings(encoding).shape[1] + max(map(len, PROMPTS[:2]))
+    audio = bat.audio_embeddings(encoding, collate_prompts(PROMPTS, PAD))
+    length = audio.shape[1] + max(map(len, PROMPTS[:2]))
     assert seen[:2] == [(2, length - 1), (8, 1)]
     assert set(seen[1:]) == {(8, 1)}
 
@@ -136,7 +137,7 @@ def test_answers_depend_on_what_is_heard(bat, encoding):
 def test_the_directorys_chat_settings_are_not_taken_over(llm_folder):
     bat = BAT(SMALL, load_llm(llm_folder)).eval()
     torch.manual_seed(0)
-    heard = Encoding(torch.randn(1, 9, 16))
+    heard = Encoding(encoder=torch.randn(1, 9, 16))
     prompts = collate_prompts([[1, 5]], PAD)
     plain = bat.generate(heard, prompts, PAD, END, max_new_tokens=20)
     bat.llm.get_base_model().generation_config.repetition_penalty = 1.0
@@ -150,7 +151,7 @@ def test_only_lora_and_the_projector_learn_under_lora(llm_folder):
     assert learnt == {name for name, _ in bat.llm.named_parameters() if "lora_" in name}
     assert all(f".{target}." in name for name in learnt for target in ["q_proj" if "q_proj" in name else "v_proj"])
     batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
-    answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels).backward()
+    answer_loss(bat(Encoding(encoder=torch.randn(2, 9, 16)), batch), batch.labels).backward()
     assert bat.projector.query.grad.any()
 
 
@@ -186,7 +187,7 @@ def test_families_of_language_models(family, attention, tmp_path):
     assert targets == ("q_proj", "v_proj")
     torch.manual_seed(0)
     bat = BAT(SMALL, llm).eval()
-    heard = Encoding(torch.randn(3, 9, 16))
+    heard = Encoding(encoder=torch.randn(3, 9, 16))
     batch = collate(PROMPTS[:3], ANSWERS[:3], PAD, END)
     assert bat(heard, batch).isfinite().all()
     assert (batch.labels != IGNORED).sum() == sum(len(answer) + 1 for answer in ANSWERS[:3])
@@ -201,7 +202,7 @@ def test_half_precision_language_model_and_full_precision_projector(llm_folder):
     assert bat.llm.get_input_embeddings().weight.dtype == torch.bfloat16
     assert bat.projector.linear.weight.dtype == torch.float32
     batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
-    loss = answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels)
+    loss = answer_loss(bat(Encoding(encoder=torch.randn(2, 9, 16)), batch), batch.labels)
     assert loss.dtype == torch.float32
     assert loss.isfinite()
 
@@ -213,7 +214,7 @@ def test_four_bits_work_or_say_what_is_not_installed(llm_folder):
         return
     bat = BAT(SMALL, load_llm(llm_folder, torch.bfloat16, quantize=True))
     batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
-    answer_loss(bat(Encoding(torch.randn(2, 9, 16)), batch), batch.labels).backward()
+    answer_loss(bat(Encoding(encoder=torch.randn(2, 9, 16)), batch), batch.labels).backward()
     assert bat.projector.query.grad.isfinite().all()
 
 

@@ -23,6 +23,7 @@ def saved(bat, tokenizer, llm_folder, tmp_path):
     return tmp_path / "run", bat
 
 
+with_patches = pytest.mark.parametrize("bat", ["from nothing", "reading the question", "with LoRA"], indirect=True)
 with_lora = pytest.mark.parametrize("bat", ["with LoRA"], indirect=True)
 
 
@@ -70,7 +71,13 @@ def test_the_adapter_is_what_peft_loads(saved, llm_folder):
 
 @with_lora
 def test_source_tokens_are_kept_with_the_encoder(bat, tokenizer, llm_folder, tmp_path):
-    config = ModelConfig(bat.config.encoder, bat.config.qformer, bat.config.lora, None, SourcesConfig(2, 16, 5, 8, 4))
+    config = ModelConfig(
+        bat.config.encoder,
+        bat.config.qformer,
+        bat.config.lora,
+        None,
+        SourcesConfig(2, 16, 5, 8, 4, bat.config.seconds, bat.config.n_classes),
+    )
     model = BAT(config, load_llm(llm_folder))
     write_config(tmp_path, config, {}, llm_folder)
     save_run(tmp_path, model, None, llm_folder)
@@ -188,6 +195,7 @@ def audiomae(path, encoder, **changes):
     return state
 
 
+@with_patches
 def test_audiomae_starts_patches_and_blocks(bat, tmp_path):
     state = audiomae(tmp_path / "mae.pth", bat.encoder)
     found = published.read_audiomae(tmp_path / "mae.pth", bat.encoder)
@@ -201,6 +209,7 @@ def test_audiomae_starts_patches_and_blocks(bat, tmp_path):
     assert torch.equal(bat.encoder.conv_downsample[0].weight, kept)
 
 
+@with_patches
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -217,6 +226,7 @@ def test_what_is_no_audiomae_of_this_size_is_refused(bat, tmp_path, changes, mes
     assert str(tmp_path / "mae.pth") in str(error.value)
 
 
+@with_patches
 def test_memory_is_saved_without_another_gradient(bat, encoding):
     """Gradient checkpointing computes the same."""
 

@@ -4,7 +4,7 @@ import pytest
 
 from batcli.core.errors import InputError
 from batcli.core.toml import read_toml, to_toml
-from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
+from batcli.model.config import PRESETS, EncoderConfig, ModelConfig, SourcesConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -46,6 +46,9 @@ def test_frames_are_whole_patches_and_never_fewer_than_the_spectrum_has(seconds)
         ({"lora": {"targets": []}}, "name a module"),
         ({"encoder": {"n_mels": 100}}, "multiple of 16"),
         ({"encoder": 3}, "not a table"),
+        ({}, "no encoder"),
+        ({"sources": {}}, "needs Spatial-AST"),
+        ({"qformer": {"reads_question": 1}}, "qformer.reads_question"),
         ({"lora": {"targets": "q_proj"}}, "lora.targets"),
         ({"lora": {"targets": [1]}}, "lora.targets"),
         ({"qformer": {"layers": None}}, "qformer.layers"),
@@ -57,5 +60,14 @@ def test_what_cannot_be_built_is_refused(content, message):
 
 
 def test_parts_that_are_not_there_are_none():
-    config = ModelConfig.from_dict({})
+    config = ModelConfig.from_dict({"encoder": {}})
     assert (config.encoder, config.lora, config.llm, config.sources) == (EncoderConfig(), None, None, None)
+    assert list(config.encoders) == ["encoder"]
+
+
+def test_all_encoders_hear_scenes_of_one_kind():
+    both = ModelConfig(sources=SourcesConfig()).for_scenes(3.0, 7)
+    assert [(part.seconds, part.n_classes) for part in both.encoders.values()] == [(3.0, 7)] * 2
+    assert (both.seconds, both.n_classes) == (3.0, 7)
+    with pytest.raises(InputError, match="differ"):
+        replace(both, sources=SourcesConfig())

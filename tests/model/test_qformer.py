@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from batcli.model.config import QFormerConfig
-from batcli.model.qformer import NO_TOKEN, Projector
+from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
 
 CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)
 
@@ -78,6 +78,55 @@ def test_a_question_knows_the_places_of_what_it_has_named():
     assert changes(0) == [1, 2, 3, 4, 5, 6]  # named first: the second mention knows of it
     unheard = torch.tensor([[9, 9, 9]] * 2)
     assert torch.equal(projector.mention(unheard, words[:, :3], sources), words[:, :3])
+
+
+KINDS = {"patches": TokenKind(12, False), "sources": TokenKind(7, True)}
+
+
+def question_projector():
+    torch.manual_seed(0)
+    config = QFormerConfig(2, 5, 16, 2, cross_attention_frequency=1, dropout=0.0, reads_question=True)
+    projector = QuestionProjector(config, KINDS, 24, n_events=4).eval()
+    projector.name_events([[1], [2, 3], [4], [5]])
+    sources = torch.randn(2, 3, 1 + 7)
+    sources[..., 0] = torch.tensor([0, 1, 2])
+    encoding = {"patches": torch.randn(2, 9, 12), "sources": sources}
+    ids = torch.tensor([[9, 8, 1, 7], [9, 8, 2, 3]])
+    return projector, encoding, ids, torch.ones_like(ids), nn.Embedding(20, 24)
+
+
+def test_the_queries_alone_reach_the_language_model():
+    projector, encoding, ids, mask, words = question_projector()
+    out = projector(encoding, ids, mask, words)
+    assert out.shape == (2, 5, 24)
+    for name in encoding:
+        changed = {**encoding, name: encoding[name].clone()}
+        changed[name][..., 1:] += 1
+        assert not torch.allclose(projector(changed, ids, mask, words), out, atol=1e-3)
+    alone = {"sources": encoding["sources"]}
+    assert projector(alone, ids, mask, words).shape == out.shape
+    torch.testing.assert_close(
+        projector({name: part[1:] for name, part in encoding.items()}, ids[1:], mask[1:], words), out[1:]
+    )
+
+
+def test_the_queries_read_the_question_in_its_order_and_not_its_padding():
+    projector, encoding, ids, mask, words = question_projector()
+    out = projector(encoding, ids, mask, words)
+    assert not torch.allclose(projector(encoding, ids.flip(1), mask, words), out, atol=1e-3)
+    padded = torch.cat([torch.full((2, 3), 6), ids], 1)
+    shown = torch.cat([torch.zeros_like(ids[:, :3]), mask], 1)
+    torch.testing.assert_close(projector(encoding, padded, shown, words), out)
+
+
+def test_a_named_token_carries_its_name_through_the_map_of_the_words():
+    projector, _, _, _, words = question_projector()
+    sources = torch.zeros(1, 2, 1 + 7)
+    sources[0, :, 0] = torch.tensor([0, 2])
+    first, second = projector._seen("sources", sources, words)[0]
+    names = words.weight[[1, 4]]
+    names = projector.words(names / names.square().mean(-1, keepdim=True).sqrt())
+    torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_tokens_are_read_in_the_projectors_own():

@@ -21,7 +21,7 @@ from batcli.prepare.demo import demo as make
 from batcli.prepare.rooms import rooms
 from batcli.questions.answers import write_doa
 
-SPLITS = ("train", "eval")
+SPLITS = ("train", "eval", "dev")
 
 
 class Said(Silent):
@@ -41,17 +41,16 @@ def again(demo: Path, data: Path, **changes) -> DemoOptions:
     return DemoOptions(**{**read_json(demo / FILE)["recipe"], "data": data, "jobs": 1, **changes})
 
 
-def test_training_and_evaluation_share_no_clip_room_or_scene(demo):
+def test_no_two_splits_share_a_clip_room_or_scene(demo):
     dataset = open_dataset(demo)
     clips = {split: {clip.audio_id for clip in dataset.clips(split)} for split in SPLITS}
     rooms = {split: {reverb.scene for reverb in dataset.reverbs(split).values()} for split in SPLITS}
     scenes = {split: {question.scene for question in dataset.questions(split)} for split in SPLITS}
     for found in (clips, rooms, scenes):
-        assert found["train"]
-        assert found["eval"]
-        assert not found["train"] & found["eval"]
+        assert all(found.values())
+        assert len(set().union(*found.values())) == sum(map(len, found.values()))
     sounds = {split: {dataset.audio_path(clip).read_bytes() for clip in clips[split]} for split in SPLITS}
-    assert len(sounds["train"] | sounds["eval"]) == len(clips["train"] | clips["eval"])
+    assert len(set().union(*sounds.values())) == sum(map(len, clips.values()))
     for split in SPLITS:
         for source in (source for scene in scenes[split] for source in scene):
             assert source.audio_id in clips[split]
@@ -61,14 +60,14 @@ def test_training_and_evaluation_share_no_clip_room_or_scene(demo):
 def test_every_class_has_as_many_clips(demo):
     dataset = open_dataset(demo)
     assert len(dataset.labels) >= 16
-    for split, count in (("train", 4), ("eval", 1)):
+    for split, count in (("train", 4), ("eval", 1), ("dev", 1)):
         per_class = Counter(mid for clip in dataset.clips(split) for mid in clip.mids)
         assert per_class == {label.mid: count for label in dataset.labels}
 
 
 def test_all_types_are_asked(demo):
     dataset = open_dataset(demo)
-    for split, count in (("train", 240), ("eval", 60)):
+    for split, count in (("train", 240), ("eval", 60), ("dev", 60)):
         asked = Counter(question.question_type for question in dataset.questions(split))
         assert asked == dataset.split(split).counts
         assert sum(asked.values()) == count
@@ -158,7 +157,7 @@ def test_what_is_something_else_is_refused_and_stays(demo, tmp_path):
 def test_a_dry_run_checks_and_makes_nothing(demo, tmp_path):
     said = Said()
     make(again(demo, tmp_path / "data", dry_run=True), said)
-    assert "28 classes, 140 clips of 1 s, 15 rooms with 4 BRIRs each, 300 questions" in said.lines
+    assert "28 classes, 168 clips of 1 s, 18 rooms with 4 BRIRs each, 360 questions" in said.lines
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="made with other options"):
         make(again(demo, demo, seed=1, dry_run=True))

@@ -59,7 +59,7 @@ def make_model(config: ModelConfig, dataset: Dataset, seed: int = 0) -> tuple[BA
     texts = [*ASKED, *(label.name.lower() for label in dataset.labels), "right, behind, above; 3.5m", "Yes", "No"]
     tokenizer = train_tokenizer(texts * 3, 600)
     assert config.llm is not None
-    config = replace(config, encoder=replace(config.encoder, n_classes=len(dataset.labels)))
+    config = config.for_scenes(config.seconds, len(dataset.labels))
     model = BAT(config, new_llm(config.llm, tokenizer))
     if model.sources is not None:
         model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
@@ -101,7 +101,7 @@ def plain(exam: Exam) -> list[str]:
     for _, question in exam.questions:
         heard = plain_hear(model, exam.dataset, [question.scene])
         prompts = collate_prompts(encode(tokenizer, [question.question])[0], pad)
-        inputs, mask = model._inputs(model.audio_embeddings(heard), prompts, heard.sources)
+        inputs, mask = model._inputs(model.audio_embeddings(heard, prompts), prompts, heard)
         ids = model.llm.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=how)
         answers += to_text(tokenizer, ids)
     return answers
@@ -109,11 +109,12 @@ def plain(exam: Exam) -> list[str]:
 
 def plain_hear(model: BAT, dataset: Dataset, scenes: Sequence[Scene]) -> Encoding:
     """Scenes rendered and encoded in the plain way."""
-    seconds = model.config.encoder.seconds
+    seconds = model.config.seconds
     sounds = [plain_render([dataset.files_of(source) for source in scene], seconds) for scene in scenes]
     waveform = torch.stack([torch.from_numpy(sound).float() for sound in sounds])
-    sources = model.sources(spectrum(waveform))[0] if model.sources is not None else None
-    return Encoding(plain_encode(model.encoder, waveform), sources)
+    plain = {"encoder": lambda: plain_encode(model.encoder, waveform)}
+    plain["sources"] = lambda: model.sources(spectrum(waveform))[0]
+    return Encoding({name: plain[name]() for name in model.encoders})
 
 
 def lines(quick: bool) -> Iterator[Line]:

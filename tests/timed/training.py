@@ -57,10 +57,9 @@ def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> C
 @torch.inference_mode()
 def encode_scenes(model: BAT, dataset: Dataset, scenes: list[Scene]) -> dict[str, torch.Tensor]:
     """What `bat train` does once for each distinct scene."""
-    settings = RenderSettings(model.config.encoder.seconds)
+    settings = RenderSettings(model.config.seconds)
     sounds = [waveform for _, waveform in (GivenScenes(dataset, [scene], settings)[0] for scene in scenes)]
-    found = model.encode(torch.stack(sounds))
-    return {name: part for name, part in found._asdict().items() if part is not None}
+    return model.encode(torch.stack(sounds))
 
 
 def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
@@ -87,7 +86,7 @@ def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
 
 
 def ours(course: Course) -> list[float]:
-    return epoch(course, lambda scenes: Encoding(**course.shelf.get(scenes)))
+    return epoch(course, lambda scenes: Encoding(course.shelf.get(scenes)))
 
 
 def plain(course: Course) -> list[float]:

@@ -1,5 +1,6 @@
 """What is minimised has its least value where it should."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -78,7 +79,7 @@ def heard(places: list[int], seed: int = 0) -> EncoderBatch:
 
 def test_padding_teaches_nothing_and_each_scene_counts_alike(monkeypatch):
     torch.manual_seed(0)
-    objective = SourceObjective(SourceTokens(PRESETS["tiny"].sources, 5)).eval()
+    objective = SourceObjective(SourceTokens(replace(PRESETS["tiny"].sources, n_classes=5))).eval()
     scenes = [heard([count], seed) for seed, count in enumerate([1, 2, 1])]
     together = EncoderBatch(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
     monkeypatch.setattr("batcli.training.losses.CROP", 1.0)

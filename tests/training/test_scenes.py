@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_draw_of_a_room_is_its_sources_alone_and_in_pairs(demo: Path, monkeypa
 
     monkeypatch.setattr("batcli.training.scenes.render_files", listening)
     scenes = drawn(demo)
-    sources = SourceTokens(PRESETS["tiny"].sources, scenes.n_classes)
+    sources = SourceTokens(replace(PRESETS["tiny"].sources, n_classes=scenes.n_classes))
     _, draw = CuedRooms(scenes, sources)[3]
     assert len(heard) == GROUP
     assert len(draw.events) == 2 * GROUP
@@ -103,7 +104,7 @@ def test_a_draw_of_a_room_is_its_sources_alone_and_in_pairs(demo: Path, monkeypa
 
 
 def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
-    rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources, len(open_dataset(demo).labels)))
+    rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources))
     for number in range(6):
         _, draw = rooms[number]
         pairs = draw.places == 2

@@ -78,10 +78,12 @@ class SourceTokens(nn.Module):
     mel: Tensor
     mel_pairs: Tensor
 
-    def __init__(self, config: SourcesConfig, n_events: int) -> None:
+    named = True
+
+    def __init__(self, config: SourcesConfig) -> None:
         super().__init__()
         self.config = config
-        c = config
+        c, n_events = config, config.n_classes
         mel = torch.from_numpy(mel_filterbank(c.bands)) / c.block  # (F, bands): from sums over blocks to means
         self.register_buffer("mel", mel, persistent=False)
         self.register_buffer("mel_pairs", mel.repeat_interleave(2, 0), persistent=False)
@@ -116,6 +118,15 @@ class SourceTokens(nn.Module):
     def dim(self) -> int:
         """Width of a source token, its event's number aside."""
         return self.config.event_dim + self.config.hidden + 1 + 3 + 3 + N_DISTANCES
+
+    @property
+    def count(self) -> int:
+        """Tokens of a scene."""
+        return self.config.tokens
+
+    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
+        """STFT (B, 2, bins, T) → tokens (B, K, 1 + dim), each with the number of its event first."""
+        return self(stft)[0]
 
     def cues(self, stft: Tensor) -> Tensor:
         """STFT (B, 2, bins, T) → (B, CUES, blocks, bands)."""

@@ -6,6 +6,7 @@ Parameters have the names of the published checkpoint.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -89,6 +90,7 @@ class Block(nn.Module):
 class SpatialAST(nn.Module):
     pos_embed: Tensor
     mel: Tensor
+    named = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -128,6 +130,20 @@ class SpatialAST(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return x
+
+    @property
+    def dim(self) -> int:
+        """Width of a token."""
+        return self.config.dim
+
+    @property
+    def count(self) -> int:
+        """Tokens of a scene."""
+        return N_SUMMARY + math.prod(self.config.grid)
+
+    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
+        """Waveform (B, 2, samples) and its STFT → tokens (B, 3 + patches, dim)."""
+        return self(waveform, stft)
 
     def layers_below_top(self, name: str) -> int:
         """How far a parameter lies below the heads; what a ViT's checkpoint cannot initialise counts as the top."""

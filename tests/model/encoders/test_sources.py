@@ -1,5 +1,7 @@
 """Cues, and what the source tokens make of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from batcli.model.config import PRESETS
 from batcli.model.encoders.sources import SourceTokens, mirror
 from batcli.model.features import spectrum
 
-SOURCES = SourceTokens(PRESETS["tiny"].sources, 5).eval()
+SOURCES = SourceTokens(replace(PRESETS["tiny"].sources, n_classes=5)).eval()
 
 
 def noise(left: float, right: float, seconds: float = 0.5) -> torch.Tensor:
