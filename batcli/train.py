@@ -21,7 +21,7 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.core.signals import defer_signals
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import SourcesConfig
+from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.model.tokens import near_distances
 from batcli.options import TrainOptions, require
 from batcli.training import state
@@ -41,7 +41,7 @@ from batcli.training.plan import (
     require_shardable,
     require_validation,
 )
-from batcli.training.recipe import STAGES
+from batcli.training.recipe import STAGES, Recipe
 from batcli.training.run_dir import LOG, open_run_dir, recorded, require_unchanged
 from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
 from batcli.training.start import Start, find_start
@@ -89,7 +89,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         config = config.for_scenes(dataset.seconds, len(dataset.labels))
         if options.source_tokens and config.sources is None:
             config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
-    require_used(options, start)
+    require_used(options, start, config, recipe)
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
@@ -130,11 +130,16 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     )
 
 
-def require_used(options: TrainOptions, start: Start) -> None:
+def require_used(options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe) -> None:
     """Raises InputError for an option of the model that this start would leave without effect, or that it lacks."""
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
+    if options.encoder_init is not None and config.encoder is None:
+        raise InputError("has no effect", "--encoder-init", f"{start.preset} has no Spatial-AST")
+    for key in (pair.partition("=")[0].strip() for pair in options.set):
+        if key not in recipe.used_by(config.encoders):
+            raise InputError("has no effect", f"--set {key}", f"{start.preset} has no such encoder")
     if options.init is not None and options.init.resolve() == options.output.resolve():
         raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
     if options.init is not None and options.source_tokens and start.config.sources is None:

@@ -76,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_options() -> Callable[..., TrainOptions]:
     """`train_options(data, output, **changes)`: all stages, a few updates each."""
-    recipe = ["encoder_steps=3", "source_scenes=192", "epochs=1,1,1"]
+    recipe = ["source_scenes=192", "epochs=1,1,1"]
     small = {"batch_size": "16", "log_every": 1, "workers": 1, "device": "cpu"}
 
     def options(data: Path, output: Path, set: Sequence[str] = (), **changes: Any) -> TrainOptions:

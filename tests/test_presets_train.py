@@ -23,7 +23,7 @@ from batcli.options import DemoOptions, TrainOptions
 from batcli.prepare.demo import demo
 from batcli.train import resolve, train
 from batcli.training.build import build_model
-from batcli.training.recipe import CURRICULUM, ENCODER, RECIPES, SOURCES, Recipe
+from batcli.training.recipe import CURRICULUM, RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "bf16")
@@ -34,7 +34,7 @@ def small(config: ModelConfig) -> ModelConfig:
     """The same parts, two layers of each, narrow."""
     return replace(
         config,
-        encoder=replace(config.encoder, dim=16, depth=2, heads=2),
+        encoder=config.encoder and replace(config.encoder, dim=16, depth=2, heads=2),
         qformer=replace(config.qformer, layers=2, queries=3, dim=16, heads=2),
         llm=config.llm and LlmConfig(dim=24, mlp_dim=32, layers=2, heads=4),
         sources=config.sources and replace(config.sources, bands=16, hidden=8, event_dim=4),
@@ -126,7 +126,7 @@ def test_every_stage_learns(
     assert (options.output / checkpoint.DONE).exists()
     log = [json.loads(line) for line in (options.output / "log.jsonl").read_text().splitlines()]
     config = checkpoint.read_config(options.output)
-    parts = {ENCODER, *((SOURCES,) if config.sources else ()), *CURRICULUM}
+    parts = {*config.encoders, *CURRICULUM}
     assert {entry["stage"] for entry in log} == parts
     for stage in parts:
         assert sum(entry["stage"] == stage for entry in log) >= 2, stage

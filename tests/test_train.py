@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
 from batcli.model.config import PRESETS, EncoderConfig
 from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.options import TrainOptions
 from batcli.questions.templates import is_turned
 from batcli.train import train
 from batcli.training.order import bucket_by_length, epoch_order, one_way
@@ -252,11 +254,15 @@ def test_the_published_encoder_recipe_goes_on_as_it_would_have(
         if k.startswith(("patch_embed.", "blocks."))
     }
     torch.save({"model": state}, tmp_path / "mae.pth")
-    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1, "set": ["encoder_steps=4"]}
-    train(train_options(demo, tmp_path / "calm", **changes))
+    changes = {"encoder_init": tmp_path / "mae.pth", "stages": "encoder", "save_every": 1}
+
+    def options(name: str, **more: Any) -> TrainOptions:
+        return replace(train_options(demo, tmp_path / name, **changes, **more), set=["encoder_steps=4"])
+
+    train(options("calm"))
     with pytest.raises(Stopped):
-        train(train_options(demo, tmp_path / "stopped", **changes), stops_after("stage encoder", 2))
-    train(train_options(demo, tmp_path / "stopped", **changes, resume=True))
+        train(options("stopped"), stops_after("stage encoder", 2))
+    train(options("stopped", resume=True))
     calm, stopped = (load_file(tmp_path / name / checkpoint.ENCODER) for name in ("calm", "stopped"))
     assert same(calm, stopped)
     moved = {name: (calm[f"encoder.{name}"] - tensor).abs().max() for name, tensor in state.items()}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--set", "encoder_steps=3", "--set", "source_scenes=192", "--set", "epochs=1,1,1", "--log-every", "1"]
+SMALL = ["--set", "source_scenes=192", "--set", "epochs=1,1,1", "--log-every", "1"]
 SMALL += ["--workers", "1", "--device", "cpu", "-q"]
 
 
@@ -84,7 +84,7 @@ def test_two_processes_learn_what_one_learns_in_two_steps(demo: Path, tmp_path: 
 
 
 def test_a_lost_process_is_named(demo: Path, tmp_path: Path):
-    first, second = start_two(demo, tmp_path / "run", "--save-every", "1", "--set", "encoder_steps=1000")
+    first, second = start_two(demo, tmp_path / "run", "--save-every", "1", "--set", "source_epochs=1000")
     wait_for_updates(tmp_path / "run", 2, first)
     second.kill()
     _, errors = first.communicate(timeout=120)

@@ -115,6 +115,13 @@ class Projector(nn.Module):
         return self.mentions(names, ids, embedded, tokens[..., 1:].to(self.query.dtype))
 
 
+class PassResidual(nn.Module):
+    """Stands in for a layer's output block, and leaves its input as it was."""
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return residual
+
+
 class QuestionProjector(nn.Module):
     """A Q-Former that reads the question, as InstructBLIP's (Dai et al. 2023), over the tokens of all `kinds`.
 
@@ -133,6 +140,9 @@ class QuestionProjector(nn.Module):
         )
         self.words = nn.Linear(llm_dim, dim)
         self.qformer = _new_qformer(config, dim)
+        # The words are no output, so nothing may be trained that only they would pass through.
+        last = self.qformer.encoder.layer[-1]
+        last.intermediate, last.output = nn.Identity(), PassResidual()
         self.linear = nn.Linear(dim, llm_dim)
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
         self.names = EventNames(n_events)

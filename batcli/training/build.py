@@ -24,9 +24,7 @@ def build_model(plan: TrainPlan) -> Built:
     """Raises InputError when the initial run or the language model does not fit."""
     built = _from_preset(plan) if plan.model.init is None else _from_run(plan, plan.model.init)
     model = built[0]
-    if plan.model.encoder_init is not None:
-        if model.encoder is None:
-            raise InputError("has no effect", "--encoder-init", f"{plan.model.preset} has no Spatial-AST")
+    if plan.model.encoder_init is not None and model.encoder is not None:
         model.encoder.load_state_dict(read_audiomae(plan.model.encoder_init, model.encoder), strict=False)
     if plan.model.gradient_checkpointing:
         model.save_memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class TrainPlan:
         """The tables of `config.toml` beside the model's sizes."""
         return {
             "train": dict(self.options),
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.used_by(self.model.config.encoders),
             "dataset": self.dataset_facts(),
             "processes": {"count": processes},
         }
@@ -139,12 +139,12 @@ def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
 
 def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
     """Say what will be trained: architecture, recipe, questions, and the updates of each stage."""
-    counts, recipe = plan.dataset.split(plan.split).counts, plan.recipe
+    counts, recipe, encoders = plan.dataset.split(plan.split).counts, plan.recipe, plan.model.config.encoders
     reporter.info(
         f"{plan.model.preset} on {sum(counts.values()):,} questions of {plan.data}, stages {', '.join(plan.stages)}"
     )
     reporter.info(describe_architecture(plan.model))
-    reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in asdict(recipe).items()))
+    reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.used_by(encoders).items()))
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
     if ENCODER in plan.stages:
@@ -154,7 +154,7 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
             ENCODER: f"{recipe.encoder_steps:,} updates",
             SOURCES: f"{recipe.source_scenes:,} scenes, {recipe.source_epochs} times",
         }
-        for name in plan.model.config.encoders:
+        for name in encoders:
             reporter.info(f"  {name}: {amounts[name]}")
     families = Counter[str]()
     for kind, count in counts.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,14 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 questions as the three stages would, which on the released files are 4.8 epochs (SLAM-LLM's script: 5).
 """
 CURRICULUM = ("1", "2", "3")
+VALUES_OF = {
+    ENCODER: (
+        *("encoder_steps", "encoder_batch", "encoder_lr", "two_sources"),
+        *("layer_decay", "mixup", "roll_and_gain", "balanced"),
+    ),
+    SOURCES: ("source_scenes", "source_epochs", "source_batch", "source_lr"),
+}
+"""Encoder → the values of a recipe that matter to its training alone."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,11 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: float = 2 / 7  # share of a stage's updates
     clip: float = 1.0  # largest norm of a gradient
+
+    def used_by(self, encoders: Container[str]) -> dict[str, Any]:
+        """The values that have an effect on a model with these encoders, by name."""
+        unused = {key for name, keys in VALUES_OF.items() if name not in encoders for key in keys}
+        return {key: value for key, value in vars(self).items() if key not in unused}
 
     def with_values(self, pairs: Sequence[str], where: str = "--set") -> Recipe:
         """With `KEY=VALUE` of each pair, the last of a key. Raises InputError, naming `where`, for an unknown key or a

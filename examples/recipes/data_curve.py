@@ -68,7 +68,7 @@ def main() -> None:
         folder = given.out.resolve() / f"{min(rooms, 10**6)}-{min(clips, 10**6)}"
         smaller = part(whole, rooms, clips, folder / "data")
         options = {"data": smaller.root, "output": folder / "run", "stages": "encoder", "overwrite": True}
-        recipe = ["encoder_steps=1", f"source_scenes={given.scenes}"]
+        recipe = [f"source_scenes={given.scenes}"]
         train(TrainOptions(**options, set=recipe, validate="eval", validate_scenes=800))
         found = [
             r for r in read_log(folder / "run" / "log.jsonl") if (r["kind"], r["stage"]) == (VALIDATION, "sources")

@@ -42,7 +42,7 @@ def make_models(folder: Path, data: Path) -> None:
     from batcli.options import TrainOptions
     from batcli.train import train
 
-    small = {"set": ["encoder_steps=2", "source_scenes=24", "epochs=1,1,1"], "batch_size": "16"}
+    small = {"set": ["source_scenes=24", "epochs=1,1,1"], "batch_size": "16"}
     train(TrainOptions(data=data, output=folder / "run", **small, workers=1, device="cpu"))
     (folder / "published").mkdir()
     make_published(folder / "published")
@@ -69,7 +69,7 @@ def _published(inputs: Path) -> list[str]:
 
 
 _DEMO = ["--clips=2", "--rooms=8", "--sources=4", "--count=80", "--eval-count=20", "--seconds=0.5", "--jobs=1"]
-_RECIPE = ["--set=encoder_steps=3", "--set=source_scenes=24", "--set=epochs=1,1,1"]
+_RECIPE = ["--set=source_scenes=24", "--set=epochs=1,1,1"]
 _TRAIN = [*_RECIPE, "--batch-size=16", "--log-every=1"]
 
 COMMANDS = [

@@ -95,6 +95,8 @@ def test_a_trained_run_passes_its_recipe_on(demo: Path, run: Path):
     [
         ({"llm": Path("llm")}, "--llm: has no effect"),
         ({"quantize": True}, "--quantize: has no effect"),
+        ({"encoder_init": Path("mae.pth")}, "--encoder-init: has no effect"),
+        ({"set": ["encoder_steps=9"]}, "--set encoder_steps: has no effect"),
         ({"preset": "llama2-7b"}, "--llm"),
     ],
 )
