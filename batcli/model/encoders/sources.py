@@ -93,8 +93,8 @@ class SourceTokens(nn.Module):
         self.trunk = nn.Sequential(
             *_layer(3 * c.bands, c.hidden), *_layer(c.hidden, c.hidden), *_layer(c.hidden, c.hidden)
         )
-        self.event_attention = Convolution(c.hidden, n_events, 1)
-        self.event_logits = Convolution(c.hidden, n_events, 1)
+        self.event_attention = nn.Linear(c.hidden, n_events)
+        self.event_logits = nn.Linear(c.hidden, n_events)
         self.event_embedding = nn.Embedding(n_events, c.event_dim)
         nn.init.normal_(self.event_embedding.weight, std=0.5)
         self.query = nn.Linear(c.event_dim, c.hidden)
