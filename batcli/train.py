@@ -1,7 +1,7 @@
-"""`bat train`: from a dataset to a run directory, stage by stage.
+"""`bat train`: train a model on a dataset, stage by stage, into a run directory.
 
-`encoder` trains the encoder on scenes drawn afresh; stages 1, 2 and 3 train the projector and the
-language model on the questions of ever more families, from encodings that are computed once.
+The stage `encoder` trains each encoder on random scenes. Stages 1, 2 and 3 train the projector and the
+language model on questions of more and more families, with encodings that are computed once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from batcli.training.plan import (
     require_shardable,
     require_validation,
 )
-from batcli.training.recipe import STAGES
+from batcli.training.recipe import STAGES, Recipe
 from batcli.training.run_dir import LOG, open_run_dir, recorded, require_unchanged
 from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
 from batcli.training.start import Start, find_start
@@ -53,8 +53,8 @@ CURVES = "curves.png"
 def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     """Train `options.stages` and write the run directory, `DONE` last.
 
-    Raises InputError before any work when an input or the output cannot be used, Stopped after a
-    signal (the state is saved), TooManyBad when more scenes failed than `max_bad`.
+    Raises InputError before any work if an input or the output cannot be used, Stopped after a
+    signal (the state is saved), TooManyBad if more than `max_bad` scenes could not be rendered.
     """
     require(options, "output")
     plan = resolve(options, open_dataset(options.data))
@@ -76,19 +76,10 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
 
 
 def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
-    """The plan of a training. Raises InputError for whatever cannot be done."""
+    """Resolve the options to a plan. Raises InputError for options that do not fit the dataset or one another."""
     stages = parse_stages(options.stages)
     start = find_start(options.preset, options.init)
-    recipe = start.recipe.with_values(options.set)
-    if options.batch_size is not None:
-        recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
-    if recipe.batch is None and options.resume and not options.overwrite:
-        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
-    config = start.config
-    if options.init is None:
-        config = config.for_scenes(dataset.seconds, len(dataset.labels))
-        if options.source_tokens and config.sources is None:
-            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
+    recipe = resolve_recipe(options, start)
     require_used(options, start)
     validation = None
     if options.validate:
@@ -103,17 +94,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         output=options.output,
         stages=stages,
         recipe=recipe,
-        model=ModelPlan(
-            preset=start.preset,
-            config=config,
-            init=options.init,
-            encoder_init=options.encoder_init,
-            llm=options.llm,
-            precision=options.precision,
-            quantize=options.quantize,
-            attention=options.attention,
-            gradient_checkpointing=options.gradient_checkpointing,
-        ),
+        model=resolve_model(options, start, dataset),
         validation=validation,
         seed=options.seed,
         accumulate=options.accumulate,
@@ -130,8 +111,38 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     )
 
 
+def resolve_recipe(options: TrainOptions, start: Start) -> Recipe:
+    """The start's recipe with the values of `--set` and `--batch-size`; a resumed run keeps the batch size it found."""
+    recipe = start.recipe.with_values(options.set)
+    if options.batch_size is not None:
+        recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
+    if recipe.batch is None and options.resume and not options.overwrite:
+        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
+    return recipe
+
+
+def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> ModelPlan:
+    """The start's model; without `--init`, with the dataset's scene length and classes, and source tokens if asked."""
+    config = start.config
+    if options.init is None:
+        config = config.for_scenes(dataset.seconds, len(dataset.labels))
+        if options.source_tokens and config.sources is None:
+            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
+    return ModelPlan(
+        preset=start.preset,
+        config=config,
+        init=options.init,
+        encoder_init=options.encoder_init,
+        llm=options.llm,
+        precision=options.precision,
+        quantize=options.quantize,
+        attention=options.attention,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
+
+
 def require_used(options: TrainOptions, start: Start) -> None:
-    """Raises InputError for an option of the model that this start would leave without effect, or that it lacks."""
+    """Raise InputError for an option of the model that has no effect with this start, or is missing."""
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
@@ -144,7 +155,7 @@ def require_used(options: TrainOptions, start: Start) -> None:
 
 
 def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Trainer:
-    """Open the run directory, build the model, write `config.toml`."""
+    """Open the run directory, build the model, and write `config.toml`."""
     main, root = accelerator.is_main_process, plan.output
     if state.sharded(accelerator):
         require_shardable(plan, accelerator)
@@ -158,7 +169,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     model, tokenizer, llm = build_model(plan)
     if resumed and (root / checkpoint.ENCODER).exists():
         checkpoint.load_encoder(root, model)
-    # The log comes first: it marks the directory as a run's.
+    # Before `config.toml`: the log marks the directory as a run's.
     log = Log(root / LOG, resumed[1].log_bytes if resumed else 0, plan.tensorboard) if main else None
     if main:
         require_unchanged(root, checkpoint.model_tables(model.config, llm))
@@ -170,7 +181,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
 
 
 def train_stages(trainer: Trainer) -> int:
-    """All stages, then the run's files; returns how many scenes could not be rendered."""
+    """Train all stages and write the run's files; returns the number of scenes that could not be rendered."""
     plan, model, step, bad = trainer.plan, trainer.model, 0, 0
     for name in (name for name in trainer.stages if name in model.encoders):
         step = train_stage(trainer, ENCODER_STAGES[name](trainer, model.encoders[name]), step)
@@ -194,7 +205,7 @@ def train_stages(trainer: Trainer) -> int:
 
 
 def finish(trainer: Trainer, objective: AnswerObjective, bad: int) -> None:
-    """Write the weights, the curves and the manifest; delete the encodings."""
+    """Write weights, curves and manifest, and delete the cache."""
     plan, root = trainer.plan, trainer.plan.output
     weights = state.weights(trainer.accelerator, objective)
     if trainer.accelerator.is_main_process:
@@ -206,12 +217,12 @@ def finish(trainer: Trainer, objective: AnswerObjective, bad: int) -> None:
 
 
 def draw_curves(root: Path, reporter: Reporter) -> None:
-    """`curves.png`, where matplotlib is installed."""
+    """Plot `curves.png` if matplotlib is installed."""
     try:
         from batcli.training.curves import plot_curves
     except ModuleNotFoundError:
         reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
         return
-    with defer_signals() as stop:  # within a drawing, a signal comes out as some error of the drawing's
+    with defer_signals() as stop:  # matplotlib turns an exception from a signal into errors of its own
         plot_curves(root / CURVES, root / LOG)
     stop.check()
