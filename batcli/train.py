@@ -164,13 +164,13 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     accelerator.wait_for_everyone()
     resumed = state.newest(root)
     if resumed:
-        reporter.info(f"going on after update {resumed[1].update:,} of stage {resumed[1].stage}")
+        reporter.info(f"going on after update {resumed.position.update:,} of stage {resumed.position.stage}")
     set_seed(plan.seed)
     model, tokenizer, llm = build_model(plan)
     if resumed and (root / checkpoint.ENCODER).exists():
-        checkpoint.load_encoder(root, model)
+        model.load_state_dict(checkpoint.read_encoder(root, model), strict=False)
     # Before `config.toml`: the log marks the directory as a run's.
-    log = Log(root / LOG, resumed[1].log_bytes if resumed else 0, plan.tensorboard) if main else None
+    log = Log(root / LOG, resumed.position.log_bytes if resumed else 0, plan.tensorboard) if main else None
     if main:
         require_unchanged(root, checkpoint.model_tables(model.config, llm))
     trainer = Trainer(
@@ -190,7 +190,7 @@ def train_stages(trainer: Trainer) -> int:
     objective = AnswerObjective(model, near_distances(trainer.tokenizer), plan.recipe.soft_distance)
     names = [stage for stage in trainer.stages if stage in STAGES]
     if names:
-        if trainer.resumed is None or trainer.resumed[1].stage not in STAGES:
+        if trainer.resumed is None or trainer.resumed.position.stage not in STAGES:
             trainer.save_encoder()
         encoded = encode_questions(trainer)
         batch, bad = plan.recipe.batch, encoded.bad

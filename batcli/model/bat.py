@@ -21,20 +21,11 @@ from batcli.model.tokens import IGNORED, TextBatch
 
 
 class Encoder(Protocol):
-    """A module that turns a binaural waveform into tokens.
+    """A module that turns a binaural waveform into tokens."""
 
-    If `named`, each token describes one event and starts with that event's number.
-    """
-
-    named: bool
-
-    @property
-    def dim(self) -> int:
-        """Width of a token without the event number."""
-
-    @property
-    def count(self) -> int:
-        """Tokens per scene."""
+    named: bool  # whether each token describes one event and starts with the event's number
+    dim: int  # width of a token without the event number
+    count: int  # tokens per scene
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
         """Waveform (B, 2, samples) and its STFT (B, 2, bins, T) → (B, count, dim), or 1 + dim wide if `named`."""

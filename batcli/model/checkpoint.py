@@ -216,11 +216,6 @@ def read_encoder(run: Path, model: BAT) -> dict[str, Tensor]:
     return read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS))
 
 
-def load_encoder(run: Path, model: BAT) -> None:
-    """Load the weights of all encoders into `model`; the run need not be finished."""
-    model.load_state_dict(read_encoder(run, model), strict=False)
-
-
 def require_finished(run: Path) -> Path:
     """Return `run`; raises InputError if it is no finished run directory."""
     require_directory(run, "make one with `bat train` or `bat prepare model`")

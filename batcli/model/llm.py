@@ -56,37 +56,26 @@ def lora_targets(llm_type: str) -> tuple[str, ...]:
     return tuple(LORA_TARGETS.get(llm_type, LoraConfig.targets))
 
 
-def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa") -> LlamaForCausalLM:
-    """Make a Llama with random weights and the vocabulary of `tokenizer`."""
+def new_llm(
+    config: LlmConfig, tokenizer: PreTrainedTokenizerBase | None = None, attention: str = "sdpa"
+) -> LlamaForCausalLM:
+    """Make a Llama with random weights and the vocabulary of `tokenizer`, or the largest that `config` allows."""
+    options: dict[str, Any] = {"vocab_size": config.vocabulary, "attn_implementation": attention}
+    if tokenizer is not None:
+        special = ("bos_token_id", "eos_token_id", "pad_token_id")
+        options |= {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in special}}
     return LlamaForCausalLM(
-        _llama_config(
-            config,
-            len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            attn_implementation=attention,
+        LlamaConfig(
+            hidden_size=config.dim,
+            intermediate_size=config.mlp_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.positions,
+            # At Llama's own 0.02, meant for 4,096 dimensions, attention in 128 stays uniform for a long while.
+            initializer_range=config.dim**-0.5,
+            **options,
         )
-    )
-
-
-def largest_llm(config: LlmConfig) -> LlamaForCausalLM:
-    """Make a Llama with the largest vocabulary that `config` allows; for its sizes, on the meta device."""
-    return LlamaForCausalLM(_llama_config(config, config.vocabulary))
-
-
-def _llama_config(config: LlmConfig, vocabulary: int, **options: Any) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=config.dim,
-        intermediate_size=config.mlp_dim,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        max_position_embeddings=config.positions,
-        # At Llama's own 0.02, meant for 4,096 dimensions, attention in 128 stays uniform for a long while.
-        initializer_range=config.dim**-0.5,
-        **options,
     )
 
 

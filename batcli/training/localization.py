@@ -13,6 +13,7 @@ from batcli.evaluation.encoder import event_map, place_scores
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.features import spectrum
+from batcli.training.recipe import ENCODER, SOURCES
 from batcli.training.scenes import EncoderBatch
 
 SEED = 0  # of the scenes; not the run's, so that runs can be compared
@@ -28,46 +29,40 @@ class EncoderPredictions(NamedTuple):
     distance: Tensor  # (B, E), classes
 
 
-Predictor = Callable[[EncoderBatch], EncoderPredictions]
-
-
-def head_predictor(encoder: SpatialAST) -> Predictor:
+def head_predictions(encoder: SpatialAST, batch: EncoderBatch) -> EncoderPredictions:
     """Predict by the published heads; all events of a scene get the one direction and distance."""
-
-    def predict(batch: EncoderBatch) -> EncoderPredictions:
-        logits = encoder.heads(encoder(batch.audio))
-        azimuth = torch.deg2rad(logits.azimuth.argmax(-1).float())
-        elevation = torch.deg2rad(logits.elevation.argmax(-1).float() - 90)
-        across = elevation.cos()
-        direction = torch.stack([azimuth.cos() * across, azimuth.sin() * across, elevation.sin()], -1)
-        events = batch.event_ids.shape[1]
-        distance = logits.distance.argmax(-1)
-        return EncoderPredictions(
-            logits.events, direction[:, None].expand(-1, events, -1), distance[:, None].expand(-1, events)
-        )
-
-    return predict
+    logits = encoder.heads(encoder(batch.audio))
+    azimuth = torch.deg2rad(logits.azimuth.argmax(-1).float())
+    elevation = torch.deg2rad(logits.elevation.argmax(-1).float() - 90)
+    across = elevation.cos()
+    direction = torch.stack([azimuth.cos() * across, azimuth.sin() * across, elevation.sin()], -1)
+    events = batch.event_ids.shape[1]
+    distance = logits.distance.argmax(-1)
+    return EncoderPredictions(
+        logits.events, direction[:, None].expand(-1, events, -1), distance[:, None].expand(-1, events)
+    )
 
 
-def source_predictor(sources: SourceTokens) -> Predictor:
+def source_predictions(sources: SourceTokens, batch: EncoderBatch) -> EncoderPredictions:
     """Predict by the source tokens; each target event is located, whether it was detected or not."""
-
-    def predict(batch: EncoderBatch) -> EncoderPredictions:
-        cues = sources.cues(spectrum(batch.audio))
-        states, events = sources.detect(cues)
-        places = sources.locate(cues, states, batch.event_ids, sources.level(cues))
-        return EncoderPredictions(events, places.direction, places.distance.argmax(-1))
-
-    return predict
+    cues = sources.cues(spectrum(batch.audio))
+    states, events = sources.detect(cues)
+    places = sources.locate(cues, states, batch.event_ids, sources.level(cues))
+    return EncoderPredictions(events, places.direction, places.distance.argmax(-1))
 
 
-def collect_predictions(
-    predict: Predictor, batches: Iterable[EncoderBatch], device: torch.device
-) -> dict[str, np.ndarray]:
+PREDICTIONS: dict[str, Callable[[Any, EncoderBatch], EncoderPredictions]] = {
+    ENCODER: head_predictions,
+    SOURCES: source_predictions,
+}
+"""Name of an encoder → its predictions for a batch."""
+
+
+def collect_predictions(name: str, encoder: Any, batches: Iterable[EncoderBatch]) -> dict[str, np.ndarray]:
     """Fields of `EncoderPredictions` and, as `true_…`, of `EncoderBatch` → arrays with a row per scene."""
     rows: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        predicted = predict(batch.to(device))
+        predicted = PREDICTIONS[name](encoder, batch)
         targets = {f"true_{name}": part for name, part in batch._asdict().items() if name != "audio"}
         for name, part in {**predicted._asdict(), **targets}.items():
             rows.setdefault(name, []).append(part.float().cpu().numpy())

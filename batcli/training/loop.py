@@ -27,13 +27,8 @@ from batcli.training.trainer import Trainer
 from batcli.training.validate import validator
 
 MAX_NOT_FINITE = 3  # losses in a row
-LOST_PROCESS = (
-    "gloo",
-    "NCCL",
-    "Connection closed",
-    "Connection reset",
-    "process group",
-)  # in the messages of torch.distributed's errors
+# In the messages of torch.distributed's errors.
+LOST_PROCESS = ("gloo", "NCCL", "Connection closed", "Connection reset", "process group")
 
 
 def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
@@ -53,9 +48,9 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
     objective, *prepared = accelerator.prepare(stage.objective, *optimizers)
     loop = StageLoop(trainer, stage, objective, prepared, first)
     start = 0
-    if trainer.resumed and trainer.resumed[1].stage == stage.name:
-        state.load(trainer.resumed[0], objective, loop.unwrapped)
-        start = trainer.resumed[1].update
+    if trainer.resumed and trainer.resumed.position.stage == stage.name:
+        state.load(trainer.resumed.folder, objective, loop.unwrapped)
+        start = trainer.resumed.position.update
     if start < stage.total:
         validate = validator(trainer, stage, plan.validation, first) if plan.validation else None
         # The encoders' convolutions are long enough to be split among threads.

@@ -10,7 +10,7 @@ from batcli.core.progress import Reporter
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
 from batcli.model.config import LlmConfig
-from batcli.model.llm import empty_llm, largest_llm
+from batcli.model.llm import empty_llm, new_llm
 from batcli.training.plan import ModelPlan, TrainPlan
 from batcli.training.recipe import STAGES
 
@@ -40,7 +40,7 @@ def meta_model(plan: ModelPlan) -> tuple[BAT, bool]:
     folder = plan.llm or (checkpoint.llm_folder(plan.init) if plan.init and plan.config.llm is None else None)
     with torch.device("meta"):
         if plan.config.llm is not None:
-            return BAT(plan.config, largest_llm(plan.config.llm)), True
+            return BAT(plan.config, new_llm(plan.config.llm)), True
         if folder is not None:
             return BAT(plan.config, empty_llm(folder)), True
-        return BAT(replace(plan.config, lora=None), largest_llm(LlmConfig())), False
+        return BAT(replace(plan.config, lora=None), new_llm(LlmConfig())), False

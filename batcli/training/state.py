@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -43,6 +43,13 @@ class TrainPosition:
     update: int  # updates done of this stage
     step: int  # updates done of all stages, the N of `step-N`
     log_bytes: int  # size of the log
+
+
+class SavedState(NamedTuple):
+    """A complete state on disk."""
+
+    folder: Path
+    position: TrainPosition
 
 
 Optimizers = Sequence[torch.optim.Optimizer]
@@ -98,8 +105,8 @@ def _states(run: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name[5:]))
 
 
-def newest(run: Path) -> tuple[Path, TrainPosition] | None:
-    """Folder and position of a run's last state, or None. Raises InputError if its `state.json` is damaged."""
+def newest(run: Path) -> SavedState | None:
+    """Find the last state of a run. Raises InputError if its `state.json` is damaged."""
     states = _states(run)
     if not states:
         return None
@@ -112,7 +119,7 @@ def newest(run: Path) -> tuple[Path, TrainPosition] | None:
     numbers = (position.update, position.step, position.log_bytes)
     if not isinstance(position.stage, str) or not all(type(n) is int and n >= 0 for n in numbers):
         raise damaged
-    return states[-1], position
+    return SavedState(states[-1], position)
 
 
 def load(folder: Path, module: nn.Module, optimizers: Optimizers) -> None:

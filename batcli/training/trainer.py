@@ -21,7 +21,7 @@ from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
 from batcli.training.recipe import ENCODER
 from batcli.training.scenes import Loader
-from batcli.training.state import TrainPosition
+from batcli.training.state import SavedState
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Trainer:
     llm: Path | None  # directory of a language model from elsewhere
     reporter: Reporter
     log: Log | None  # in the main process
-    resumed: tuple[Path, TrainPosition] | None  # the saved state that training continues from
+    resumed: SavedState | None  # the saved state that training continues from
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +57,7 @@ class Trainer:
 
     def is_past(self, stage: str) -> bool:
         """Whether the run was resumed in a stage after this one."""
-        return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed[1].stage)
+        return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed.position.stage)
 
     def shares(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
         """For each update from `start` to `total`: positions in the order of samples of this process's batches.

@@ -17,18 +17,13 @@ from batcli.questions.answers import Vocabulary
 from batcli.training import answers, localization
 from batcli.training.log import VALIDATION, read_log, summary
 from batcli.training.plan import ValidationPlan
-from batcli.training.recipe import ENCODER, SOURCES, STAGES
+from batcli.training.recipe import STAGES
 from batcli.training.run_dir import LOG
 from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, GivenScenes, RenderError, SceneDistribution, no_collate
 from batcli.training.stages import Stage
 from batcli.training.trainer import Trainer
 
 BEST = "best"
-PREDICTORS: dict[str, Callable[[Any], localization.Predictor]] = {
-    ENCODER: localization.head_predictor,
-    SOURCES: localization.source_predictor,
-}
-"""Encoder stage → maker of its predictor."""
 
 
 def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int) -> Callable[[int], None]:
@@ -37,7 +32,7 @@ def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int
     It does not change how training goes on. `first`: updates of the stages before.
     """
     stage, objective, root = trained.name, trained.objective, trainer.plan.output
-    is_encoder = stage in PREDICTORS
+    is_encoder = stage in localization.PREDICTIONS
     measure = (_encoder_validation if is_encoder else _answer_validation)(trainer, plan, stage)
     records = read_log(root / LOG) if trainer.log else ()
     merits = [record.get("merit") for record in records if (record["kind"], record["stage"]) == (VALIDATION, stage)]
@@ -62,7 +57,6 @@ def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int
 def _encoder_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> Callable[[], dict[str, Any]]:
     """Make a function that scores one encoder on the same scenes at every call."""
     accelerator = trainer.accelerator
-    predict = PREDICTORS[stage](trainer.model.encoders[stage])
     distribution = SceneDistribution(localization.TWO_SOURCES)
     scenes = DrawnScenes(
         trainer.plan.dataset, plan.split, trainer.settings, localization.SEED, plan.scenes, distribution
@@ -70,8 +64,10 @@ def _encoder_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> C
     mine = range(accelerator.process_index, plan.scenes, accelerator.num_processes)
 
     def measure() -> dict[str, Any]:
-        batches = trainer.load(Subset(scenes, mine), batch_size=ENCODE_BATCH)
-        predictions = localization.collect_predictions(predict, batches, accelerator.device)
+        batches = (
+            batch.to(accelerator.device) for batch in trainer.load(Subset(scenes, mine), batch_size=ENCODE_BATCH)
+        )
+        predictions = localization.collect_predictions(stage, trainer.model.encoders[stage], batches)
         return localization.scores(gather_object([predictions]))
 
     return measure

@@ -112,7 +112,7 @@ def plain_hear(model: BAT, dataset: Dataset, scenes: Sequence[Scene]) -> Encodin
     sounds = [plain_render([dataset.files_of(source) for source in scene], seconds) for scene in scenes]
     waveform = torch.stack([torch.from_numpy(sound).float() for sound in sounds])
     plain = {"encoder": lambda: plain_encode(model.encoder, waveform)}
-    plain["sources"] = lambda: model.sources(spectrum(waveform))[0]
+    plain["sources"] = lambda: model.sources.tokenize(waveform, spectrum(waveform))
     return Encoding({name: plain[name]() for name in model.encoders})
 
 

@@ -92,10 +92,6 @@ class SourceTokens(nn.Module):
         """Tokens per scene."""
         return self.config.tokens
 
-    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """STFT (B, 2, bins, T) → tokens (B, K, 1 + dim); `waveform` is not used."""
-        return self(stft)[0]
-
     def cues(self, stft: Tensor) -> Tensor:
         """STFT (B, 2, bins, T) → cues (B, CUES, blocks, bands), scaled to similar ranges."""
         # Keeps the memory layout of `torch.stft`: time before frequency, real beside imaginary parts. Sums then
@@ -162,8 +158,8 @@ class SourceTokens(nn.Module):
         distance = self.distance(self.read_distance(features))
         return Places(self.direction(hidden), self.words(hidden), distance, hidden)
 
-    def forward(self, stft: Tensor) -> tuple[Tensor, Tensor]:
-        """STFT (B, 2, bins, T) → (tokens (B, K, 1 + dim), event logits (B, n_events)); likeliest event first."""
+    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
+        """STFT (B, 2, bins, T) → tokens (B, K, 1 + dim), likeliest event first; `waveform` is not used."""
         cues = self.cues(stft)
         states, logits = self.detect(cues)
         probability, events = logits.sigmoid().topk(self.config.tokens, -1)
@@ -177,7 +173,7 @@ class SourceTokens(nn.Module):
             places.distance.softmax(-1) * math.sqrt(N_DISTANCES),  # to the scale of the rest
             places.hidden,
         ]
-        return torch.cat(parts, -1), logits
+        return torch.cat(parts, -1)
 
 
 def mirror(cues: Tensor) -> Tensor:

@@ -103,8 +103,9 @@ class SpatialAST(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.dim, self.count = config.dim, N_SUMMARY + math.prod(config.grid)
         self.checkpointing = False  # whether to compute the activations within blocks again for the gradient
-        dim = config.dim
+        dim = self.dim
         self.register_buffer("mel", torch.from_numpy(mel_filterbank(config.n_mels)), persistent=False)
         self.bn = nn.BatchNorm2d(2, affine=False)
         self.conv_downsample = nn.Sequential(nn.Conv2d(4, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.GELU())
@@ -138,16 +139,6 @@ class SpatialAST(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return x
-
-    @property
-    def dim(self) -> int:
-        """Width of a token."""
-        return self.config.dim
-
-    @property
-    def count(self) -> int:
-        """Tokens per scene."""
-        return N_SUMMARY + math.prod(self.config.grid)
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
         """See `forward`."""
