@@ -88,10 +88,12 @@ def save_weights(run: Path, state: Mapping[str, Tensor], config: ModelConfig, ll
 
 
 def save_tokenizer(run: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer of a language model from elsewhere."""
     _save_directory(run / TOKENIZER, tokenizer)
 
 
 def save_encoder(run: Path, state: Mapping[str, Tensor]) -> None:
+    """Write all encoders from the tensors of a `BAT`."""
     write_tensors(run / ENCODER, select(state, ENCODER_PARTS))
 
 
@@ -302,7 +304,7 @@ def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether there is no infinity and no NaN, in one pass over the data: `aminmax` propagates NaN."""
+    """Whether all values are finite, in one pass over the data: `aminmax` propagates NaN."""
     return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 

@@ -31,6 +31,7 @@ WEIGHTS = (".safetensors", ".bin")  # suffixes
 
 
 def peft_options(config: LoraConfig) -> peft.LoraConfig:
+    """Convert to PEFT's configuration."""
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,

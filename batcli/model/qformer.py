@@ -34,6 +34,7 @@ class EventNames(nn.Module):
         self.register_buffer("ids", torch.full((n_events, NAME_TOKENS), NO_TOKEN))
 
     def set(self, ids: Sequence[Sequence[int]]) -> None:
+        """Set the token ids of each event's name."""
         for row, name in zip(self.ids, ids, strict=True):
             row[: len(name)] = torch.tensor(name[:NAME_TOKENS])
 

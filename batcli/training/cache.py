@@ -45,6 +45,7 @@ class EncodingCache:
 
     @staticmethod
     def bytes_needed(count: int, sample: Mapping[str, Tensor]) -> int:
+        """Disk space of a cache of `count` rows like `sample`."""
         return count * (1 + sum(row.numel() * _stored(row).itemsize for row in sample.values()))
 
     def missing(self) -> np.ndarray:
@@ -56,12 +57,14 @@ class EncodingCache:
         return np.flatnonzero(self.state == BAD)
 
     def put(self, rows: Sequence[int] | np.ndarray, values: Mapping[str, Tensor]) -> None:
+        """Store values (B, …) of each array in B rows."""
         index = np.asarray(rows)
         for name, array in self.arrays.items():
             array[index] = values[name].cpu().numpy()
         self.state[index] = STORED  # last, for readers in other processes
 
     def put_bad(self, row: int) -> None:
+        """Mark a row whose scene could not be rendered."""
         self.state[row] = BAD
 
     def get(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ class Log:
                 self._add_to_board(record)
 
     def write(self, **record: Any) -> None:
+        """Append a record, with numbers rounded to six digits."""
         record = _finite(record)
         self.file.write((json.dumps(record) + "\n").encode())
         self.file.flush()

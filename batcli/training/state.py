@@ -96,6 +96,7 @@ def weights(accelerator: Accelerator, objective: nn.Module) -> dict[str, torch.T
 
 
 def sharded(accelerator: Accelerator) -> bool:
+    """Whether FSDP shards the model."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 

@@ -53,6 +53,7 @@ class Trainer:
 
     @property
     def batches_per_update(self) -> int:
+        """Over all processes."""
         return self.plan.accumulate * self.accelerator.num_processes
 
     def is_past(self, stage: str) -> bool:

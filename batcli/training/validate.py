@@ -29,7 +29,7 @@ BEST = "best"
 def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int) -> Callable[[int], None]:
     """Make a function of an update that validates the model, logs the scores and saves the best encoder.
 
-    It does not change how training goes on. `first`: updates of the stages before.
+    Training continues as without it. `first`: updates of the stages before.
     """
     stage, objective, root = trained.name, trained.objective, trainer.plan.output
     is_encoder = stage in localization.PREDICTIONS
