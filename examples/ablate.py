@@ -68,7 +68,7 @@ class Sample(NamedTuple):
 
 
 class Ablation:
-    """Replaces methods of a BAT so that one part gets the encoding `other`, to be set before each batch."""
+    """Replaces methods of a BAT so that one part gets another scene: `other`, to be set before each batch."""
 
     def __init__(self, model: BAT, part: str) -> None:
         self.model, self.part = model, part
@@ -92,7 +92,7 @@ class Ablation:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Replace the methods inside the context."""
+        """Context in which the methods are replaced."""
         with (
             patch.object(self.model, "audio_embeddings", self.audio_embeddings),
             patch.object(self.model.projector, "mention", self.mention),

@@ -170,7 +170,7 @@ class BAT(nn.Module):
         )
 
     def _prefill(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
-        """Cache keys and values of all inputs but the last, repeated for each beam: `generate` would compute each."""
+        """Compute keys and values of all inputs but the last once, and repeat them for each beam."""
         cache = self.llm(
             inputs_embeds=inputs[:, :-1],
             attention_mask=mask[:, :-1],
@@ -182,7 +182,7 @@ class BAT(nn.Module):
         return cache
 
     def _inputs(self, audio: Tensor, batch: TextBatch, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """Join audio tokens and text → inputs (B, audio + L, llm dim) and mask (B, audio + L).
+        """Embed the text after the audio tokens → inputs (B, audio + L, llm dim) and mask (B, audio + L).
 
         The prompt's words carry the places of the events that they name, from the named tokens of `encoding`.
         """

@@ -150,7 +150,7 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of all parts. The fields in `ENCODERS` are encoders; one that is None is not in the model."""
+    """Sizes of all parts of a `BAT`. The fields in `ENCODERS` are encoders; one that is None is not in the model."""
 
     encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # Spatial-AST
     qformer: QFormerConfig = field(default_factory=QFormerConfig)

@@ -39,7 +39,7 @@ class TextBatch(NamedTuple):
 def to_ids(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str] | None = None
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Tokenize → (ids of each prompt, ids of each answer, which are empty without `answers`).
+    """Tokenize → (ids of each prompt, ids of each answer); without `answers`, the latter are empty lists.
 
     A prompt starts with the tokenizer's BOS if it has one. An answer has no EOS: `collate` adds it.
     Prompt and answer are tokenized as one text, as in the published code, because some tokenizers

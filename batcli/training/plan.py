@@ -45,7 +45,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """Validation during training."""
+    """How often, and on how much, a model is validated during training."""
 
     split: str
     every: int | None  # updates; None: only at the end of a stage

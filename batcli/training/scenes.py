@@ -303,7 +303,7 @@ def no_collate(batch: list[Any]) -> list[Any]:
 
 
 class Loader(DataLoader):
-    """A DataLoader whose workers leave signals to their parent."""
+    """A DataLoader whose worker processes leave Ctrl-C and SIGTERM to their parent."""
 
     def __init__(self, items: TorchDataset, **options: Any) -> None:
         super().__init__(items, worker_init_fn=_start_loading, **options)

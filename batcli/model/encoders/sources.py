@@ -193,9 +193,9 @@ def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 class Convolution(nn.Conv1d):
-    """Convolution along time, (B, T, channels) → (B, T, channels).
+    """Convolution along time of (B, T, channels).
 
-    Computed as of an image one pixel high, for which oneDNN needs no copy to put channels last.
+    Computed in two dimensions, one of them of size 1: for these, oneDNN takes channels last without a copy.
     """
 
     def forward(self, x: Tensor) -> Tensor:
