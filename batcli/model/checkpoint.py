@@ -208,8 +208,8 @@ def read_bat(run: Path, model: BAT) -> dict[str, Tensor]:
     lora = {name: tensor for name, tensor in expected.items() if LORA in name}
     if lora:
         wanted = {adapter_name(name): tensor for name, tensor in lora.items()}
-        found = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, wanted)
-        state.update({name: found[adapter_name(name)] for name in lora})
+        tensors = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, wanted)
+        state.update({name: tensors[adapter_name(name)] for name in lora})
     return state
 
 

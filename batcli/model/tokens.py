@@ -72,10 +72,10 @@ def near_distances(tokenizer: PreTrainedTokenizerBase, step: float = 0.5, farthe
     near = torch.arange(len(tokenizer)).unsqueeze(1).repeat(1, 2)
     count = round(farthest / step) + 1
     for space in ("", " "):
-        found = _ids(tokenizer, [f"{space}{step * number:g}m" for number in range(count)])
-        for here, there in pairwise(found):
-            if len(here) == len(there) == 1:
-                near[here, 1], near[there, 0] = there[0], here[0]
+        distances = _ids(tokenizer, [f"{space}{step * number:g}m" for number in range(count)])
+        for nearer, farther in pairwise(distances):
+            if len(nearer) == len(farther) == 1:
+                near[nearer, 1], near[farther, 0] = farther[0], nearer[0]
     return near
 
 
@@ -88,7 +88,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def to_text(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:

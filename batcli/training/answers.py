@@ -81,18 +81,10 @@ def scores(answers: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str
     for answer in answers:
         by_type[answer.question_type].append(answer)
     metrics = {kind: _metrics(kind, group, vocabulary) for kind, group in sorted(by_type.items())}
-    values: dict[str, list[float]] = defaultdict(list)
-    for found in metrics.values():
-        for name, value in found.items():
-            values[name].append(value)
-    return {
-        "loss": _mean_loss(answers),
-        "mean": {name: float(np.mean(values[name])) for name in sorted(values)},
-        "types": {
-            kind: {"n": len(by_type[kind]), "loss": _mean_loss(by_type[kind]), **found}
-            for kind, found in metrics.items()
-        },
-    }
+    types = {kind: {"n": len(by_type[kind]), "loss": _mean_loss(by_type[kind]), **metrics[kind]} for kind in metrics}
+    names = sorted({name for values in metrics.values() for name in values})
+    mean = {name: float(np.mean([values[name] for values in metrics.values() if name in values])) for name in names}
+    return {"loss": _mean_loss(answers), "mean": mean, "types": types}
 
 
 def _mean_loss(answers: Sequence[SampledAnswer]) -> float:

@@ -21,25 +21,25 @@ def build_model(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase, Path | N
 
     Raises InputError if the initial run or the language model does not fit the plan.
     """
-    how = plan.model
-    if how.init is None:
+    spec = plan.model
+    if spec.init is None:
         model, tokenizer = _from_preset(plan)
     else:
-        model, tokenizer = _from_run(plan, how.init)
-    if how.encoder_init is not None:
+        model, tokenizer = _from_run(plan, spec.init)
+    if spec.encoder_init is not None:
         if model.encoder is None:
-            raise InputError("has no effect", "--encoder-init", f"{how.preset} has no Spatial-AST")
-        model.encoder.load_state_dict(read_audiomae(how.encoder_init, model.encoder), strict=False)
-    if how.gradient_checkpointing:
+            raise InputError("has no effect", "--encoder-init", f"{spec.preset} has no Spatial-AST")
+        model.encoder.load_state_dict(read_audiomae(spec.encoder_init, model.encoder), strict=False)
+    if spec.gradient_checkpointing:
         model.save_memory()
-    if how.config.llm is not None:
+    if spec.config.llm is not None:
         return model, tokenizer, None
-    return model, tokenizer, how.llm or (checkpoint.llm_folder(how.init) if how.init else None)
+    return model, tokenizer, spec.llm or (checkpoint.llm_folder(spec.init) if spec.init else None)
 
 
 def _from_run(plan: TrainPlan, init: Path) -> tuple[BAT, PreTrainedTokenizerBase]:
-    how = plan.model
-    model, tokenizer, config = checkpoint.load_run(init, "cpu", how.dtype, how.quantize, how.attention, how.llm)
+    spec = plan.model
+    model, tokenizer, config = checkpoint.load_run(init, "cpu", spec.dtype, spec.quantize, spec.attention, spec.llm)
     if config.n_classes != len(plan.dataset.labels) or tokenizer is None:
         raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
     return model, tokenizer
@@ -47,20 +47,20 @@ def _from_run(plan: TrainPlan, init: Path) -> tuple[BAT, PreTrainedTokenizerBase
 
 def _from_preset(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase]:
     """Random weights, but for a language model from a directory, which gets LoRA."""
-    how, config = plan.model, plan.model.config
+    spec, config = plan.model, plan.model.config
     llm: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     if config.llm is not None:
         questions = plan.dataset.questions(plan.split)
         texts = (text for q in questions for text in (q.question, " " + q.answer, q.answer))
         tokenizer = train_tokenizer(texts, config.llm.vocabulary)
-        llm = new_llm(config.llm, tokenizer, how.attention)
-    elif how.llm is not None and config.lora is not None:
-        llm = load_llm(how.llm, how.dtype, quantize=how.quantize, attention=how.attention)
+        llm = new_llm(config.llm, tokenizer, spec.attention)
+    elif spec.llm is not None and config.lora is not None:
+        llm = load_llm(spec.llm, spec.dtype, quantize=spec.quantize, attention=spec.attention)
         config = replace(config, lora=replace(config.lora, targets=lora_targets(llm.config.model_type)))
-        tokenizer = load_tokenizer(how.llm)
+        tokenizer = load_tokenizer(spec.llm)
     else:
-        raise InputError("missing", "--llm", f"{how.preset} needs a language model's directory")
+        raise InputError("missing", "--llm", f"{spec.preset} needs a language model's directory")
     model = BAT(config, llm)
     if model.sources is not None:
         model.projector.names.set([name_ids(tokenizer, label.name.lower()) for label in plan.dataset.labels])

@@ -100,7 +100,7 @@ class StageLoop:
         and when another process is lost.
         """
         plan, stage, total = self.trainer.plan, self.stage, self.stage.total
-        batches = stage.batches(start)
+        updates = stage.batches(start)
         not_finite, weight, mean, began = 0, 0.0, 0.0, time.monotonic()
         every = plan.validation.every if plan.validation else None
         with defer_signals() as stop, name_lost_process(self.trainer.accelerator):
@@ -108,16 +108,16 @@ class StageLoop:
                 lr = stage.lr * learning_rate(done - 1, total, plan.recipe.warmup)
                 for group in self.groups:
                     group["lr"] = lr * group.get("lr_scale", 1.0)
-                share = next(batches)
-                update = self.step(share, done - 1, bool(stop))
+                batches = next(updates)
+                update = self.step(batches, done - 1, bool(stop))
                 stopping = update.stopping or (bool(stop) and self.trainer.accelerator.num_processes == 1)
                 not_finite = 0 if math.isfinite(update.norm) else not_finite + 1
                 if not_finite >= MAX_NOT_FINITE:
-                    names = ", ".join(name for batch in share for name in batch.names[:4])
+                    names = ", ".join(name for batch in batches for name in batch.names[:4])
                     hint = "try a smaller learning rate (--set)"
                     raise BatError(f"the loss was not finite {not_finite} times in a row, last on: {names}; {hint}")
                 loss = sum(update.losses.values())
-                weight += sum(batch.weight for batch in share)
+                weight += sum(batch.weight for batch in batches)
                 mean = loss if done == start + 1 else 0.9 * mean + 0.1 * loss
                 self.trainer.reporter.status(f"loss {mean:.3f}  lr {lr:.1e}")
                 if self.trainer.log and (done == total or done % plan.log_every == 0):

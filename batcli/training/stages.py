@@ -88,7 +88,7 @@ class EncoderStage(Stage):
         scenes = self.total * size * trainer.batches_per_update
         distribution = SceneDistribution(recipe.two_sources, recipe.mixup, recipe.roll_and_gain, recipe.balanced)
         drawn = DrawnScenes(plan.dataset, plan.split, trainer.settings, plan.seed, scenes, distribution)
-        order = [share for update in trainer.shares(start, self.total, size) for share in update]
+        order = [batch for ranges in trainer.batch_ranges(start, self.total, size) for batch in ranges]
         loaded = iter(trainer.load(drawn, batch_sampler=order))
         while update := list(itertools.islice(loaded, plan.accumulate)):
             yield [Batch((batch.to(trainer.device),), size) for batch in update]
@@ -122,8 +122,8 @@ class SourceStage(Stage):
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = epoch_order(self.count, self.total * self.per_update, self.trainer.plan.seed, stage=0)
-        for shares in self.trainer.shares(start, self.total, self.batch):
-            batches = [EncoderBatch(**self.cache.get(order[s.start : s.stop])).without_padding() for s in shares]
+        for ranges in self.trainer.batch_ranges(start, self.total, self.batch):
+            batches = [EncoderBatch(**self.cache.get(order[r.start : r.stop])).without_padding() for r in ranges]
             yield [Batch((batch.to(self.trainer.device),), self.batch) for batch in batches]
 
 
@@ -200,8 +200,8 @@ class QuestionStage(Stage):
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = self._order()
-        for shares in self.trainer.shares(start, self.total, self.batch):
-            yield [self._batch(order[share.start : share.stop]) for share in shares]
+        for ranges in self.trainer.batch_ranges(start, self.total, self.batch):
+            yield [self._batch(order[r.start : r.stop]) for r in ranges]
 
     def _order(self) -> np.ndarray:
         """Numbers of the questions of all updates."""

@@ -60,7 +60,7 @@ class Trainer:
         """Whether the run was resumed in a stage after this one."""
         return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed.position.stage)
 
-    def shares(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
+    def batch_ranges(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
         """For each update from `start` to `total`: positions in the order of samples of this process's batches.
 
         Processes take batches in turn, so their number changes only the order in which gradients are summed.
