@@ -31,9 +31,8 @@ from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
 from batcli.data.windows import Window, plan_windows
 from batcli.model import checkpoint
-from batcli.model.bat import BAT, Encoding, encode_fixed_batch, stack
-from batcli.model.tokens import collate_prompts, encode, padding_id
-from batcli.model.tokens import decode as to_text
+from batcli.model.bat import BAT, Encoding, encode_fixed_batch
+from batcli.model.tokens import collate_prompts, padding_id, to_ids, to_text
 from batcli.options import DecodeOptions, require
 from batcli.training.scenes import ENCODE_BATCH, GivenScenes, Loader, RenderError, no_collate, threads_for
 
@@ -115,14 +114,13 @@ def encode_audio(listener: LoadedModel, audio: np.ndarray) -> Encoding:
 @torch.inference_mode()
 def answer(listener: LoadedModel, questions: Sequence[str], encoding: Encoding) -> list[str]:
     """The answers to questions about as many scenes, or about one: `encoding` has that many rows, or one."""
-    if len(questions) > encoding.batch == 1:
-        encoding = stack([encoding] * len(questions))
+    if len(questions) > encoding.batch_size == 1:
+        encoding = Encoding.concat([encoding] * len(questions))
     options, tokenizer = listener.options, listener.tokenizer
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
-    prompts = collate_prompts(encode(tokenizer, questions)[0], pad)
-    moved = type(prompts)(*(part.to(listener.device) for part in prompts))
+    prompts = collate_prompts(to_ids(tokenizer, questions)[0], pad).to(listener.device)
     ids = listener.model.generate(
-        encoding, moved, pad, end, options.num_beams, options.max_new_tokens, options.zero_audio
+        encoding, prompts, pad, end, options.num_beams, options.max_new_tokens, options.zero_audio
     )
     return to_text(tokenizer, ids)
 
@@ -265,7 +263,7 @@ def _hear(listener: LoadedModel, window: Window, rendered: Rendered, heard: Hear
             good = {scene: audio for scene, audio in found.items() if not isinstance(audio, RenderError)}
             if good:
                 encoding = encode_fixed_batch(listener.model, list(good.values()), ENCODE_BATCH, listener.device)
-                heard.update((scene, encoding.rows([row])) for row, scene in enumerate(good))
+                heard.update((scene, encoding.select([row])) for row, scene in enumerate(good))
     for scene in window.scenes_to_drop:
         del heard[scene]
 
@@ -286,7 +284,8 @@ def _answer_window(
     with threads_for(listener.model):
         for start in reporter.track(range(0, len(audible), size), "answering"):
             batch = audible[start : start + size]
-            texts = answer(listener, [q.question for _, q, _ in batch], stack([encoding for _, _, encoding in batch]))
+            encoding = Encoding.concat([encoding for _, _, encoding in batch])
+            texts = answer(listener, [question.question for _, question, _ in batch], encoding)
             for (position, question, _), text in zip(batch, texts, strict=True):
                 found[position] = {**question.to_dict(), "prediction": text}
     for position, _ in window:

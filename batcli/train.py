@@ -1,7 +1,7 @@
-"""`bat train`: from a dataset to a run directory, stage by stage.
+"""`bat train`: train a model on a dataset, stage by stage, into a run directory.
 
-`encoder` trains the encoder on scenes drawn afresh; stages 1, 2 and 3 train the projector and the
-language model on the questions of ever more families, from encodings that are computed once.
+The stage `encoder` trains each encoder on random scenes. Stages 1, 2 and 3 train the projector and the
+language model on questions of more and more families, with encodings that are computed once.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ CURVES = "curves.png"
 def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     """Train `options.stages` and write the run directory, `DONE` last.
 
-    Raises InputError before any work when an input or the output cannot be used, Stopped after a
-    signal (the state is saved), TooManyBad when more scenes failed than `max_bad`.
+    Raises InputError before any work if an input or the output cannot be used, Stopped after a
+    signal (the state is saved), TooManyBad if more than `max_bad` scenes could not be rendered.
     """
     require(options, "output")
     plan = resolve(options, open_dataset(options.data))
@@ -76,20 +76,11 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
 
 
 def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
-    """The plan of a training. Raises InputError for whatever cannot be done."""
+    """Resolve the options to a plan. Raises InputError for options that do not fit the dataset or one another."""
     stages = parse_stages(options.stages)
     start = find_start(options.preset, options.init)
-    recipe = start.recipe.with_values(options.set)
-    if options.batch_size is not None:
-        recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
-    if recipe.batch is None and options.resume and not options.overwrite:
-        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
-    config = start.config
-    if options.init is None:
-        config = config.for_scenes(dataset.seconds, len(dataset.labels))
-        if options.source_tokens and config.sources is None:
-            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
-    require_used(options, start, config, recipe)
+    recipe, model = resolve_recipe(options, start), resolve_model(options, start, dataset)
+    require_used(options, start, model.config, recipe)
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
@@ -103,17 +94,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         output=options.output,
         stages=stages,
         recipe=recipe,
-        model=ModelPlan(
-            preset=start.preset,
-            config=config,
-            init=options.init,
-            encoder_init=options.encoder_init,
-            llm=options.llm,
-            precision=options.precision,
-            quantize=options.quantize,
-            attention=options.attention,
-            gradient_checkpointing=options.gradient_checkpointing,
-        ),
+        model=model,
         validation=validation,
         seed=options.seed,
         accumulate=options.accumulate,
@@ -130,8 +111,38 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     )
 
 
+def resolve_recipe(options: TrainOptions, start: Start) -> Recipe:
+    """The start's recipe with the values of `--set` and `--batch-size`; a resumed run keeps the batch size it found."""
+    recipe = start.recipe.with_values(options.set)
+    if options.batch_size is not None:
+        recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
+    if recipe.batch is None and options.resume and not options.overwrite:
+        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
+    return recipe
+
+
+def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> ModelPlan:
+    """The start's model; without `--init`, with the dataset's scene length and classes, and source tokens if asked."""
+    config = start.config
+    if options.init is None:
+        config = config.for_scenes(dataset.seconds, len(dataset.labels))
+        if options.source_tokens and config.sources is None:
+            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
+    return ModelPlan(
+        preset=start.preset,
+        config=config,
+        init=options.init,
+        encoder_init=options.encoder_init,
+        llm=options.llm,
+        precision=options.precision,
+        quantize=options.quantize,
+        attention=options.attention,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
+
+
 def require_used(options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe) -> None:
-    """Raises InputError for an option of the model that this start would leave without effect, or that it lacks."""
+    """Raise InputError for an option of the model that has no effect with this start, or is missing."""
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
@@ -149,7 +160,7 @@ def require_used(options: TrainOptions, start: Start, config: ModelConfig, recip
 
 
 def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Trainer:
-    """Open the run directory, build the model, write `config.toml`."""
+    """Open the run directory, build the model, and write `config.toml`."""
     main, root = accelerator.is_main_process, plan.output
     if state.sharded(accelerator):
         require_shardable(plan, accelerator)
@@ -158,13 +169,13 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     accelerator.wait_for_everyone()
     resumed = state.newest(root)
     if resumed:
-        reporter.info(f"going on after update {resumed[1].update:,} of stage {resumed[1].stage}")
+        reporter.info(f"going on after update {resumed.position.update:,} of stage {resumed.position.stage}")
     set_seed(plan.seed)
     model, tokenizer, llm = build_model(plan)
     if resumed and (root / checkpoint.ENCODER).exists():
-        checkpoint.load_encoder(root, model)
-    # The log comes first: it marks the directory as a run's.
-    log = Log(root / LOG, resumed[1].log_bytes if resumed else 0, plan.tensorboard) if main else None
+        model.load_state_dict(checkpoint.read_encoder(root, model), strict=False)
+    # Before `config.toml`: the log marks the directory as a run's.
+    log = Log(root / LOG, resumed.position.log_bytes if resumed else 0, plan.tensorboard) if main else None
     if main:
         require_unchanged(root, checkpoint.model_tables(model.config, llm))
     trainer = Trainer(
@@ -175,7 +186,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
 
 
 def train_stages(trainer: Trainer) -> int:
-    """All stages, then the run's files; returns how many scenes could not be rendered."""
+    """Train all stages and write the run's files; returns the number of scenes that could not be rendered."""
     plan, model, step, bad = trainer.plan, trainer.model, 0, 0
     for name in (name for name in trainer.stages if name in model.encoders):
         step = train_stage(trainer, ENCODER_STAGES[name](trainer, model.encoders[name]), step)
@@ -184,7 +195,7 @@ def train_stages(trainer: Trainer) -> int:
     objective = AnswerObjective(model, near_distances(trainer.tokenizer), plan.recipe.soft_distance)
     names = [stage for stage in trainer.stages if stage in STAGES]
     if names:
-        if trainer.resumed is None or trainer.resumed[1].stage not in STAGES:
+        if trainer.resumed is None or trainer.resumed.position.stage not in STAGES:
             trainer.save_encoder()
         encoded = encode_questions(trainer)
         batch, bad = plan.recipe.batch, encoded.bad
@@ -199,7 +210,7 @@ def train_stages(trainer: Trainer) -> int:
 
 
 def finish(trainer: Trainer, objective: AnswerObjective, bad: int) -> None:
-    """Write the weights, the curves and the manifest; delete the encodings."""
+    """Write weights, curves and manifest, and delete the cache."""
     plan, root = trainer.plan, trainer.plan.output
     weights = state.weights(trainer.accelerator, objective)
     if trainer.accelerator.is_main_process:
@@ -211,12 +222,12 @@ def finish(trainer: Trainer, objective: AnswerObjective, bad: int) -> None:
 
 
 def draw_curves(root: Path, reporter: Reporter) -> None:
-    """`curves.png`, where matplotlib is installed."""
+    """Plot `curves.png` if matplotlib is installed."""
     try:
         from batcli.training.curves import plot_curves
     except ModuleNotFoundError:
         reporter.detail(f"no {CURVES}: pip install 'batcli[plot]'")
         return
-    with defer_signals() as stop:  # within a drawing, a signal comes out as some error of the drawing's
+    with defer_signals() as stop:  # matplotlib turns an exception from a signal into errors of its own
         plot_curves(root / CURVES, root / LOG)
     stop.check()

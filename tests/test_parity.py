@@ -142,7 +142,7 @@ def test_generation(golden, model, encoding, ids, beams):
     together = model.generate(encoding, collate_prompts(ids[0], PAD), PAD, END, beams, expected.shape[1])
     assert together.tolist() == expected.tolist()
     for n, prompt in enumerate(ids[0]):
-        one = encoding.rows([n])
+        one = encoding.select([n])
         alone = model.generate(one, collate_prompts([prompt], PAD), PAD, END, beams, expected.shape[1])
         assert alone.tolist() == expected[n : n + 1].tolist()
 

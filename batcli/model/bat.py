@@ -9,67 +9,57 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    Cache,
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from batcli.model.config import ModelConfig
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.features import spectrum
-from batcli.model.llm import add_lora, quiet
+from batcli.model.llm import add_lora, quiet_transformers
 from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
-from batcli.model.tokens import IGNORED, Tokens
+from batcli.model.tokens import IGNORED, TextBatch
 
 
 class Encoder(Protocol):
-    """A module that makes tokens from a binaural waveform.
+    """A module that turns a binaural waveform into tokens."""
 
-    `named` tokens have the number of the event that they are of as their first entry.
-    """
-
-    named: bool
-
-    @property
-    def dim(self) -> int:
-        """Width of a token, its event's number aside."""
-
-    @property
-    def count(self) -> int:
-        """Tokens of a scene."""
+    named: bool  # whether each token describes one event and starts with the event's number
+    dim: int  # width of a token without the event number
+    count: int  # tokens per scene
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """Waveform (B, 2, samples) and its spectrum (B, 2, bins, T) → (B, count, dim), or 1 + dim if `named`."""
+        """Waveform (B, 2, samples) and its STFT (B, 2, bins, T) → (B, count, dim), or 1 + dim wide if `named`."""
 
 
-ENCODERS: dict[str, Callable[[Any], nn.Module]] = {"encoder": SpatialAST, "sources": SourceTokens}
-"""Field of `ModelConfig` → the `Encoder` that it configures, under the same name in `BAT`."""
+ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {"encoder": SpatialAST, "sources": SourceTokens}
+"""Name of a `ModelConfig` field and `BAT` attribute → the class of that `Encoder`."""
 
 
 class Encoding(dict[str, Tensor]):
-    """Tokens (B, T, D) of a batch of scenes by encoder: computed once, then used for all questions about them."""
+    """Tokens (B, T, D) of a batch of scenes by encoder name: computed once, used for every question about them."""
+
+    @staticmethod
+    def concat(encodings: Sequence[Encoding]) -> Encoding:
+        """Join batches along the batch dimension."""
+        return Encoding({name: torch.cat([each[name] for each in encodings]) for name in encodings[0]})
 
     @property
-    def batch(self) -> int:
+    def batch_size(self) -> int:
         return len(next(iter(self.values())))
 
     def to(self, device: str | torch.device) -> Encoding:
-        return Encoding({name: part.to(device) for name, part in self.items()})
+        return Encoding({name: tokens.to(device) for name, tokens in self.items()})
 
-    def rows(self, which: slice | list[int]) -> Encoding:
-        """Some scenes of the batch; nothing else is kept in memory."""
-        return Encoding({name: part[which].clone() for name, part in self.items()})
-
-
-def stack(encodings: Sequence[Encoding]) -> Encoding:
-    """Batches of scenes as one."""
-    return Encoding({name: torch.cat([encoding[name] for encoding in encodings]) for name in encodings[0]})
+    def select(self, rows: slice | list[int]) -> Encoding:
+        """Copy some scenes of the batch, so that the memory of the others can be freed."""
+        return Encoding({name: tokens[rows].clone() for name, tokens in self.items()})
 
 
 class BAT(nn.Module):
-    """`llm`: any causal language model of transformers; it gets LoRA (and is frozen) if `config` says so."""
+    """Encoders, projector and language model.
+
+    `llm` is any causal language model of transformers; if `config.lora` is set, it is frozen and gets LoRA.
+    """
 
     encoder: SpatialAST | None
     sources: SourceTokens | None
@@ -78,11 +68,11 @@ class BAT(nn.Module):
     def __init__(self, config: ModelConfig, llm: PreTrainedModel) -> None:
         super().__init__()
         self.config = config
-        words: Any = llm.get_input_embeddings()
-        for name in ENCODERS:
+        embedding: Any = llm.get_input_embeddings()
+        for name, build in ENCODER_CLASSES.items():
             part = getattr(config, name)
-            setattr(self, name, None if part is None else ENCODERS[name](part))
-        self.projector = self._new_projector(words.embedding_dim)
+            setattr(self, name, None if part is None else build(part))
+        self.projector = self._new_projector(embedding.embedding_dim)
         self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.llm.generation_config = GenerationConfig(do_sample=False)
@@ -98,42 +88,45 @@ class BAT(nn.Module):
 
     @property
     def encoders(self) -> dict[str, Encoder]:
-        """The encoders that there are, by name."""
+        """The encoders of this model by name."""
         return {name: getattr(self, name) for name in self.config.encoders}
 
     @property
     def encoding_bytes(self) -> int:
-        """Of one scene's encoding."""
+        """Size of the encoding of one scene in float32."""
         return 4 * sum(part.count * (part.named + part.dim) for part in self.encoders.values())
 
     def save_memory(self) -> None:
-        """Keep fewer activations in training, and compute them again for the gradient: the same result, later."""
+        """Turn on gradient checkpointing: training keeps fewer activations and computes them again."""
         if self.encoder is not None:
             self.encoder.checkpointing = True
-        quiet()
+        quiet_transformers()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 4
             for part in (self.projector.qformer, self.llm):
                 part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def encode(self, waveform: Tensor) -> Encoding:
-        """Waveform (B, 2, samples) at 32 kHz, left then right."""
+        """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder."""
         stft = spectrum(waveform)
         return Encoding({name: part.tokenize(waveform, stft) for name, part in self.encoders.items()})
 
-    def audio_embeddings(self, encoding: Encoding, prompts: Tokens | None = None) -> Tensor:
-        """The language model's audio tokens (B, queries [+ K], llm dim); a Q-Former may read the `prompts`."""
-        words = self.llm.get_input_embeddings()
+    def audio_embeddings(self, encoding: Encoding, prompts: TextBatch | None = None) -> Tensor:
+        """Compute the language model's audio tokens (B, queries [+ K], llm dim).
+
+        `prompts` (of which answers are ignored) are needed if the Q-Former reads the question.
+        """
+        embedding = self.llm.get_input_embeddings()
         if isinstance(self.projector, Projector):
-            return self.projector(encoding["encoder"], encoding.get("sources"), words)
+            return self.projector(encoding["encoder"], encoding.get("sources"), embedding)
         assert prompts is not None, "this Q-Former reads the question"
-        columns = prompts.ids.shape[1] - prompts.labels.shape[1]
-        return self.projector(encoding, prompts.ids[:, :columns], prompts.mask[:, :columns], words)
+        columns = prompts.prompt_length
+        return self.projector(encoding, prompts.ids[:, :columns], prompts.mask[:, :columns], embedding)
 
-    def forward(self, encoding: Encoding, batch: Tokens) -> Tensor:
-        """One step of teacher forcing over [audio, padding, prompt, answer, end, padding].
+    def forward(self, encoding: Encoding, batch: TextBatch) -> Tensor:
+        """Run teacher forcing over [audio, padding, prompt, answer, end, padding].
 
-        → logits (B, A, vocabulary) of what stands in the columns of `batch.labels`.
+        Returns the logits (B, A, vocabulary) that predict the columns of `batch.labels`.
         """
         inputs, mask = self._inputs(self.audio_embeddings(encoding, batch), batch, encoding)
         return self.llm(
@@ -148,24 +141,25 @@ class BAT(nn.Module):
     def generate(
         self,
         encoding: Encoding,
-        prompts: Tokens,
+        prompts: TextBatch,
         pad: int,
         end: int,
         num_beams: int = 1,
         max_new_tokens: int = 200,
         zero_audio: bool = False,
     ) -> Tensor:
-        """The likeliest answers' ids (B, N ≤ max_new_tokens), greedy or by beam search; `pad` after `end`."""
+        """Decode answers greedily or by beam search → token ids (B, N ≤ max_new_tokens), `pad` after `end`.
+
+        `zero_audio` replaces the audio tokens by zeros.
+        """
         audio = self.audio_embeddings(encoding, prompts)
-        inputs, mask = (
-            self._inputs(torch.zeros_like(audio), prompts, Encoding())
-            if zero_audio
-            else self._inputs(audio, prompts, encoding)
-        )
+        if zero_audio:
+            audio, encoding = torch.zeros_like(audio), Encoding()
+        inputs, mask = self._inputs(audio, prompts, encoding)
         return self.llm.generate(
             inputs_embeds=inputs,
             attention_mask=mask,
-            past_key_values=self._read(inputs, mask, num_beams) if num_beams > 1 else None,
+            past_key_values=self._prefill(inputs, mask, num_beams) if num_beams > 1 else None,
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=num_beams,
@@ -175,42 +169,41 @@ class BAT(nn.Module):
             ),
         )
 
-    def _read(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
-        """Keys and values of all but the last input, copied to each beam; `generate` would compute them for each.
-
-        A cache that has no copies of what beams have in common, and writes what is new in place, was tried: it
-        takes a processor as long. Copies fell from 29 to 11 % of `tiny`'s time with four beams, and attention,
-        which then reads from memory what a copy had just left in the processor's cache, rose from 14 to 30.
-        """
-        read = self.llm(
+    def _prefill(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
+        """Compute keys and values of all inputs but the last once, and repeat them for each beam."""
+        cache = self.llm(
             inputs_embeds=inputs[:, :-1],
             attention_mask=mask[:, :-1],
             position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
             logits_to_keep=1,
             use_cache=True,
-        )
-        read.past_key_values.batch_repeat_interleave(num_beams)
-        return read.past_key_values
+        ).past_key_values
+        cache.batch_repeat_interleave(num_beams)
+        return cache
 
-    def _inputs(self, audio: Tensor, batch: Tokens, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """(inputs (B, audio + L, llm dim), mask (B, audio + L)); the prompt's words mention what `encoding` names."""
-        words = self.llm.get_input_embeddings()(batch.ids)
-        for name in (name for name in encoding if self.encoders[name].named):
-            # In the prompt alone: the words of an answer are read back as they are written, one by one.
-            before = batch.ids.shape[1] - batch.labels.shape[1]
-            answers = F.pad(batch.labels != IGNORED, (before, 0))
-            asked = batch.ids.masked_fill(answers, NO_TOKEN)
-            words = self.projector.mention(asked, words, encoding[name], name)
-        heard = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
-        return torch.cat([audio.to(words.dtype), words], dim=1), torch.cat([heard, batch.mask], dim=1)
+    def _inputs(self, audio: Tensor, batch: TextBatch, encoding: Encoding) -> tuple[Tensor, Tensor]:
+        """Embed the text after the audio tokens → inputs (B, audio + L, llm dim) and mask (B, audio + L).
+
+        The prompt's words carry the places of the events that they name, from the named tokens of `encoding`.
+        """
+        text = self.llm.get_input_embeddings()(batch.ids)
+        # Not in the answers: a decoded answer is read back token by token, without places.
+        answers = F.pad(batch.labels != IGNORED, (batch.prompt_length, 0))
+        prompts = batch.ids.masked_fill(answers, NO_TOKEN)
+        for name, tokens in encoding.items():
+            if self.encoders[name].named:
+                text = self.projector.mention(prompts, text, tokens, name)
+        audio_mask = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
+        return torch.cat([audio.to(text.dtype), text], dim=1), torch.cat([audio_mask, batch.mask], dim=1)
 
 
 def encode_fixed_batch(model: BAT, waveforms: Sequence[Tensor], count: int, device: str | torch.device) -> Encoding:
-    """`model.encode` of up to `count` scenes (2, samples), always as a batch of `count`.
+    """Encode up to `count` scenes (2, samples) as a batch of exactly `count`, padded with copies.
 
-    The last bit of a row depends on the size of its batch: that a scene beside it could not be rendered,
-    or was encoded before a run was stopped, must change nothing.
+    The last bit of an encoding depends on the batch size; so it does not depend on which other scenes
+    could be rendered, or were encoded before a run was stopped.
     """
-    filled = [*waveforms, *[waveforms[0]] * (count - len(waveforms))]
-    found = model.encode(torch.stack(filled).to(device))
-    return Encoding({name: part[: len(waveforms)] for name, part in found.items()})
+    padded = [*waveforms, *[waveforms[0]] * (count - len(waveforms))]
+    return Encoding(
+        {name: tokens[: len(waveforms)] for name, tokens in model.encode(torch.stack(padded).to(device)).items()}
+    )

@@ -1,4 +1,4 @@
-"""The run directory: a model on disk, as safetensors, and back."""
+"""Run directories: save a model as safetensors, and load it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
 from batcli.model.bat import BAT
 from batcli.model.config import ModelConfig
-from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet
+from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet_transformers
 
 CONFIG = "config.toml"
 MANIFEST = "manifest.json"
@@ -31,14 +31,14 @@ ENCODER = "encoder.safetensors"  # encoder.*, sources.*
 PROJECTOR = "projector.safetensors"  # projector.*
 ADAPTER = "adapter"  # LoRA, a PEFT directory
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-LLM = "llm"  # the language model, where it was trained here
+LLM = "llm"  # the language model and its tokenizer, if trained from random weights
 TOKENIZER = "tokenizer"
-DONE = "DONE"  # written last: the run is whole
+DONE = "DONE"  # written last: the run is finished
 
 ENCODER_PARTS = ("encoder.", "sources.")
 PROJECTOR_PARTS = ("projector.",)
 LORA = ".lora_"
-BLOCK = 1 << 20  # bytes that `fingerprint` reads at both ends of a file
+BLOCK = 1 << 20  # bytes that `fingerprint` reads at each end of a file
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 SHOWN = 5  # names in an error
@@ -48,12 +48,12 @@ SHOWN = 5  # names in an error
 
 
 def write_config(run: Path, config: ModelConfig, tables: Mapping[str, Mapping[str, Any]], llm: Path | None) -> None:
-    """`config.toml`: `tables` (the command's options), the model's sizes, the language model's path and hash."""
+    """Write `config.toml`: `tables` (the command's options) and `model_tables`."""
     write_text(run / CONFIG, to_toml({**tables, **model_tables(config, llm)}))
 
 
 def model_tables(config: ModelConfig, llm: Path | None) -> dict[str, dict[str, Any]]:
-    """The tables of `config.toml` that say what the model is."""
+    """Tables of `config.toml`: the model's sizes, path and hash of a language model from elsewhere."""
     sizes = {f"model.{name}": part for name, part in config.to_dict().items()}
     base = {} if llm is None else {"language_model": {"path": llm.resolve(), "sha256": fingerprint(llm)}}
     return {**sizes, **base}
@@ -66,9 +66,9 @@ def save_run(
     llm: Path | None,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """All weights that are the run's own, and the tokenizer. `llm`: the directory of a model from elsewhere.
+    """Write all weights but those of a language model from elsewhere (`llm`, its directory), and the tokenizer.
 
-    `state`: the model's tensors, where they are not whole in the model itself.
+    `state`: the model's tensors, if the model itself holds only shards of them.
     """
     state = model.state_dict() if state is None else state
     save_weights(run, state, model.config, llm)
@@ -80,7 +80,7 @@ def save_run(
 
 
 def save_weights(run: Path, state: Mapping[str, Tensor], config: ModelConfig, llm: Path | None) -> None:
-    """Encoder, projector and LoRA, from the tensors of a `BAT`."""
+    """Write encoder, projector and LoRA from the tensors of a `BAT`."""
     save_encoder(run, state)
     write_tensors(run / PROJECTOR, select(state, PROJECTOR_PARTS))
     if config.lora is not None:
@@ -88,15 +88,17 @@ def save_weights(run: Path, state: Mapping[str, Tensor], config: ModelConfig, ll
 
 
 def save_tokenizer(run: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer of a language model from elsewhere."""
     _save_directory(run / TOKENIZER, tokenizer)
 
 
 def save_encoder(run: Path, state: Mapping[str, Tensor]) -> None:
+    """Write all encoders from the tensors of a `BAT`."""
     write_tensors(run / ENCODER, select(state, ENCODER_PARTS))
 
 
 def save_adapter(run: Path, state: Mapping[str, Tensor], config: ModelConfig, llm: Path | None) -> None:
-    """LoRA as PEFT saves it, so that `PeftModel.from_pretrained(llm, run / "adapter")` gives the same model."""
+    """Write LoRA as PEFT does, so that `PeftModel.from_pretrained(llm, run / "adapter")` gives the same model."""
     assert config.lora is not None
     options = peft_options(config.lora)
     options.inference_mode = True
@@ -107,49 +109,52 @@ def save_adapter(run: Path, state: Mapping[str, Tensor], config: ModelConfig, ll
 
 
 def finish(run: Path, **facts: Any) -> None:
-    """The manifest, then `DONE`."""
+    """Write the manifest with `facts`, then `DONE`."""
     write_json(run / MANIFEST, describe(**facts))
     write_text(run / DONE, "")
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Whole or not at all. Raises InputError rather than keep a tensor that is not finite."""
+    """Write a safetensors file, complete or not at all. Raises InputError if a tensor is not finite."""
     for name, tensor in state.items():
         if not is_finite(tensor):
             raise InputError(f"{name} is not finite; nothing was saved", path)
     clear(path)
     with replacing(path) as temporary, disk_errors(path):
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-        _let_read(temporary)
+        _make_readable(temporary)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """A full or lost disk as an InputError: safetensors, and torch's zip writer, have errors of their own for it."""
+    """Turn the errors of safetensors and of torch's zip writer on a full disk into InputError."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # not of the zip writer: a worker that died, say
+            raise  # not from the zip writer
         raise InputError(f"cannot be written: {error!s:.200}", path, "is there space on the disk?") from None
 
 
 def _save_directory(folder: Path, *parts: Any) -> None:
-    """`part.save_pretrained` of each, or such a function, in a directory that takes its name when all are written."""
-    quiet()
+    """Save parts to a directory that gets its name when it is complete.
+
+    A part has `save_pretrained(folder)`, or is such a function.
+    """
+    quiet_transformers()
     temporary = folder.with_name(TEMPORARY + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
     with disk_errors(folder):
         for part in parts:
             getattr(part, "save_pretrained", part)(temporary)
     for path in temporary.glob("*.safetensors"):
-        _let_read(path)
+        _make_readable(path)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def _let_read(path: Path) -> None:
-    """As many may read it as may read any new file: safetensors lets only the owner."""
+def _make_readable(path: Path) -> None:
+    """Set the permissions of any new file; safetensors lets only the owner read."""
     umask = os.umask(0o077)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
@@ -166,11 +171,11 @@ def load_run(
     attention: str = "sdpa",
     llm: Path | None = None,
 ) -> tuple[BAT, PreTrainedTokenizerBase | None, ModelConfig]:
-    """(model in evaluation mode, tokenizer if there is one, sizes) of a finished run.
+    """Load a finished run → (model in evaluation mode, tokenizer if it has one, sizes).
 
-    `dtype`, `quantize`, `attention`: the language model's, as in `load_llm`; the rest is float32.
-    `llm`: where the language model lies now, if no longer where it was.
-    Raises InputError when anything is missing, surplus, of another shape, or another language model's.
+    `dtype`, `quantize`, `attention`: of the language model, as in `load_llm`; the rest is float32.
+    `llm`: directory of the language model, if it was moved.
+    Raises InputError for a tensor that is missing, surplus or of another shape, or another language model.
     """
     require_finished(run)
     config = read_config(run)
@@ -180,45 +185,41 @@ def load_run(
     tokenizer = load_tokenizer(tokens) if tokens.is_dir() else None
     loaded = load_llm(folder, dtype, device, quantize, attention)
     if tokenizer is not None:
-        _require_room(tokenizer, loaded, tokens)
-    with torch.device("meta"):  # all but the language model without memory: it comes from the files
+        _require_embeddings(tokenizer, loaded, tokens)
+    with torch.device("meta"):  # no memory for the weights that are read next
         model = BAT(config, loaded)
     model.load_state_dict({**read_encoder(run, model), **read_bat(run, model)}, strict=False, assign=True)
     return model.to(device).eval(), tokenizer, config
 
 
-def _require_room(tokenizer: PreTrainedTokenizerBase, llm: PreTrainedModel, folder: Path) -> None:
-    """A token that the language model has no row for would end a decode in its middle."""
-    words: Any = llm.get_input_embeddings()
-    rows = len(words.weight)
+def _require_embeddings(tokenizer: PreTrainedTokenizerBase, llm: PreTrainedModel, folder: Path) -> None:
+    """Raise InputError if the tokenizer has an id that the language model has no embedding for."""
+    embedding: Any = llm.get_input_embeddings()
+    count = len(embedding.weight)
     ids = [tokenizer.vocab_size - 1, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
-    if (largest := max(number for number in ids if number is not None)) >= rows:
-        raise InputError(f"a token has number {largest:,}, the language model knows {rows:,}", folder)
+    if (largest := max(number for number in ids if number is not None)) >= count:
+        raise InputError(f"a token has number {largest:,}, the language model knows {count:,}", folder)
 
 
 def read_bat(run: Path, model: BAT) -> dict[str, Tensor]:
-    """The projector's and LoRA's tensors, as `model` names them."""
+    """Read the tensors of projector and LoRA under their names in `model`."""
     expected = model.state_dict()
     state = read_tensors(run / PROJECTOR, select(expected, PROJECTOR_PARTS))
     lora = {name: tensor for name, tensor in expected.items() if LORA in name}
     if lora:
         wanted = {adapter_name(name): tensor for name, tensor in lora.items()}
-        found = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, wanted)
-        state.update({name: found[adapter_name(name)] for name in lora})
+        tensors = read_tensors(run / ADAPTER / ADAPTER_WEIGHTS, wanted)
+        state.update({name: tensors[adapter_name(name)] for name in lora})
     return state
 
 
 def read_encoder(run: Path, model: BAT) -> dict[str, Tensor]:
-    """The encoder's tensors, as `model` names them, of a run that need not be finished."""
+    """Read the tensors of all encoders under their names in `model`; the run need not be finished."""
     return read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS))
 
 
-def load_encoder(run: Path, model: BAT) -> None:
-    """Only the encoder, of a run that need not be finished."""
-    model.load_state_dict(read_encoder(run, model), strict=False)
-
-
 def require_finished(run: Path) -> Path:
+    """Return `run`; raises InputError if it is no finished run directory."""
     require_directory(run, "make one with `bat train` or `bat prepare model`")
     if not (run / DONE).is_file():
         raise InputError("not a finished run", run, f"{DONE} is written last; run the command again")
@@ -226,12 +227,15 @@ def require_finished(run: Path) -> Path:
 
 
 def read_config(run: Path) -> ModelConfig:
-    """The model's sizes, from `config.toml`."""
+    """Read the model's sizes from `config.toml`."""
     return ModelConfig.from_dict(read_toml(run / CONFIG).get("model", {}), f"{run / CONFIG} [model]")
 
 
 def llm_folder(run: Path, moved: Path | None = None) -> Path:
-    """Where the language model lies; raises InputError when what lies there is not what the run was made with."""
+    """Directory of the language model that the run was made with, `moved` if given.
+
+    Raises InputError if its fingerprint differs from the recorded one.
+    """
     base = read_toml(run / CONFIG).get("language_model", {})
     if not isinstance(base, dict) or not isinstance(base.get("path"), str):
         raise InputError("[language_model] names no path", run / CONFIG)
@@ -242,7 +246,10 @@ def llm_folder(run: Path, moved: Path | None = None) -> Path:
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, with the names, shapes and types of `expected` exactly."""
+    """Read a safetensors file to the CPU.
+
+    Raises InputError unless names, shapes and kinds of numbers are exactly those of `expected`, and all are finite.
+    """
     require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -259,16 +266,17 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def select(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Tensors whose names start with one of the prefixes."""
     return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
 
 
 def adapter_name(name: str) -> str:
-    """`llm.….lora_A.default.weight`, as in BAT, → `….lora_A.weight`, as in a PEFT directory."""
+    """Name in BAT (`llm.….lora_A.default.weight`) → name in a PEFT directory (`….lora_A.weight`)."""
     return name.removeprefix("llm.").replace(".default.", ".")
 
 
 def require_same(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], where: str | Path) -> None:
-    """Every tensor of `expected`, none beside, each of its shape."""
+    """Raise InputError unless names and shapes are exactly those of `expected`."""
     wrong = [
         f"{name} {list(shapes[name])}, not {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -277,8 +285,8 @@ def require_same(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, T
     missing = [name for name in expected if name not in shapes]
     surplus = [name for name in shapes if name not in expected]
     problems = [
-        f"{what}: {_some(names)}"
-        for what, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong))
+        f"{problem}: {_shortened(names)}"
+        for problem, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong))
         if names
     ]
     if problems:
@@ -286,7 +294,7 @@ def require_same(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, T
 
 
 def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str | Path) -> None:
-    """Each tensor dense, of the kind (floating or whole) that is expected, not of 8 bits, and finite."""
+    """Raise InputError unless each tensor is dense, on the CPU, finite, and floating-point or integer as expected."""
     for name, tensor in state.items():
         kinds = FLOATING if expected[name].is_floating_point() else WHOLE
         if tensor.layout != torch.strided or tensor.dtype not in kinds:
@@ -296,20 +304,19 @@ def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """No infinity, no NaN; `aminmax` passes NaN on, in one look at the data where `isfinite` takes four."""
+    """Whether all values are finite, in one pass over the data: `aminmax` propagates NaN."""
     return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
-def _some(names: Collection[str]) -> str:
+def _shortened(names: Collection[str]) -> str:
     shown = ", ".join(f"{name:.200}" for name in sorted(names)[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown}, … ({len(names)} in all)"
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over name, size, first and last MiB of config.json and of each file of weights.
+    """SHA-256 of name, size, first and last MiB of config.json and of each file of weights.
 
-    It tells language models apart in a second; hashing all of Llama-2-7B would take longer than
-    loading it, at every start.
+    Hashing all of Llama-2-7B would take longer than loading it.
     """
     digest = hashlib.sha256()
     for path in sorted(require_directory(folder).iterdir()):

@@ -1,4 +1,4 @@
-"""Sizes of the model: a `ModelConfig` says all that must be known to build it empty."""
+"""Sizes of the model's parts and the presets: everything needed to build a model with random weights."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from batcli.core.toml import refuse_unknown
 from batcli.data.constants import HOP, MAX_SECONDS, SAMPLE_RATE, SCENE_SECONDS
 
 PATCH = 16  # frames and mel bands under one patch
-FRAME_MULTIPLE = 2 * PATCH  # frames are stretched to a multiple of this: 1,001 of 10 s become the published 1,024
+FRAME_MULTIPLE = 2 * PATCH  # frames are interpolated to a multiple of this: 1,001 of 10 s to the published 1,024
+MAX_SIZE = 1 << 20  # of any size; a vocabulary is the largest
+MAX_LAYERS = 1_000
 
 T = TypeVar("T")
 
 
-def _require(condition: bool, what: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise InputError(what, "model configuration")
-
-
-MAX_SIZE = 1 << 20  # of anything; a vocabulary is the largest there is
-MAX_LAYERS = 1_000
+        raise InputError(message, "model configuration")
 
 
 def _require_sizes(config: Any, *may_be_zero: str) -> None:
-    """What a file says of sizes is built, without its weights, before they are compared: so it has limits."""
+    """Raise InputError for a size out of range: a model of a file's sizes is built before its weights are checked."""
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool):
             _require(value > 0 or name in may_be_zero, f"{name} must be positive")
@@ -44,7 +42,7 @@ def _require_sizes(config: Any, *may_be_zero: str) -> None:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Spatial-AST. The defaults are the published ones."""
+    """Sizes of Spatial-AST, and the masking of its training. The defaults are the published values."""
 
     seconds: float = SCENE_SECONDS
     n_classes: int = 355
@@ -53,10 +51,10 @@ class EncoderConfig:
     depth: int = 12
     heads: int = 12
     mlp_ratio: float = 4.0
-    drop_path: float = 0.1  # of the last block; it grows linearly from 0 at the first
-    patch_mask: float = 0.25  # share of time patches, and of the frequency patches that are left, dropped in training
-    frame_mask: int = 192  # longest stretch of frames that training blanks after the stem
-    band_mask: int = 48  # most adjacent mel bands that training blanks after the stem
+    drop_path: float = 0.1  # probability of skipping the last block; grows linearly from 0 at the first
+    patch_mask: float = 0.25  # share of the grid's rows (times), then of its columns, that training drops
+    frame_mask: int = 192  # most adjacent frames that training sets to zero after the stem
+    band_mask: int = 48  # most adjacent mel bands that training sets to zero after the stem
 
     def __post_init__(self) -> None:
         _require_sizes(self, "frame_mask", "band_mask")
@@ -71,20 +69,20 @@ class EncoderConfig:
 
     @property
     def frames(self) -> int:
-        """STFT frames after the stretch to whole patches."""
+        """STFT frames after interpolation to whole patches."""
         return math.ceil((1 + self.samples // HOP) / FRAME_MULTIPLE) * FRAME_MULTIPLE
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches along time and along frequency."""
+        """Number of patches along time and along frequency."""
         return self.frames // PATCH, self.n_mels // PATCH
 
 
 @dataclass(frozen=True)
 class SourcesConfig:
-    """Source tokens: one per event, with its place."""
+    """Sizes of `SourceTokens`."""
 
-    tokens: int = 3  # events that are placed in each scene
+    tokens: int = 3  # per scene, one for each of the likeliest events
     bands: int = 48
     block: int = 4  # STFT frames of 10 ms over which cues are averaged
     hidden: int = 128
@@ -99,11 +97,11 @@ class SourcesConfig:
 
 @dataclass(frozen=True)
 class QFormerConfig:
-    """BLIP-2's Q-Former. The defaults are the published ones.
+    """Sizes of BLIP-2's Q-Former. The defaults are the published values.
 
-    `reads_question`: the queries see the question, too, as InstructBLIP's do, and the tokens of every encoder; the
-    Q-Former is then the only way from the encoders' tokens to the language model's audio tokens. Otherwise it sees
-    Spatial-AST's tokens, and source tokens stand beside its queries.
+    `reads_question`: the queries attend to the question, too, as InstructBLIP's do, and to the tokens of every
+    encoder (`QuestionProjector`). Otherwise they attend to Spatial-AST's tokens alone, and source tokens are
+    appended to their outputs (`Projector`).
     """
 
     layers: int = 8
@@ -111,7 +109,7 @@ class QFormerConfig:
     dim: int = 768
     heads: int = 12
     mlp_ratio: float = 4.0
-    cross_attention_frequency: int = 2  # every second layer looks at the encoder
+    cross_attention_frequency: int = 2  # every second layer attends to the encoder
     dropout: float = 0.1
     reads_question: bool = False
 
@@ -122,7 +120,7 @@ class QFormerConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters on a frozen language model. The defaults are the published ones."""
+    """Low-rank adapters of a frozen language model. The defaults are the published values."""
 
     r: int = 8
     alpha: int = 32
@@ -136,7 +134,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class LlmConfig:
-    """A Llama that is trained here from nothing; its vocabulary comes from its tokenizer."""
+    """Sizes of a Llama that is trained from random weights; its vocabulary comes from its tokenizer."""
 
     dim: int = 192
     mlp_dim: int = 512
@@ -152,29 +150,29 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All parts. The encoders are the fields that `ENCODERS` names; each that is not None makes tokens of its own."""
+    """Sizes of all parts of a `BAT`. The fields in `ENCODERS` are encoders; one that is None is not in the model."""
 
     encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # Spatial-AST
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    lora: LoraConfig | None = field(default_factory=LoraConfig)  # None: the whole language model is trained
-    llm: LlmConfig | None = None  # None: a model from a Hugging Face directory
-    sources: SourcesConfig | None = None  # None: as published
+    lora: LoraConfig | None = field(default_factory=LoraConfig)  # None: train the whole language model
+    llm: LlmConfig | None = None  # None: take the language model from a Hugging Face directory
+    sources: SourcesConfig | None = None
 
     def __post_init__(self) -> None:
-        heard = {(part.seconds, part.n_classes) for part in self.encoders.values()}
-        _require(len(heard) > 0, "it has no encoder")
-        _require(len(heard) == 1, "encoders differ in seconds or n_classes")
+        formats = {(part.seconds, part.n_classes) for part in self.encoders.values()}
+        _require(len(formats) > 0, "it has no encoder")
+        _require(len(formats) == 1, "encoders differ in seconds or n_classes")
         _require(self.encoder is not None or self.qformer.reads_question, "this Q-Former needs Spatial-AST's tokens")
 
     @property
     def encoders(self) -> dict[str, Any]:
-        """The encoders that there are, by name."""
+        """The configured encoders by name."""
         parts = {name: getattr(self, name) for name in ENCODERS}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def seconds(self) -> float:
-        """Length of a scene."""
+        """Length of a scene in seconds."""
         return next(iter(self.encoders.values())).seconds
 
     @property
@@ -182,28 +180,28 @@ class ModelConfig:
         return next(iter(self.encoders.values())).n_classes
 
     def for_scenes(self, seconds: float, n_classes: int) -> ModelConfig:
-        """The same model for scenes of another length with events of other classes."""
+        """Copy with another scene length and number of classes in every encoder."""
         return replace(
             self,
             **{name: replace(part, seconds=seconds, n_classes=n_classes) for name, part in self.encoders.items()},
         )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """One plain table for each part that there is; `from_dict` reads it back."""
+        """Part → its values, without parts that are None; `from_dict` reads it back."""
         return {name: part for name, part in asdict(self).items() if part is not None}
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str | Path = "model") -> ModelConfig:
-        """Raises InputError for an unknown key, a wrong type or a size that cannot be built.
+        """Build a config from tables; parts without a table are None, and the Q-Former has its defaults.
 
-        Every part but `qformer` is None where its table is missing.
+        Raises InputError, naming `where`, for an unknown key, a wrong type or a size out of range.
         """
         absent = dict.fromkeys((*ENCODERS, "lora", "llm"))
         return _from_dict(ModelConfig, {**absent, **content}, str(where))
 
 
 ENCODERS = ("encoder", "sources")
-"""Fields of `ModelConfig` that are encoders; `model/bat.py` says which module each builds."""
+"""Fields of `ModelConfig` that are encoders; `bat.ENCODER_CLASSES` holds the class of each."""
 
 
 def _from_dict(schema: type[T], content: Any, where: str) -> T:
@@ -211,10 +209,11 @@ def _from_dict(schema: type[T], content: Any, where: str) -> T:
         raise InputError("not a table", where)
     refuse_unknown(list(content), [f.name for f in fields(schema)], where)  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
-    return schema(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in content.items()})
+    return schema(**{name: _checked(hints[name], value, f"{where}.{name}") for name, value in content.items()})
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` of a field; raises InputError if it is of another type."""
     if typing.get_origin(hint) in (UnionType, typing.Union):
         if value is None:
             return None

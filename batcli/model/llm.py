@@ -1,4 +1,4 @@
-"""Language models: a Llama with random weights, or a Hugging Face directory with LoRA; their tokenizers."""
+"""Language models: a Llama with random weights, or a Hugging Face directory, with LoRA; and their tokenizers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from transformers import (
 from batcli.core.errors import InputError
 from batcli.core.files import require_directory, require_file
 from batcli.model.config import MAX_LAYERS, LlmConfig, LoraConfig
-from batcli.model.tokens import decode as to_text
-from batcli.model.tokens import encode, padding_id
+from batcli.model.tokens import padding_id, to_ids, to_text
 
-WEIGHTS = (".safetensors", ".bin")
+WEIGHTS = (".safetensors", ".bin")  # suffixes
 
 
 def peft_options(config: LoraConfig) -> peft.LoraConfig:
+    """Convert to PEFT's configuration."""
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
@@ -43,76 +43,64 @@ def peft_options(config: LoraConfig) -> peft.LoraConfig:
 
 
 def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
-    """Raises InputError when no module has a name in `config.targets`."""
+    """Freeze a language model and add LoRA. Raises InputError if no module has a name in `config.targets`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name it is about to change
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses a name that transformers deprecates
             return peft.get_peft_model(llm, peft_options(config))
     except ValueError as error:
         raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
 
 
 def lora_targets(llm_type: str) -> tuple[str, ...]:
-    """The customary modules of a family (`model_type` in its config.json): query and value projections in most."""
+    """PEFT's default modules for a `model_type` (of config.json); query and value projections if it has none."""
     return tuple(LORA_TARGETS.get(llm_type, LoraConfig.targets))
 
 
-def new_llm(config: LlmConfig, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa") -> LlamaForCausalLM:
-    """A Llama with random weights and the vocabulary of `tokenizer`."""
+def new_llm(
+    config: LlmConfig, tokenizer: PreTrainedTokenizerBase | None = None, attention: str = "sdpa"
+) -> LlamaForCausalLM:
+    """Make a Llama with random weights and the vocabulary of `tokenizer`, or the largest that `config` allows."""
+    options: dict[str, Any] = {"vocab_size": config.vocabulary, "attn_implementation": attention}
+    if tokenizer is not None:
+        special = ("bos_token_id", "eos_token_id", "pad_token_id")
+        options |= {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in special}}
     return LlamaForCausalLM(
-        _llama_config(
-            config,
-            len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            attn_implementation=attention,
+        LlamaConfig(
+            hidden_size=config.dim,
+            intermediate_size=config.mlp_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.positions,
+            # At Llama's own 0.02, meant for 4,096 dimensions, attention in 128 stays uniform for a long while.
+            initializer_range=config.dim**-0.5,
+            **options,
         )
     )
 
 
-def unfilled_llama(config: LlmConfig) -> LlamaForCausalLM:
-    """A Llama with the largest vocabulary that `config` allows: for its shapes, on the meta device."""
-    return LlamaForCausalLM(_llama_config(config, config.vocabulary))
-
-
-def _llama_config(config: LlmConfig, vocabulary: int, **special_ids: Any) -> LlamaConfig:
-    """Weights start at 1/√dim: the 0.02 that Llama starts from suits 4,096 dimensions, and with 128 of them
-    all attention is the same for a long while."""
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=config.dim,
-        intermediate_size=config.mlp_dim,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        max_position_embeddings=config.positions,
-        initializer_range=config.dim**-0.5,
-        **special_ids,
-    )
-
-
-def quiet() -> None:
-    """No progress bars and reports of transformers beside ours."""
+def quiet_transformers() -> None:
+    """Turn off the progress bars and warnings of transformers."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 
 
 def llm_config(folder: Path) -> PretrainedConfig:
-    """The config.json of a language model directory."""
+    """Read the config.json of a language model directory. Raises InputError if it is missing or not usable."""
     require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         layers = getattr(config, "num_hidden_layers", 0)
-    except Exception as error:  # whatever transformers finds wrong with it
+    except Exception as error:  # of many types
         raise InputError(f"not a language model's config.json: {error!s:.200}", folder) from None
-    if not isinstance(layers, int) or layers > MAX_LAYERS:  # each is built before the weights are looked at
+    if not isinstance(layers, int) or layers > MAX_LAYERS:  # each is built before the weights are checked
         raise InputError(f"num_hidden_layers is {layers!r:.40}, more than {MAX_LAYERS:,}", folder / "config.json")
     return config
 
 
 def empty_llm(folder: Path) -> PreTrainedModel:
-    """The directory's model without its weights; on the meta device it takes no memory."""
+    """Build the model of a directory with random weights; on the meta device it takes no memory."""
     config = llm_config(folder)
     try:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -127,15 +115,15 @@ def load_llm(
     quantize: bool = False,
     attention: str = "sdpa",
 ) -> PreTrainedModel:
-    """Any causal language model of transformers; no code from the directory is run.
+    """Load a causal language model of transformers from a directory, without running code from it.
 
-    `quantize`: 4-bit NormalFloat weights through bitsandbytes on `device`, computing in `dtype`.
+    `quantize`: 4-bit NormalFloat weights by bitsandbytes on `device`, computing in `dtype`.
     `attention`: sdpa, eager or flash_attention_2.
-    Raises InputError unless the directory's weights are exactly the model's.
+    Raises InputError unless the files hold exactly the tensors of the model.
     """
     _require_weights(folder)
-    quiet()
-    loader: Any = AutoModelForCausalLM  # its type leaves out what output_loading_info returns
+    quiet_transformers()
+    loader: Any = AutoModelForCausalLM  # its type hints leave out the result of output_loading_info
     try:
         llm, info = loader.from_pretrained(
             folder,
@@ -150,22 +138,23 @@ def load_llm(
         )
     except ImportError as error:
         raise InputError(str(error), folder, "pip install 'batcli[quantize]'" if quantize else None) from None
-    except Exception as error:  # whatever transformers, safetensors or pickle find wrong with the files
+    except Exception as error:  # of many types, from transformers, safetensors and pickle
         raise InputError(f"cannot be loaded: {type(error).__name__}: {error!s:.200}", folder) from None
     surplus = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]  # old Llamas' buffers
-    for what, keys in (("missing", info["missing_keys"]), ("surplus", surplus), ("shape of", info["mismatched_keys"])):
+    problems = {"missing": info["missing_keys"], "surplus": surplus, "shape of": info["mismatched_keys"]}
+    for problem, keys in problems.items():
         if keys:
-            raise InputError(f"{what}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
+            raise InputError(f"{problem}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
     return llm
 
 
 def _require_weights(folder: Path) -> None:
-    """Raises InputError for a configuration of more numbers than the files of weights can hold."""
+    """Raise InputError if config.json describes more parameters than the files of weights can hold."""
     with torch.device("meta"):
-        wanted = sum(parameter.numel() for parameter in empty_llm(folder).parameters())
-    there = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS)
-    if wanted > 2 * there:  # 4 bits each
-        raise InputError(f"config.json is of {wanted:,} numbers, the weights hold {there:,} bytes", folder)
+        parameters = sum(parameter.numel() for parameter in empty_llm(folder).parameters())
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS)
+    if parameters > 2 * size:  # 4 bits each
+        raise InputError(f"config.json is of {parameters:,} numbers, the weights hold {size:,} bytes", folder)
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -175,13 +164,13 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Raises InputError when `folder` holds no tokenizer, or one without an end token."""
+    """Load the tokenizer of a directory. Raises InputError if there is none, or none with an EOS token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        ids = encode(tokenizer, ["?"], ["Yes"])[0]  # many faults of its files show no sooner than in use
+        ids = to_ids(tokenizer, ["?"], ["Yes"])[0]  # many faults of its files show in use only
         to_text(tokenizer, [[*ids[0], padding_id(tokenizer)]] if tokenizer.eos_token_id is not None else [])
     except BaseException as error:
-        # What tokenizers' Rust code gives up on is no Exception, and its class has no public name.
+        # A panic in the Rust code of tokenizers is no Exception, and its class has no public name.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"no tokenizer can be loaded: {type(error).__name__}: {error!s:.200}", folder) from None

@@ -1,7 +1,7 @@
-"""The published checkpoints, `finetuned.pth` and `model.pt`, in and out: the only way for foreign weights.
+"""Read and write the published checkpoints, `finetuned.pth` and `model.pt`; read AudioMAE's.
 
-Nothing in a file is executed (`weights_only`), and every tensor is accounted for: it has a place in
-the model and fits it, or a rule below drops it, or the file is refused.
+No code in a file is executed (`weights_only`). A file is refused unless every tensor in it either fits
+the model or is dropped by a rule below.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FRONT_END_ERROR = 1e-4
 """Largest relative difference of a frozen front end from ours; another window or scale differs by 1e-2 and more."""
 
 TRAINING_STATE = {"optimizer", "scaler", "epoch", "args"}
-"""Entries that the reference training loop saves beside `model`; of no use to a trained encoder, so dropped."""
+"""Entries of the reference training loop beside `model`, which are dropped."""
 
-LEFT_OF_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
+DROPPED_FROM_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
 
 
 def front_end() -> dict[str, Tensor]:
-    """The frozen tensors of the published encoder: the STFT as convolutions, and the mel filterbank."""
+    """Frozen tensors of the published encoder: the STFT as convolutions, and the mel filterbank."""
     time = np.arange(N_FFT)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / N_FFT)  # Hann, periodic
     kernel = np.exp(-2j * np.pi * (np.outer(np.arange(N_BINS), time) % N_FFT) / N_FFT) * window
@@ -51,67 +51,60 @@ def front_end() -> dict[str, Tensor]:
 
 
 def empty_model(config: ModelConfig, llm: Path) -> BAT:
-    """The model without memory for its weights (on the meta device): names and shapes to compare with."""
+    """Build the model on the meta device, without memory for weights: names and shapes to compare with."""
     with torch.device("meta"):
         return BAT(config, empty_llm(llm))
 
 
 def require_spatial_ast(model: BAT) -> SpatialAST:
-    """Raises InputError for a model without one, which no published checkpoint fits."""
+    """Return the model's Spatial-AST. Raises InputError if it has none."""
     if model.encoder is None:
         raise InputError("has no Spatial-AST", "model configuration")
     return model.encoder
 
 
 def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
-    """`finetuned.pth`, `{"model": {name: tensor}}`, as the tensors of `model.encoder`.
+    """Read `finetuned.pth`, `{"model": {name: tensor}}`, as the tensors of `model.encoder`.
 
-    The frozen front end is compared with ours and dropped; it may be left out.
-    Raises InputError for anything that is missing, surplus, of another shape, or no finite number.
+    The frozen front end may be missing; if it is there, it is compared with ours and dropped.
+    Raises InputError for a tensor that is missing, surplus, of another shape or not finite.
     """
     content = _load(path)
-    if not isinstance(content.get("model"), dict):
-        raise InputError("no 'model' in it", path, 'a Spatial-AST checkpoint is {"model": {name: tensor}}')
+    state = _model_entry(content, path, "a Spatial-AST checkpoint")
     surplus = sorted(map(str, content.keys() - TRAINING_STATE - {"model"}))
     if surplus:
         raise InputError(f"surplus beside 'model': {', '.join(surplus)}", path)
-    state = _tensors(content["model"], path)
     for name, ours in front_end().items():
         if name in state:
-            theirs = state.pop(name)
-            theirs = _fitted({name: theirs}, {name: ours}, path)[name]
+            theirs = _fitted({name: state.pop(name)}, {name: ours}, path)[name]
             if (theirs - ours).abs().max() > FRONT_END_ERROR * ours.abs().max():
                 raise InputError(f"{name} is not the published front end", path, "this encoder hears other features")
-    return {
-        f"encoder.{name}": tensor
-        for name, tensor in _fitted(state, require_spatial_ast(model).state_dict(), path).items()
-    }
+    fitted = _fitted(state, require_spatial_ast(model).state_dict(), path)
+    return {f"encoder.{name}": tensor for name, tensor in fitted.items()}
 
 
 def read_audiomae(path: Path, encoder: SpatialAST) -> dict[str, Tensor]:
-    """AudioMAE's ViT, `{"model": {name: tensor}}`, as the tensors of the encoder that it has: patches and blocks.
+    """Read AudioMAE's ViT, `{"model": {name: tensor}}`, as the tensors of the encoder's patch embedding and blocks.
 
-    Its class token, positions, last norm, head and decoder have no place here (Spatial-AST starts them
-    afresh, too) and are left out by name. Huang et al. 2022, "Masked Autoencoders that Listen".
-    Raises InputError for a block or patch tensor that is missing or of another shape, and for any other tensor.
+    Class token, positions, last norm, head and decoder are dropped: Spatial-AST's training, too, starts them
+    from random weights. Huang et al. 2022, "Masked Autoencoders that Listen".
+    Raises InputError for a tensor that is missing, surplus or of another shape.
     """
-    content = _load(path)
-    if not isinstance(content.get("model"), dict):
-        raise InputError("no 'model' in it", path, 'an AudioMAE checkpoint is {"model": {name: tensor}}')
-    wanted = {k: v for k, v in encoder.state_dict().items() if k.startswith(("patch_embed.", "blocks."))}
-    state = _tensors(content["model"], path)
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(LEFT_OF_AUDIOMAE)}
-    return _fitted(kept, wanted, path)
+    expected = {k: v for k, v in encoder.state_dict().items() if k.startswith(("patch_embed.", "blocks."))}
+    state = _model_entry(_load(path), path, "an AudioMAE checkpoint")
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(DROPPED_FROM_AUDIOMAE)}
+    return _fitted(kept, expected, path)
 
 
 def read_bat(path: Path, model: BAT) -> dict[str, Tensor]:
-    """`model.pt`, `{name: tensor}`, as the tensors of `model.projector` and the LoRA of `model.llm`."""
-    found = _fitted(_tensors(_load(path), path), to_published(model.state_dict()), path)
-    return {_our_name(name): tensor for name, tensor in found.items()}
+    """Read `model.pt`, `{name: tensor}`, as the tensors of `model.projector` and of the LoRA in `model.llm`."""
+    state = _fitted(_tensors(_load(path), path), to_published(model.state_dict()), path)
+    ours = {name: name.removeprefix("encoder_") if name.startswith("encoder_projector.") else name for name in state}
+    return {ours[name]: tensor for name, tensor in state.items()}
 
 
 def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
-    """The model that `read_bat` returns, before any training."""
+    """Random weights for the tensors that `read_bat` returns."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = require_spatial_ast(model)
@@ -126,28 +119,24 @@ def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
 
 
 def write_encoder(path: Path, state: Mapping[str, Tensor]) -> None:
-    """The encoder's tensors as a `finetuned.pth`, with the frozen front end."""
+    """Write the encoder's tensors of a BAT as a `finetuned.pth`, with the frozen front end."""
     encoder = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")}
     _save(path, {"model": {**encoder, **front_end()}})
 
 
 def write_bat(path: Path, state: Mapping[str, Tensor]) -> None:
-    """The projector's and LoRA's tensors as a `model.pt`."""
+    """Write the projector's and LoRA's tensors of a BAT as a `model.pt`."""
     _save(path, to_published(state))
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a BAT that a `model.pt` holds, under its names."""
+    """Tensors of a BAT that a `model.pt` holds, under their names in it."""
     projector = {f"encoder_{name}": tensor for name, tensor in state.items() if name.startswith("projector.")}
     return {**projector, **{name: tensor for name, tensor in state.items() if LORA in name}}
 
 
-def _our_name(name: str) -> str:
-    return name.removeprefix("encoder_") if name.startswith("encoder_projector.") else name
-
-
 def _load(path: Path) -> dict[str, Any]:
-    """A file of `torch.save`, mapped into memory: a tensor that is not used is not read."""
+    """Load a file of `torch.save`, memory-mapped. Raises InputError if it is damaged or no dictionary."""
     require_file(path)
     try:
         if not zipfile.is_zipfile(path):
@@ -165,14 +154,21 @@ def _load(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except InputError:
         raise
-    except Exception as error:  # zipfile's, pickle's and torch's many ways to say no
+    except Exception as error:  # of many types, from zipfile, pickle and torch
         raise InputError(f"refused, nothing in it was run: {type(error).__name__}: {error!s:.200}", path) from None
     if not isinstance(content, dict):
         raise InputError(f"a {type(content).__name__}, not a dictionary of tensors", path)
     return content
 
 
+def _model_entry(content: Mapping[str, Any], path: Path, kind: str) -> dict[str, Tensor]:
+    if not isinstance(content.get("model"), dict):
+        raise InputError("no 'model' in it", path, f'{kind} is {{"model": {{name: tensor}}}}')
+    return _tensors(content["model"], path)
+
+
 def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """Raise InputError unless all values are tensors under string keys."""
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(f"{name!r:.80} is a {type(value).__name__}, not a named tensor", path)
@@ -180,7 +176,7 @@ def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _fitted(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """`state` in the order and types of `expected`, or InputError."""
+    """Return `state` in the order and types of `expected`. Raises InputError if names or shapes differ."""
     require_same({name: tuple(tensor.shape) for name, tensor in state.items()}, expected, path)
     require_numbers(state, expected, path)
     return {name: state[name].to(like.dtype) for name, like in expected.items()}

@@ -1,4 +1,4 @@
-"""Questions and answers as the language model's tokens."""
+"""Questions and answers as token ids of the language model."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# The published prompt, up to the question and after it; the answer follows at once.
+# The published prompt, before and after the question; the answer follows without a space.
 BEFORE = "Based on the audio you've heard, refer to the instruction and provide a response.\n\n### Instruction:\n"
 AFTER = "\n\n### Response:"
-IGNORED = -100  # the label of what the loss leaves out
+IGNORED = -100  # label of columns that the loss leaves out
 
-# A word, or a distance such as 3.5m, with the space before it; then runs of signs, then white space.
+# A word or a distance such as 3.5m, with the space before it; a run of signs; white space.
 WORDS = r" ?\d+(?:\.\d+)?m?| ?\p{L}+(?:['’]\p{L}+)?| ?[^\s\p{L}\d]+|\s+"
 
 
-class Tokens(NamedTuple):
-    """A batch: prompts padded on the left, answers on the right; what hears the audio comes before."""
+class TextBatch(NamedTuple):
+    """Token ids of prompts, padded on the left, and of answers, padded on the right; audio tokens are not in it."""
 
     ids: Tensor  # (B, L)
-    mask: Tensor  # (B, L), 1 where there is a token, 0 where there is padding
-    labels: Tensor  # (B, A) of the last A columns: the id where the loss counts (answer and end), else −100
+    mask: Tensor  # (B, L), 1 for tokens, 0 for padding
+    labels: Tensor  # (B, A), of the last A columns: the id of answer and end tokens, else IGNORED
+
+    @property
+    def prompt_length(self) -> int:
+        """Columns before the answers."""
+        return self.ids.shape[1] - self.labels.shape[1]
+
+    def to(self, device: str | torch.device) -> TextBatch:
+        return TextBatch(*(part.to(device) for part in self))
 
 
-def encode(
+def to_ids(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str] | None = None
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """(prompt ids, answer ids) of each question; without answers, the second is a list of empty lists.
+    """Tokenize → (ids of each prompt, ids of each answer); without `answers`, the latter are empty lists.
 
     A prompt starts with the tokenizer's BOS if it has one. An answer has no EOS: `collate` adds it.
-    Prompt and answer are cut from the ids of their joint text, as in the published code, since some
-    tokenizers write a text's first word otherwise.
+    Prompt and answer are tokenized as one text, as in the published code, because some tokenizers
+    treat the first word of a text differently.
     """
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     texts = [BEFORE + question + AFTER for question in questions]
@@ -51,40 +59,40 @@ def encode(
 
 
 def name_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
-    """The tokens of a name as they stand within a sentence, whatever the tokenizer does at its start."""
+    """Token ids of a name within a sentence, where it follows a space."""
     before, whole = _ids(tokenizer, ["sound of", f"sound of {name}"])
     return whole[len(before) :]
 
 
 def near_distances(tokenizer: PreTrainedTokenizerBase, step: float = 0.5, farthest: float = 10.0) -> Tensor:
-    """(vocabulary, 2): of a token that is a whole distance, such as 3.5m, those a `step` nearer and farther.
+    """Neighbours of each token that is a whole distance, such as 3.5m: (vocabulary, 2), a `step` nearer and farther.
 
-    All others stand for themselves, as do the nearest and the farthest: in Llama's vocabulary, all do.
+    Every other token, and a distance without a neighbour, has its own id. Llama's vocabulary holds no distances.
     """
     near = torch.arange(len(tokenizer)).unsqueeze(1).repeat(1, 2)
     count = round(farthest / step) + 1
     for space in ("", " "):
-        found = _ids(tokenizer, [f"{space}{step * number:g}m" for number in range(count)])
-        for here, there in pairwise(found):
-            if len(here) == len(there) == 1:
-                near[here, 1], near[there, 0] = there[0], here[0]
+        distances = _ids(tokenizer, [f"{space}{step * number:g}m" for number in range(count)])
+        for nearer, farther in pairwise(distances):
+            if len(nearer) == len(farther) == 1:
+                near[nearer, 1], near[farther, 0] = farther[0], nearer[0]
     return near
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    # A question that spells out "</s>" is text, not the end of the text.
+    """Token ids of each text; special tokens are neither added nor recognised, so "</s>" in a question is text."""
     if not getattr(tokenizer, "is_fast", False):
         return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
-    # The same by way of the Rust tokenizer: what transformers puts around it takes two thirds of the time.
+    # Past transformers, whose wrapper takes two thirds of the time.
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
-    """The text of each row of generated ids, up to its first EOS."""
+def to_text(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+    """Text of each row of generated ids up to its first EOS, stripped."""
     rows = ids.tolist() if isinstance(ids, Tensor) else [list(row) for row in ids]
     end = tokenizer.eos_token_id
     rows = [row[: row.index(end)] if end in row else row for row in rows]
@@ -93,12 +101,12 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Tensor | Sequence[Sequence[i
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Llama 2 has no padding token; what stands there is never attended to."""
+    """The tokenizer's padding token, or its EOS if it has none, as Llama 2; padding is never attended to."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def collate(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, end: int) -> Tokens:
-    """[padding, prompt, answer, end, padding]; every answer starts in the same column."""
+def collate(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, end: int) -> TextBatch:
+    """Batch rows of [padding, prompt, answer, end, padding]; all answers start in the same column."""
     middle, longest = max(map(len, prompts)), max(map(len, answers)) + 1
     size = len(prompts), middle + longest
     ids, mask = torch.full(size, pad), torch.zeros(size, dtype=torch.long)
@@ -108,20 +116,20 @@ def collate(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], 
         ids[row, first:last] = torch.tensor([*prompt, *answer, end])
         mask[row, first:last] = 1
         labels[row, : last - middle] = ids[row, middle:last]
-    return Tokens(ids, mask, labels)
+    return TextBatch(ids, mask, labels)
 
 
-def collate_prompts(prompts: Sequence[Sequence[int]], pad: int) -> Tokens:
-    """[padding, prompt]: what `BAT.generate` goes on from."""
-    tokens = collate(prompts, [[] for _ in prompts], pad, pad)
-    return Tokens(*(part[:, :-1] for part in tokens))
+def collate_prompts(prompts: Sequence[Sequence[int]], pad: int) -> TextBatch:
+    """Batch rows of [padding, prompt], for `BAT.generate`."""
+    batch = collate(prompts, [[] for _ in prompts], pad, pad)
+    return TextBatch(*(part[:, :-1] for part in batch))
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 4096) -> PreTrainedTokenizerFast:
-    """A byte-level BPE for a small vocabulary: PAD 0, BOS 1, EOS 2; any text can be written and read back.
+    """Train a byte-level BPE tokenizer of at most `size` tokens: PAD 0, BOS 1, EOS 2; lossless for any text.
 
-    The merges stay within the words of `WORDS`, so that with enough room each frequent word and each
-    distance is one token; the two constant pieces of the prompt are one token each.
+    Merges stay within the words of `WORDS`, so that frequent words and distances are one token each if
+    `size` allows it. The two constant parts of the prompt are one token each.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

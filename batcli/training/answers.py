@@ -1,4 +1,4 @@
-"""How well the model answers: loss and decoded answers of a fixed sample of questions."""
+"""Validation of answers: loss and scores of a fixed sample of questions."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from transformers import PreTrainedTokenizerBase
 
 from batcli.data.schema import Question
 from batcli.evaluation.scores import Texts, mark
-from batcli.model.bat import BAT, Encoding, stack
-from batcli.model.tokens import IGNORED, Tokens, collate, collate_prompts, decode, encode, padding_id
+from batcli.model.bat import BAT, Encoding
+from batcli.model.tokens import IGNORED, collate, collate_prompts, padding_id, to_ids, to_text
 from batcli.questions.answers import Vocabulary
 
 BATCH = 32
-LONGEST = 64  # tokens of an answer; a longer one is cut, and rarely right
+MAX_NEW_TOKENS = 64
 LOGGED = ("doa_acc", "lr_acc", "der", "choice_acc", "binary_acc", "source_acc", "label_f1")
 
 
 class SampledAnswer(NamedTuple):
-    """One question, answered."""
+    """The model's answer to one question."""
 
-    kind: str
-    truth: str
-    said: str
-    loss: float  # summed over the true answer's tokens and its end
-    tokens: int
+    question_type: str
+    target: str
+    predicted: str
+    loss: float  # summed over the tokens of the target and its end
+    tokens: int  # over which it is summed
 
 
 def sample(questions: Iterable[Question], families: str, count: int, seed: int = 0) -> list[Question]:
-    """At most `count` questions of these families: alike many of each type, the same for the same seed."""
+    """Draw at most `count` questions of these families, equally many of each type; deterministic for a seed."""
     by_type: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
         if question.family in families:
@@ -48,53 +48,54 @@ def sample(questions: Iterable[Question], families: str, count: int, seed: int =
     return chosen[:count]
 
 
-def answer(
-    model: BAT, tokenizer: PreTrainedTokenizerBase, asked: Sequence[tuple[Question, Encoding]], device: torch.device
+def answer_questions(
+    model: BAT, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Question, Encoding]], device: torch.device
 ) -> list[SampledAnswer]:
-    """Loss and greedy answer of each question about its scene (a batch of one, anywhere). The model is in eval mode."""
+    """Answer questions greedily, each paired with the encoding of its scene (a batch of one, on any device).
+
+    `model` must be in evaluation mode.
+    """
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
-    replies: list[SampledAnswer] = []
-    for start in range(0, len(asked), BATCH):
-        questions, heard = zip(*asked[start : start + BATCH], strict=True)
-        encoding = stack(heard).to(device)
-        prompts, answers = encode(tokenizer, [q.question for q in questions], [q.answer for q in questions])
-        batch = Tokens(*(part.to(device) for part in collate(prompts, answers, pad, end)))
+    answers: list[SampledAnswer] = []
+    for start in range(0, len(pairs), BATCH):
+        questions, encodings = zip(*pairs[start : start + BATCH], strict=True)
+        encoding = Encoding.concat(encodings).to(device)
+        types, targets = [q.question_type for q in questions], [q.answer for q in questions]
+        prompt_ids, target_ids = to_ids(tokenizer, [q.question for q in questions], targets)
+        batch = collate(prompt_ids, target_ids, pad, end).to(device)
         nats = F.cross_entropy(model(encoding, batch).float().mT, batch.labels, ignore_index=IGNORED, reduction="none")
         losses, counts = nats.sum(1), (batch.labels != IGNORED).sum(1)
-        start_of = Tokens(*(part.to(device) for part in collate_prompts(prompts, pad)))
-        texts = decode(tokenizer, model.generate(encoding, start_of, pad, end, max_new_tokens=LONGEST))
-        kinds, truths = [q.question_type for q in questions], [q.answer for q in questions]
-        replies += map(SampledAnswer, kinds, truths, texts, losses.tolist(), counts.tolist())
-    return replies
+        prompts = collate_prompts(prompt_ids, pad).to(device)
+        predicted = to_text(tokenizer, model.generate(encoding, prompts, pad, end, max_new_tokens=MAX_NEW_TOKENS))
+        answers += map(SampledAnswer, types, targets, predicted, losses.tolist(), counts.tolist())
+    return answers
 
 
-def scores(replies: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, Any]:
-    """`loss` per token over all; for each of the `types` its `loss`, `n` and what `bat score` calls the same; and
-    of each of these the `mean` over the types that have it."""
+def scores(answers: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Score answers by type of question.
+
+    Returns `loss`, the mean per token; `types`, for each type its `n`, `loss` and `LOGGED` metrics as in
+    `bat score`; and `mean`, for each metric the mean over the types that have it.
+    """
     by_type: dict[str, list[SampledAnswer]] = defaultdict(list)
-    for reply in replies:
-        by_type[reply.kind].append(reply)
-    types = {
-        kind: {"n": len(group), "loss": _loss(group), **_right(kind, group, vocabulary)}
-        for kind, group in sorted(by_type.items())
-    }
-    values: dict[str, list[float]] = defaultdict(list)
-    for found in types.values():
-        for name in found.keys() - {"n", "loss"}:
-            values[name].append(found[name])
-    mean = {name: float(np.mean(values[name])) for name in sorted(values)}
-    return {"loss": _loss(replies), "mean": mean, "types": types}
+    for answer in answers:
+        by_type[answer.question_type].append(answer)
+    metrics = {kind: _metrics(kind, group, vocabulary) for kind, group in sorted(by_type.items())}
+    types = {kind: {"n": len(by_type[kind]), "loss": _mean_loss(by_type[kind]), **metrics[kind]} for kind in metrics}
+    names = sorted({name for values in metrics.values() for name in values})
+    mean = {name: float(np.mean([values[name] for values in metrics.values() if name in values])) for name in names}
+    return {"loss": _mean_loss(answers), "mean": mean, "types": types}
 
 
-def _loss(replies: Sequence[SampledAnswer]) -> float:
-    return sum(reply.loss for reply in replies) / max(1, sum(reply.tokens for reply in replies))
+def _mean_loss(answers: Sequence[SampledAnswer]) -> float:
+    return sum(answer.loss for answer in answers) / max(1, sum(answer.tokens for answer in answers))
 
 
-def _right(kind: str, replies: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, float]:
-    """The `LOGGED` metrics of one type, as `bat score` computes them."""
-    each = np.arange(len(replies))
-    said, truth = Texts(each, [reply.said for reply in replies]), Texts(each, [reply.truth for reply in replies])
-    parts = mark(kind, said, truth, vocabulary).parts
+def _metrics(kind: str, answers: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, float]:
+    rows = np.arange(len(answers))
+    predicted = Texts(rows, [answer.predicted for answer in answers])
+    targets = Texts(rows, [answer.target for answer in answers])
+    parts = mark(kind, predicted, targets, vocabulary).parts
     return {
         name: float(above.sum() / max(1.0, below.sum())) for name, (above, below) in parts.items() if name in LOGGED
     }

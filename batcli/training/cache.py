@@ -1,8 +1,7 @@
-"""What was computed once for many scenes, on disk: named arrays, a row per scene.
+"""Encodings and cues on disk: named memory-mapped arrays with a row per scene.
 
-Memory-mapped files below a folder whose name is the key of everything that changes their content. A
-byte per scene says whether it is there, so that several processes can fill one cache and a killed
-one can go on.
+The folder's name is a hash of everything that changes the content. A byte per scene records whether its
+row is filled, so that several processes can fill one cache, and a resumed run continues.
 """
 
 from __future__ import annotations
@@ -24,13 +23,16 @@ from batcli.core.shards import content_key
 from batcli.training.scenes import ENCODE_BATCH, RenderError, no_collate, threads_for
 from batcli.training.trainer import Trainer
 
-CACHE = "cache"  # a run's folder
+CACHE = "cache"  # folder in the run directory
 BAD_SCENES = "bad.jsonl"
-MISSING, STORED, BAD = 0, 1, 2
+MISSING, STORED, BAD = 0, 1, 2  # states of a row
 
 
 class EncodingCache:
-    """Room for `count` rows of each array of `sample`; floating point is kept as float16."""
+    """Arrays of `count` rows, each row like that of `sample`; floating point is stored as float16.
+
+    `create`: make the files unless they exist.
+    """
 
     def __init__(self, folder: Path, count: int, sample: Mapping[str, Tensor], create: bool) -> None:
         if create:
@@ -43,30 +45,33 @@ class EncodingCache:
 
     @staticmethod
     def bytes_needed(count: int, sample: Mapping[str, Tensor]) -> int:
+        """Disk space of a cache of `count` rows like `sample`."""
         return count * (1 + sum(row.numel() * _stored(row).itemsize for row in sample.values()))
 
     def missing(self) -> np.ndarray:
-        """Rows that nobody has filled yet."""
+        """Numbers of the rows that are not filled."""
         return np.flatnonzero(self.state == MISSING)
 
     def bad(self) -> np.ndarray:
-        """Rows of scenes that could not be rendered."""
+        """Numbers of the rows whose scenes could not be rendered."""
         return np.flatnonzero(self.state == BAD)
 
     def put(self, rows: Sequence[int] | np.ndarray, values: Mapping[str, Tensor]) -> None:
-        where = np.asarray(rows)
+        """Store values (B, …) of each array in B rows."""
+        index = np.asarray(rows)
         for name, array in self.arrays.items():
-            array[where] = values[name].cpu().numpy()
-        self.state[where] = STORED  # last: a reader must not find a state without its content
+            array[index] = values[name].cpu().numpy()
+        self.state[index] = STORED  # last, for readers in other processes
 
     def put_bad(self, row: int) -> None:
+        """Mark a row whose scene could not be rendered."""
         self.state[row] = BAD
 
     def get(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """Rows (B, …), floating point as float32."""
-        where = np.asarray(rows)
-        found = {name: torch.from_numpy(np.asarray(array[where])) for name, array in self.arrays.items()}
-        return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+        """Read rows (B, …), floating point as float32."""
+        index = np.asarray(rows)
+        values = {name: torch.from_numpy(np.asarray(array[index])) for name, array in self.arrays.items()}
+        return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
 
 
 def _stored(row: Tensor) -> np.dtype:
@@ -77,22 +82,22 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype, create: bool) -> n
     size = int(np.prod(shape)) * dtype.itemsize
     if create and not (path.exists() and path.stat().st_size == size):
         with open(path, "wb") as file:
-            file.truncate(size)  # sparse: takes room as it is filled
+            file.truncate(size)  # sparse: takes disk space as it is filled
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
 def open_cache(trainer: Trainer, facts: Mapping[str, Any], count: int, sample: Mapping[str, Tensor]) -> EncodingCache:
-    """Room on disk for `count` rows like `sample`, under a key of everything that changes them.
+    """Open or create a cache of `count` rows like `sample`, under a hash of `facts` and what else changes the rows.
 
-    Raises InputError when it would take more than `cache_gb`.
+    Raises InputError if it would take more than `cache_gb`.
     """
     plan = trainer.plan
     size = EncodingCache.bytes_needed(count, sample) / 1e9
     if size > plan.cache_gb:
         raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
-    trainer.reporter.info(f"{count:,} scenes to hear once, {size:.2f} GB")
-    everything = {**facts, **plan.dataset_facts(), "settings": asdict(trainer.settings), "count": count}
-    folder = plan.output / CACHE / content_key(**everything)
+    trainer.reporter.info(f"{count:,} scenes to encode once, {size:.2f} GB")
+    settings = {"settings": asdict(trainer.settings), "count": count, "arrays": sorted(sample)}
+    folder = plan.output / CACHE / content_key(**facts, **plan.dataset_facts(), **settings)
     if trainer.accelerator.is_main_process:
         EncodingCache(folder, count, sample, create=True)
     trainer.accelerator.wait_for_everyone()
@@ -107,22 +112,24 @@ def fill_cache(
     compute: Callable[[Sequence[Any]], Mapping[str, Tensor]],
     rows_each: int = 1,
 ) -> None:
-    """Store `compute` of this process's share of the missing items; scenes that fail go to `bad.jsonl`."""
+    """Compute and store this process's share of the missing items; scenes that fail are recorded in `bad.jsonl`.
+
+    `items` yields (index, value or RenderError); `compute` turns a list of values into `rows_each` rows per value.
+    """
     missing = np.unique(cache.missing() // rows_each)
     accelerator, reporter = trainer.accelerator, trainer.reporter
-    todo = missing[accelerator.process_index :: accelerator.num_processes].tolist()
-    loader = trainer.load(Subset(items, todo), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
+    mine = missing[accelerator.process_index :: accelerator.num_processes].tolist()
+    loader = trainer.load(Subset(items, mine), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
     with torch.inference_mode(), threads_for(trainer.model):
         for batch in reporter.track(loader, description, len(loader)):
-            good = [(row, value) for row, value in batch if not isinstance(value, RenderError)]
-            for row, value in batch:
+            good = {index: value for index, value in batch if not isinstance(value, RenderError)}
+            for index, value in batch:
                 if isinstance(value, RenderError):
                     reporter.warn(value.error["message"])
                     with open(trainer.plan.output / BAD_SCENES, "a", encoding="utf-8") as file:
                         file.write(dump({"sources": [s._asdict() for s in value.scene], "error": value.error}))
-                    cache.put_bad(row)
+                    cache.put_bad(index)
             if good:
-                numbers, values = zip(*good, strict=True)
-                rows = [number * rows_each + row for number in numbers for row in range(rows_each)]
-                cache.put(rows, compute(values))
+                rows = [index * rows_each + row for index in good for row in range(rows_each)]
+                cache.put(rows, compute(list(good.values())))
     accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""`log.jsonl`: one line per logged update and per measurement; on demand the same for TensorBoard."""
+"""`log.jsonl`: a line per logged update and per validation; optionally the same for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from batcli.core.errors import InputError
 
-TRAINING, VALIDATION = "training", "validation"
+TRAINING, VALIDATION = "training", "validation"  # kinds of records
 BOARD = "tensorboard"
 
 
 class Log:
-    """Appends records; cut back to `bytes_kept`, where a resumed run goes on.
+    """Appends records to a file, after truncating it to `bytes_kept`, from where a resumed run continues.
 
-    A record has `kind`, `stage`, `update` (of the stage) and `step` (of all stages). With `board`, the
-    numbers in it also go to `tensorboard/` beside the file, which is made anew from what was kept.
+    A record has `kind`, `stage`, `update` (of the stage) and `step` (of all stages). With `board`, its numbers
+    also go to `tensorboard/` beside the file, which is written anew from the kept records.
     """
 
     def __init__(self, path: Path, bytes_kept: int, board: bool = False) -> None:
@@ -29,32 +29,35 @@ class Log:
         self.board: Any = _open_board(path.with_name(BOARD)) if board else None
         if self.board:
             for record in read_log(path):
-                self._show(record)
+                self._add_to_board(record)
 
     def write(self, **record: Any) -> None:
+        """Append a record, with numbers rounded to six digits."""
         record = _finite(record)
         self.file.write((json.dumps(record) + "\n").encode())
         self.file.flush()
         if self.board:
-            self._show(record)
+            self._add_to_board(record)
 
     @property
     def size(self) -> int:
+        """Bytes of the file."""
         return self.file.seek(0, 2)
 
-    def _show(self, record: dict[str, Any]) -> None:
+    def _add_to_board(self, record: dict[str, Any]) -> None:
         for name, value in _numbers(record):
             self.board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
         self.board.flush()
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log."""
     with path.open("rb") as file:
         yield from map(json.loads, file)
 
 
 def _numbers(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(`a/b`, value) of every number in a record and the tables below it."""
+    """(name, value) of every number in a record; names of nested ones are joined by /."""
     for name, value in record.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}{name}/")
@@ -63,17 +66,17 @@ def _numbers(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 
 
 def _finite(value: Any) -> Any:
-    """Six digits; null for what is no number, which JSON has no word for."""
+    """Round to six digits; infinities and NaN, which JSON does not have, become None."""
     if isinstance(value, dict):
-        return {name: _finite(below) for name, below in value.items()}
+        return {name: _finite(nested) for name, nested in value.items()}
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
 
-def summary(found: Mapping[str, Any]) -> str:
-    """A measurement in a line, its means in place of the single types."""
-    numbers = _numbers(_finite({name: value for name, value in found.items() if name != "types"}))
+def summary(scores: Mapping[str, Any]) -> str:
+    """Write the scores of a validation in a line, without those of single question types."""
+    numbers = _numbers(_finite({name: value for name, value in scores.items() if name != "types"}))
     return ", ".join(f"{name.removeprefix('mean/')} {value:.3g}" for name, value in numbers if name[-2:] != "/n")
 
 
@@ -86,7 +89,8 @@ def _open_board(folder: Path) -> Any:
 
 
 def require_tensorboard() -> None:
+    """Raise InputError if TensorBoard is not installed."""
     try:
-        import tensorboard  # noqa: F401 -- only whether it is there
+        import tensorboard  # noqa: F401
     except ModuleNotFoundError:
         raise InputError("not installed", "--tensorboard", "pip install 'batcli[tensorboard]'") from None

@@ -1,4 +1,4 @@
-"""How much memory and disk a training will take, estimated from sizes alone."""
+"""Estimate the memory and disk space of a training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from batcli.core.progress import Reporter
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
 from batcli.model.config import LlmConfig
-from batcli.model.llm import empty_llm, unfilled_llama
+from batcli.model.llm import empty_llm, new_llm
 from batcli.training.plan import ModelPlan, TrainPlan
 from batcli.training.recipe import STAGES
 
-TRAINED_BYTES = 16  # of a trained number: itself, its gradient and AdamW's two moments, in float32
+TRAINED_BYTES = 16  # per trained parameter, for itself, its gradient and AdamW's two moments in float32
 
 
 def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
-    """Say the memory for weights, gradients and moments, and the disk for the encodings of the distinct scenes."""
-    model, known = unfilled_model(plan.model)
+    """Report the memory for weights, gradients and moments, and the disk space for the encodings of all scenes."""
+    model, known = meta_model(plan.model)
     numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
     own_llm = plan.model.config.llm is not None
     trained = sum(n for name, n in numbers.items() if own_llm or not name.startswith("llm.") or checkpoint.LORA in name)
@@ -35,12 +35,12 @@ def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
         reporter.info(f"disk: about {disk:.2f} GB for the encodings of {scenes:,} scenes{limit}")
 
 
-def unfilled_model(how: ModelPlan) -> tuple[BAT, bool]:
-    """The model on the meta device, and whether its language model is known (a stand-in without LoRA if not)."""
-    folder = how.llm or (checkpoint.llm_folder(how.init) if how.init and how.config.llm is None else None)
+def meta_model(plan: ModelPlan) -> tuple[BAT, bool]:
+    """Build the model on the meta device, and tell whether its language model is known; if not, it is a small one."""
+    folder = plan.llm or (checkpoint.llm_folder(plan.init) if plan.init and plan.config.llm is None else None)
     with torch.device("meta"):
-        if how.config.llm is not None:
-            return BAT(how.config, unfilled_llama(how.config.llm)), True
+        if plan.config.llm is not None:
+            return BAT(plan.config, new_llm(plan.config.llm)), True
         if folder is not None:
-            return BAT(how.config, empty_llm(folder)), True
-        return BAT(replace(how.config, lora=None), unfilled_llama(LlmConfig())), False
+            return BAT(plan.config, empty_llm(folder)), True
+        return BAT(replace(plan.config, lora=None), new_llm(LlmConfig())), False

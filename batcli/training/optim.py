@@ -1,8 +1,8 @@
-"""Optimizers: AdamW, and Muon for the matrices within a stack of layers where a recipe asks for it.
+"""Optimizers: AdamW and, if the recipe says so, Muon for the matrices within layers.
 
 Muon (Jordan et al. 2024; Liu et al. 2025, Muon is Scalable for LLM Training) makes each update of a matrix
-orthogonal, so that directions with small gradients move as far as those with large ones. Updates have
-AdamW's root mean square, so both use one learning rate.
+orthogonal, so that directions with small gradients move as far as those with large ones. Its updates are
+scaled to AdamW's root mean square, so that both use one learning rate.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from batcli.model.bat import BAT
 from batcli.model.checkpoint import LORA
 
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # of Newton and Schulz, as in torch.optim.Muon
-WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # as transformers names them
+WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # in parameter names of transformers
 
 
 def unfreeze(model: BAT, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
-    """Let the parameters of `trained` learn, and no others: of a language model with LoRA, only that.
+    """Make the parameters of `trained` trainable (of a language model with LoRA, only LoRA), and freeze all others.
 
-    Returns them by name, for each part.
+    Returns the trainable parameters of each part by name.
     """
     model.requires_grad_(False)
     adapted = model.llm if model.config.lora is not None else None
@@ -40,31 +40,31 @@ def parameter_groups(
     named: Mapping[str, nn.Parameter],
     part: str,
     weight_decay: float,
-    rate_of: Callable[[str], float] | None = None,
+    lr_scale: Callable[[str], float] = lambda name: 1.0,
     muon: bool = False,
 ) -> list[dict[str, Any]]:
-    """The optimizer's groups of one part of a model, all clipped together but for matrices and the rest.
+    """Make the optimizer groups of one part of a model.
 
-    Matrices alone have weight decay, as is customary. `rate_of`: a parameter's share of the learning rate.
-    `muon`: matrices within a stack of layers are marked for Muon.
+    Matrices have weight decay; matrices, and all else, are clipped together (`clip_with`). `lr_scale`: factor on
+    the learning rate of a parameter. `muon`: mark matrices within layers for Muon.
     """
     groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for name, parameter in named.items():
-        matrix, rate = parameter.ndim > 1, rate_of(name) if rate_of else 1.0
+        matrix, scale = parameter.ndim > 1, lr_scale(name)
         inner = muon and parameter.ndim == 2 and WITHIN_LAYERS.search(name) is not None
         group = {
             "params": [],
             "weight_decay": weight_decay if matrix else 0.0,
-            "lr_scale": rate,
+            "lr_scale": scale,
             "muon": inner,
             "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
         }
-        groups.setdefault((not matrix, inner, -rate), group)["params"].append(parameter)
+        groups.setdefault((not matrix, inner, -scale), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon with `match_rms_adamw`, all matrices of one shape at once."""
+    """`torch.optim.Muon` with `match_rms_adamw`; faster, since it updates all matrices of one shape at once."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -72,17 +72,18 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in alike.items():
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
                 updates = orthogonal(torch.stack([self._nesterov(p, group["momentum"]) for p in parameters]))
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
 
     def _nesterov(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Update the parameter's momentum buffer → its gradient with Nesterov momentum."""
         state, gradient = self.state[parameter], parameter.grad
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -92,7 +93,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, rows, columns) → bfloat16, of each about U Vᵀ of its singular value decomposition."""
+    """Matrices (N, rows, columns) → approximately U Vᵀ of each one's singular value decomposition, in bfloat16."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
@@ -103,13 +104,11 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def optimizers_of(
+def make_optimizers(
     groups: Sequence[dict[str, Any]], lr: float, betas: tuple[float, float], fused: bool
 ) -> list[torch.optim.Optimizer]:
-    """One for each kind of group in `groups`; `fused`: AdamW in one pass over weights and moments."""
+    """Make AdamW (`fused` as in torch) and, if any group is marked for it, Muon."""
     marked = [group for group in groups if group["muon"]]
     rest = [group for group in groups if not group["muon"]]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=betas, fused=fused)]
-    if marked:
-        found.append(Muon(marked, lr))
-    return found
+    adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, fused=fused)
+    return [adamw, Muon(marked, lr)] if marked else [adamw]

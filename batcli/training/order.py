@@ -1,4 +1,4 @@
-"""The order in which a stage takes its samples. It depends on seed and stage alone, so a resumed run repeats it."""
+"""Orders of a stage's samples. They depend on seed and stage alone, so a resumed run has the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from batcli.data.schema import Question
 from batcli.questions.templates import is_turned
 from batcli.training.recipe import STAGES
 
-WINDOW = 16  # updates among which questions of like length are put together
+WINDOW = 16  # updates within which questions are sorted by length
 
 
 def epoch_order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
-    """`length` sample numbers below `count`: one shuffled epoch after another, each its own shuffle."""
+    """`length` numbers below `count`: independently shuffled epochs, one after another."""
     epochs = max(1, -(-length // count))
     return np.concatenate([np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(epochs)])[
         :length
@@ -22,23 +22,22 @@ def epoch_order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
 
 
 def one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarray:
-    """`length` numbers of the questions that ask by one word of each pair of opposites: by right, never by left.
+    """`length` numbers of questions that use one word of each pair of opposites: right, never left.
 
-    While both words of a pair are asked alike, neither the word nor the sound predicts the answer by
-    itself, and relations stay at chance; asked one way first, the sound does. Where every question asks
-    by the other word, all are taken.
+    While both words are used alike, neither the word nor the sound by itself predicts the answer to "is A to
+    the right of B?", and training stays at chance; with one word, the sound does. If every question uses the
+    other word, all are taken.
     """
-    numbers = [number for number, question in enumerate(questions) if not is_turned(question)]
-    chosen = np.array(numbers or range(len(questions)))
-    return chosen[epoch_order(len(chosen), length, seed, len(STAGES) + 1)]
+    numbers = np.array([n for n, question in enumerate(questions) if not is_turned(question)] or range(len(questions)))
+    return numbers[epoch_order(len(numbers), length, seed, len(STAGES) + 1)]
 
 
 def bucket_by_length(order: np.ndarray, sizes: np.ndarray, per_update: int, seed: int, stage: int) -> np.ndarray:
-    """The same order, but within `WINDOW` updates samples of like size share an update: less padding."""
+    """Reorder samples within `WINDOW` updates so that those of similar size share an update, which saves padding."""
     rng = np.random.default_rng([seed, stage, WINDOW])
-    out = []
+    windows = []
     for start in range(0, len(order), WINDOW * per_update):
-        some = order[start : start + WINDOW * per_update]
-        updates = some[np.argsort(sizes[some], kind="stable")].reshape(-1, per_update)
-        out.append(updates[rng.permutation(len(updates))].ravel())
-    return np.concatenate(out)
+        window = order[start : start + WINDOW * per_update]
+        updates = window[np.argsort(sizes[window], kind="stable")].reshape(-1, per_update)
+        windows.append(updates[rng.permutation(len(updates))].ravel())
+    return np.concatenate(windows)

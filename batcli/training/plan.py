@@ -1,4 +1,4 @@
-"""A training's plan: everything that its options and its dataset decide, settled before any work."""
+"""The plan of a training: all that its options and its dataset decide, resolved before any work."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """Where the model comes from and how its language model is loaded."""
+    """The model to train: its sizes, its initial weights, and how its language model is loaded."""
 
     preset: str
-    config: ModelConfig  # sizes, with the dataset's scene length and classes
-    init: Path | None  # a run directory to start from
-    encoder_init: Path | None  # an AudioMAE checkpoint for the encoder's blocks
-    llm: Path | None  # a language model's directory; None: the preset's own, or where the initial run says
+    config: ModelConfig  # with the dataset's scene length and number of classes
+    init: Path | None  # run directory to start from
+    encoder_init: Path | None  # AudioMAE checkpoint for the encoder's blocks
+    llm: Path | None  # directory of a language model; None: of random weights, or the one that `init` records
     precision: str  # fp32 or bf16
     quantize: bool
     attention: str
@@ -39,23 +39,23 @@ class ModelPlan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of a frozen language model; trained parameters stay in float32."""
+        """Type of a frozen language model's weights; trained parameters are float32."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """How the model is measured while it is trained."""
+    """How often, and on how much, a model is validated during training."""
 
     split: str
     every: int | None  # updates; None: only at the end of a stage
-    questions: int
-    scenes: int
+    questions: int  # in stages 1 to 3
+    scenes: int  # in the stages of the encoders
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A training, resolved."""
+    """All values of a training."""
 
     data: Path
     dataset: Dataset
@@ -66,27 +66,27 @@ class TrainPlan:
     model: ModelPlan
     validation: ValidationPlan | None
     seed: int
-    accumulate: int  # batches of each process per update
-    workers: int  # processes that render ahead
-    cache_gb: float  # most disk space for the encodings
+    accumulate: int  # batches per update in each process
+    workers: int  # processes that render scenes
+    cache_gb: float  # limit of disk space for the encodings
     save_every: int  # updates
-    keep: int  # states on disk
+    keep: int  # saved states
     log_every: int  # updates
     tensorboard: bool
-    max_bad: int
+    max_bad: int  # scenes that cannot be rendered before the command fails
     resume: bool
     overwrite: bool
     options: Mapping[str, Any]  # as given, for `config.toml`
 
     def dataset_facts(self) -> dict[str, str]:
-        """What identifies the split, wherever it lies."""
+        """Path and name of the split, and the hashes of its files, which identify it."""
         split = self.dataset.split(self.split)
         files = {"clips": split.clips, "reverbs": split.reverbs, "labels": self.dataset.labels_file}
         hashes = {f"{name}_sha256": sha256(self.dataset.path(file)) for name, file in files.items() if file}
         return {"path": str(self.data), "split": self.split, "questions_sha256": split.sha256, **hashes}
 
     def tables(self, processes: int) -> dict[str, dict[str, Any]]:
-        """The tables of `config.toml` beside the model's sizes."""
+        """Tables of `config.toml` except for the model's."""
         return {
             "train": dict(self.options),
             "recipe": self.recipe.used_by(self.model.config.encoders),
@@ -96,7 +96,7 @@ class TrainPlan:
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
-    """`encoder,1,2` → its stages; raises InputError for an unknown one and for any other order."""
+    """Parse stages such as `encoder,1,2`. Raises InputError for unknown stages and for another order."""
     stages = tuple(stage.strip() for stage in text.split(",") if stage.strip())
     known = (ENCODER, *STAGES)
     for stage in stages:
@@ -109,7 +109,7 @@ def parse_stages(text: str) -> tuple[str, ...]:
 
 
 def parse_batch_size(text: str) -> int | None:
-    """A number; None for `auto`, which is found when the longest sample is at hand."""
+    """Parse a number above 0; `auto`, which is resolved after the encoder stages, is None. Else raises InputError."""
     if text == AUTO:
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
@@ -118,14 +118,14 @@ def parse_batch_size(text: str) -> int | None:
 
 
 def require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> None:
-    """Raises InputError when the split cannot be measured on."""
+    """Raise InputError if the split lacks what validation needs."""
     dataset.split(split)
     if ENCODER in stages:
         dataset.clips(split), dataset.reverbs(split)
 
 
 def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
-    """FSDP is for large language models: what runs the model's parts by themselves finds only pieces of them."""
+    """Raise InputError for what FSDP does not support: it shards the whole model, so no part can run by itself."""
     plugin = accelerator.state.fsdp_plugin
     if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
@@ -138,7 +138,7 @@ def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
 
 
 def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
-    """Say what will be trained: architecture, recipe, questions, and the updates of each stage."""
+    """Report architecture, recipe, questions, and the updates of each stage."""
     counts, recipe, encoders = plan.dataset.split(plan.split).counts, plan.recipe, plan.model.config.encoders
     reporter.info(
         f"{plan.model.preset} on {sum(counts.values()):,} questions of {plan.data}, stages {', '.join(plan.stages)}"
@@ -167,7 +167,7 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
 
 
 def describe_architecture(model: ModelPlan) -> str:
-    """One line: scenes, encoders, Q-Former, language model."""
+    """Describe scenes, encoders, Q-Former and language model in one line."""
     encoder, qformer, config = model.config.encoder, model.config.qformer, model.config
     parts = [f"scenes of {config.seconds:g} s, {config.n_classes} classes"]
     if encoder is not None:

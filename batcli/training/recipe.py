@@ -1,4 +1,4 @@
-"""How each preset is trained: steps, epochs, learning rates."""
+"""Training recipes of the presets: updates, epochs, learning rates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from batcli.core.toml import refuse_unknown
 
 ENCODER, SOURCES, ALL = "encoder", "sources", "all"
 STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
-"""Stage → families it learns from; the published training files are cumulative in the same way.
+"""Stage → families of its questions, cumulative as in the published training files.
 
-`all` is the paper's control, one stage. How long theirs took it does not say; here it sees as many
-questions as the three stages would, which on the released files are 4.8 epochs (SLAM-LLM's script: 5).
+`all` is the paper's control without a curriculum: one stage of as many answers as the three have together.
 """
 CURRICULUM = ("1", "2", "3")
 VALUES_OF = {
@@ -30,27 +29,30 @@ VALUES_OF = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the published ones (Zheng et al. 2024, appendix), but for what helps on AudioSet alone:
-    that is off here, and on in `llama2-7b`."""
+    """Numbers of a training.
+
+    The defaults are the published ones (Zheng et al. 2024, appendix), except that the augmentation and layer
+    decay of the encoder, which help on AudioSet, are set in `llama2-7b` only.
+    """
 
     encoder_steps: int = 780_000  # 100 epochs of AudioSet-2M at 256 scenes per step
     encoder_batch: int = 64
     encoder_lr: float = 1e-3
-    source_scenes: int = 30_000  # scenes drawn for the source tokens, if the model has them
+    source_scenes: int = 30_000  # drawn for the source tokens, if the model has them
     source_epochs: int = 6
     source_batch: int = 64
     source_lr: float = 8e-3
     two_sources: float = 0.5  # share of two-source scenes
-    layer_decay: float = 1.0  # of the encoder's learning rate, from each block to the one below
-    mixup: float = 0.0  # share of the encoder's scenes in which two clips sound in one place
-    roll_and_gain: bool = False  # turn each clip around in time and change its level by up to a half
+    layer_decay: float = 1.0  # factor on the encoder's learning rate from each block to the one below
+    mixup: float = 0.0  # share of the encoder's places with a mixture of two clips
+    roll_and_gain: bool = False  # rotate each clip in time and change its level by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
-    soft_distance: float = 0.0  # share of a distance's weight in the answers' loss that goes to those half a metre off
-    one_way: float = 0.0  # share of stage 3 in which relations are asked by one word of each pair: right, not left
-    batch: int | None = 8  # questions per process and step; None: as many as fit, not found yet
+    soft_distance: float = 0.0  # share of a distance's weight in the loss that goes to its neighbours
+    one_way: float = 0.0  # share of stage 3 whose questions use one word of each pair of opposites
+    batch: int | None = 8  # questions per process and forward pass; None: as many as fit, not yet resolved
     lr: float = 1e-3
-    muon: bool = False  # in stages 1 to 3, for the matrices within layers; AdamW for the rest
+    muon: bool = False  # in stages 1 to 3, for matrices within layers; AdamW for the rest
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     warmup: float = 2 / 7  # share of a stage's updates
@@ -62,8 +64,10 @@ class Recipe:
         return {key: value for key, value in vars(self).items() if key not in unused}
 
     def with_values(self, pairs: Sequence[str], where: str = "--set") -> Recipe:
-        """With `KEY=VALUE` of each pair, the last of a key. Raises InputError, naming `where`, for an unknown key or a
-        wrong value."""
+        """Copy with the values of `KEY=VALUE` pairs; the last of a key counts.
+
+        Raises InputError, naming `where`, for an unknown key or a wrong value.
+        """
         changes: dict[str, Any] = {}
         for pair in pairs:
             key, equals, text = pair.partition("=")
@@ -75,7 +79,7 @@ class Recipe:
 
 
 RECIPES = {
-    # As in Spatial-AST's released training code, whose scenes have one place, where two clips sound in half of them.
+    # As Spatial-AST's released training code: one place per scene, in half of them with a mixture of two clips.
     "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
     "tiny": Recipe(
         encoder_batch=16,
@@ -95,7 +99,7 @@ SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "wa
 
 
 def _parsed(key: str, text: str, where: str) -> Any:
-    """The value of one key from its text, in the type of its default: `8`, `1e-3`, `true`, `1,1,2` or `[1, 1, 2]`."""
+    """Parse the value of a key in the type of its default: `8`, `1e-3`, `true`, `1,1,2` or `[1, 1, 2]`."""
     default = getattr(Recipe(), key)
     try:
         if isinstance(default, bool):
@@ -118,14 +122,14 @@ def _parsed(key: str, text: str, where: str) -> Any:
 
 
 def answers_seen(stage: str, family_counts: Mapping[str, int], recipe: Recipe) -> float:
-    """How many answers a stage learns from: its epochs over its families' questions; `all`: as many as the three."""
+    """Number of answers that a stage is trained on, from the number of questions of each family."""
     epochs = dict(zip(CURRICULUM, recipe.epochs, strict=True))
     parts = CURRICULUM if stage == ALL else (stage,)
     return sum(epochs[part] * sum(family_counts.get(family, 0) for family in STAGES[part]) for part in parts)
 
 
 def learning_rate(update: int, total: int, warmup: float) -> float:
-    """Factor on the peak rate: linear warm-up, then half a cosine down to 1 % of the peak."""
+    """Factor on the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
     warm = max(1, round(warmup * total))
     if update < warm:
         return (update + 1) / warm

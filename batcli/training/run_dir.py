@@ -1,4 +1,4 @@
-"""The run directory of a training: a new one, or one that goes on with what it was begun with."""
+"""Open the run directory of a training: a new one, or an unfinished one with the same options."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ FIXED = (
     "quantize",
     "attention",
 )
-"""Options that decide the weights. The others name paths, or say what is saved, shown and measured, or
-are in the recipe; the data and the language model are known by their hashes, wherever they lie."""
+"""Options that decide the weights and so cannot change on resuming. The recipe is compared by its own table, data
+and language model by their hashes."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
 
 def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> None:
-    """Make a new run directory, or accept the one to go on with. `tables`: this run's of `config.toml`.
+    """Make a new run directory, or check that `resume` can continue the one that is there.
 
-    Raises InputError when the directory holds anything but the unfinished run that is to go on.
+    `tables`: of `config.toml`, with this training's values. Raises InputError if the directory holds anything but
+    the unfinished run of these values.
     """
     if overwrite:
         _empty(root)
@@ -50,7 +51,7 @@ def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> N
 
 
 def _empty(root: Path) -> None:
-    """The directory itself stays: whoever writes in it holds it."""
+    """Delete the content of a directory, but not the directory, which is locked."""
     for path in root.iterdir() if root.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -59,10 +60,8 @@ def _empty(root: Path) -> None:
 
 
 def require_unchanged(root: Path, tables: Tables) -> None:
-    """Raises InputError for the first value that decides the weights and is not what the run was begun with."""
-    before = recorded(root)
-    now = tomllib.loads(to_toml(tables))
-    for where, old, new in _compared(before, now):
+    """Raise InputError for the first value that decides the weights and differs from the recorded one."""
+    for where, old, new in _compared(recorded(root), tomllib.loads(to_toml(tables))):
         if old != new:
             raise InputError(
                 f"the run was begun with {_shown(old)}, not {_shown(new)}",
@@ -72,12 +71,12 @@ def require_unchanged(root: Path, tables: Tables) -> None:
 
 
 def recorded(root: Path) -> dict[str, Any]:
-    """The `config.toml` of a run, or an empty dictionary where it was stopped before that."""
+    """Read the `config.toml` of a run; empty if the run was stopped before it was written."""
     return read_toml(root / CONFIG) if (root / CONFIG).exists() else {}
 
 
 def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(option, value before, value now) of everything that both know and that decides the weights."""
+    """(option, value before, value now) of every value in both that decides the weights."""
     if "train" in before and "train" in now:
         for name in FIXED:
             yield f"--{name.replace('_', '-')}", before["train"].get(name), now["train"].get(name)
@@ -87,8 +86,8 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
     for table in sorted(set(before) & set(now) - {"train", "processes"}):
         for name in sorted((set(before[table]) | set(now[table])) - {"path"}):  # data may have moved
             recipe = "--batch-size" if name == "batch" else f"--set {name}"
-            given_by = {"recipe": recipe, "dataset": "DATA", "language_model": "--llm"}.get(table, f"[{table}] {name}")
-            yield given_by, before[table].get(name), now[table].get(name)
+            option = {"recipe": recipe, "dataset": "DATA", "language_model": "--llm"}.get(table, f"[{table}] {name}")
+            yield option, before[table].get(name), now[table].get(name)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a training starts from: a preset, or a run directory, whose recipe and sizes are then the training's."""
+"""Find the recipe and the model's sizes that a training starts with: a preset's, or a run's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ PUBLISHED_PRESET = "llama2-7b"
 
 
 class Start(NamedTuple):
+    """Recipe and sizes that a training starts with."""
+
     preset: str
     recipe: Recipe
-    config: ModelConfig  # a preset's is for its own number of classes and scene length, a run's is as it was built
+    config: ModelConfig  # of a preset: with the preset's number of classes and scene length, not yet the dataset's
 
 
 def find_start(preset: str | None, init: Path | None) -> Start:
-    """The preset's recipe and sizes (`tiny` by default), or those that the run `init` records.
+    """Find the recipe and sizes of a preset (`tiny` by default), or those recorded by the run `init`.
 
-    Raises InputError when `init` is no finished run, when it is of another preset than `preset`, or when
-    it records no recipe and none can be told from its architecture.
+    Raises InputError if `init` is no finished run, is of another preset than `preset`, or records no preset
+    and has no LoRA, which would make it the published one.
     """
     if init is None:
         name = preset or DEFAULT_PRESET
@@ -43,9 +45,8 @@ def find_start(preset: str | None, init: Path | None) -> Start:
 
 
 def recipe_from(values: dict[str, object], file: Path) -> Recipe:
-    """The recipe of a `[recipe]` table, as `config.toml` writes it."""
-    known = {field.name for field in fields(Recipe)}
-    refuse_unknown(list(values), sorted(known), f"{file} [recipe]")
+    """Read the recipe of a `[recipe]` table of `config.toml`."""
+    refuse_unknown(list(values), sorted(field.name for field in fields(Recipe)), f"{file} [recipe]")
     texts = [f"{key}={_text(value)}" for key, value in values.items()]
     return Recipe().with_values(texts, f"{file} [recipe]")
 

@@ -1,8 +1,7 @@
-"""Training states: all that a killed run needs to go on as if nothing had happened.
+"""Training states: save and load what a resumed run needs to end with the same weights.
 
-`RUN/state/step-N/` holds the trained weights (safetensors), the optimizer and `state.json`. No random
-state: what is random in a batch follows from its number. It is written under a temporary name and
-renamed when whole.
+`RUN/state/step-N/` holds the trained weights (safetensors), the optimizers' state and `state.json`; it gets its
+name when it is complete. There is no random state, since the seed of a batch follows from its number.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -31,29 +30,36 @@ from batcli.core.files import TEMPORARY, read_json, write_json
 from batcli.model.checkpoint import disk_errors
 
 FOLDER = "state"
-# Whole tensors on the CPU whatever the sharding, and of the model only what is trained.
+# Tensors on the CPU, unsharded, and of trained parameters only.
 SAVING = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 LOADING = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
 
 
 @dataclass(frozen=True)
 class TrainPosition:
-    """How far a run is: `update` of `stage` is done, and the log holds `log_bytes`."""
+    """Progress of a run."""
 
     stage: str
-    update: int
-    step: int  # updates of all stages: the N of `step-N`
-    log_bytes: int
+    update: int  # updates done of this stage
+    step: int  # updates done of all stages, the N of `step-N`
+    log_bytes: int  # size of the log
+
+
+class SavedState(NamedTuple):
+    """A complete state on disk."""
+
+    folder: Path
+    position: TrainPosition
 
 
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
 def save(
-    run: Path, accelerator: Accelerator, module: nn.Module, optimizers: Optimizers, place: TrainPosition, keep: int
+    run: Path, accelerator: Accelerator, module: nn.Module, optimizers: Optimizers, position: TrainPosition, keep: int
 ) -> None:
-    """Write `state/step-N`, then delete all but the newest `keep`. All processes call it together."""
-    final = run / FOLDER / f"step-{place.step}"
+    """Write `state/step-N`, then delete all but the newest `keep`. All processes must call it."""
+    final = run / FOLDER / f"step-{position.step}"
     temporary = final.with_name(TEMPORARY + final.name)
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -65,7 +71,7 @@ def save(
         with disk_errors(final):
             save_file(tensors, temporary / "weights.safetensors")
             torch.save(moments, temporary / "optimizer.pt")
-        write_json(temporary / "state.json", asdict(place))
+        write_json(temporary / "state.json", asdict(position))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
@@ -74,49 +80,51 @@ def save(
             shutil.rmtree(old)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that FSDP has spread over the processes, put together; any other as it is."""
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Gather a tensor that FSDP has sharded; return any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def weights(accelerator: Accelerator, objective: nn.Module) -> dict[str, torch.Tensor]:
-    """All tensors of `objective.model`, whole, for the first process; all processes call it together."""
+    """All tensors of `objective.model`, unsharded, in the main process. All processes must call it."""
     if not sharded(accelerator):
         return objective.model.state_dict()  # type: ignore[union-attr]
-    found: dict[str, Any] = get_model_state_dict(
+    tensors: dict[str, Any] = get_model_state_dict(
         objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
-    return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
 def sharded(accelerator: Accelerator) -> bool:
+    """Whether FSDP shards the model."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 
 def _states(run: Path) -> list[Path]:
-    """Whole states, oldest first."""
+    """Folders of complete states, oldest first."""
     folders = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdecimal()]
     return sorted(folders, key=lambda path: int(path.name[5:]))
 
 
-def newest(run: Path) -> tuple[Path, TrainPosition] | None:
-    """The last whole state of a run, or None."""
+def newest(run: Path) -> SavedState | None:
+    """Find the last state of a run. Raises InputError if its `state.json` is damaged."""
     states = _states(run)
     if not states:
         return None
-    content = read_json(states[-1] / "state.json")
+    file = states[-1] / "state.json"
+    damaged = InputError("damaged", file, "delete this state's folder")
     try:
-        place = TrainPosition(**content)
+        position = TrainPosition(**read_json(file))
     except TypeError:
-        place = None
-    numbers = (place.update, place.step, place.log_bytes) if place else ()
-    if place is None or not isinstance(place.stage, str) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise InputError("damaged", states[-1] / "state.json", "delete this state's folder")
-    return states[-1], place
+        raise damaged from None
+    numbers = (position.update, position.step, position.log_bytes)
+    if not isinstance(position.stage, str) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise damaged
+    return SavedState(states[-1], position)
 
 
 def load(folder: Path, module: nn.Module, optimizers: Optimizers) -> None:
-    """Put a state back into a module and optimizers that were built as they were when it was saved."""
+    """Load a state into a module and optimizers that were built as when it was saved."""
     try:
         weights: dict[str, Any] = dict(load_file(folder / "weights.safetensors"))
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")

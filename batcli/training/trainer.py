@@ -1,4 +1,4 @@
-"""What all stages of a training share; nothing in it changes while they run."""
+"""The immutable context that all stages of a training share."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
 from batcli.training.recipe import ENCODER
 from batcli.training.scenes import Loader
-from batcli.training.state import TrainPosition
+from batcli.training.state import SavedState
 
 
 @dataclass(frozen=True)
 class Trainer:
+    """The plan of a training, its model, and the tools that stages need."""
+
     plan: TrainPlan
     accelerator: Accelerator
     model: BAT
     tokenizer: PreTrainedTokenizerBase
-    llm: Path | None  # where a language model from elsewhere lies
+    llm: Path | None  # directory of a language model from elsewhere
     reporter: Reporter
-    log: Log | None  # the first process's
-    resumed: tuple[Path, TrainPosition] | None  # the state that training goes on from
+    log: Log | None  # in the main process
+    resumed: SavedState | None  # the saved state that training continues from
 
     @property
     def device(self) -> torch.device:
@@ -45,22 +47,23 @@ class Trainer:
 
     @property
     def stages(self) -> list[str]:
-        """All stages in order; `encoder` is one stage for each encoder that the model has."""
-        parts = {ENCODER: tuple(self.model.encoders)}
-        return [part for stage in self.plan.stages for part in parts.get(stage, (stage,))]
+        """All stages in order; the plan's stage `encoder` stands for one stage per encoder of the model."""
+        encoders = tuple(self.model.encoders)
+        return [name for stage in self.plan.stages for name in (encoders if stage == ENCODER else (stage,))]
 
     @property
     def batches_per_update(self) -> int:
+        """Over all processes."""
         return self.plan.accumulate * self.accelerator.num_processes
 
     def is_past(self, stage: str) -> bool:
-        """Whether the run was resumed in a later stage."""
-        return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed[1].stage)
+        """Whether the run was resumed in a stage after this one."""
+        return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed.position.stage)
 
-    def shares(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
-        """For each update from `start` to `total`: the stretches of the sample order that this process takes.
+    def batch_ranges(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
+        """For each update from `start` to `total`: positions in the order of samples of this process's batches.
 
-        Which process takes which batch changes nothing but the order of a sum.
+        Processes take batches in turn, so their number changes only the order in which gradients are summed.
         """
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         for update in range(start, total):
@@ -68,19 +71,19 @@ class Trainer:
             numbers = itertools.islice(itertools.count(first, processes), self.plan.accumulate)
             yield [range(number * batch, (number + 1) * batch) for number in numbers]
 
-    def load(self, items: TorchDataset, **how: Any) -> Loader:
-        """A loader whose workers render ahead; it draws from no random state that training uses."""
+    def load(self, items: TorchDataset, **options: Any) -> Loader:
+        """Make a loader with the plan's workers; it leaves torch's global random state alone."""
         generator = torch.Generator().manual_seed(0)
-        return Loader(items, num_workers=self.plan.workers, generator=generator, **how)
+        return Loader(items, num_workers=self.plan.workers, generator=generator, **options)
 
     def write_config(self) -> None:
-        """`config.toml`, by the first process."""
+        """Write `config.toml` in the main process."""
         if self.accelerator.is_main_process:
             tables = self.plan.tables(self.accelerator.num_processes)
             checkpoint.write_config(self.plan.output, self.model.config, tables, self.llm)
 
     def save_encoder(self) -> None:
-        """The encoder's weights, by the first process; all wait for it."""
+        """Write the weights of all encoders in the main process; the others wait."""
         if self.accelerator.is_main_process:
             checkpoint.save_encoder(self.plan.output, self.model.state_dict())
         self.accelerator.wait_for_everyone()

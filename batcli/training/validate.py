@@ -1,4 +1,4 @@
-"""Measuring while training goes on: the encoder on fixed scenes, answers to a fixed sample of questions."""
+"""Validation during training: an encoder on fixed scenes, or answers to a fixed sample of questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import Subset, default_collate
+from torch.utils.data import Subset
 
 from batcli.data.schema import Scene
 from batcli.model import checkpoint
@@ -17,88 +17,86 @@ from batcli.questions.answers import Vocabulary
 from batcli.training import answers, localization
 from batcli.training.log import VALIDATION, read_log, summary
 from batcli.training.plan import ValidationPlan
-from batcli.training.recipe import ENCODER, SOURCES, STAGES
+from batcli.training.recipe import STAGES
 from batcli.training.run_dir import LOG
-from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, EncoderBatch, GivenScenes, RenderError, no_collate
+from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, GivenScenes, RenderError, SceneDistribution, no_collate
 from batcli.training.stages import Stage
 from batcli.training.trainer import Trainer
 
 BEST = "best"
-READERS: dict[str, Callable[[Any], Any]] = {
-    ENCODER: localization.head_predictions,
-    SOURCES: localization.source_predictions,
-}
-"""Encoder → a function that makes its predictions comparable."""
 
 
 def validator(trainer: Trainer, trained: Stage, plan: ValidationPlan, first: int) -> Callable[[int], None]:
-    """A function that measures the model after an update of a stage, logs it and keeps the best encoder.
+    """Make a function of an update that validates the model, logs the scores and saves the best encoder.
 
-    Training goes on as if nothing had been. `first`: updates of the stages before.
+    Training continues as without it. `first`: updates of the stages before.
     """
     stage, objective, root = trained.name, trained.objective, trainer.plan.output
-    encoding = {ENCODER: ("encoder.",), SOURCES: ("sources.",)}.get(stage)
-    measure = _encoder_validation(trainer, plan, stage) if encoding else _answer_validation(trainer, plan, stage)
+    is_encoder = stage in localization.PREDICTIONS
+    measure = (_encoder_validation if is_encoder else _answer_validation)(trainer, plan, stage)
     records = read_log(root / LOG) if trainer.log else ()
     merits = [record.get("merit") for record in records if (record["kind"], record["stage"]) == (VALIDATION, stage)]
 
     def validate(update: int) -> None:
         objective.eval()
         with torch.no_grad():
-            found = measure()
+            scores = measure()
         objective.train()
         if trainer.log:
-            trainer.log.write(kind=VALIDATION, stage=stage, update=update, step=first + update, **found)
-            trainer.reporter.info(f"stage {stage}, update {update:,}: {summary(found)}")
-        if encoding and trainer.accelerator.is_main_process:
-            if found["merit"] >= max((merit for merit in merits if merit is not None), default=-math.inf):
-                best = checkpoint.select(trainer.model.state_dict(), encoding)
+            trainer.log.write(kind=VALIDATION, stage=stage, update=update, step=first + update, **scores)
+            trainer.reporter.info(f"stage {stage}, update {update:,}: {summary(scores)}")
+        if is_encoder and trainer.accelerator.is_main_process:
+            if scores["merit"] >= max((merit for merit in merits if merit is not None), default=-math.inf):
+                best = checkpoint.select(trainer.model.state_dict(), (f"{stage}.",))
                 checkpoint.write_tensors(root / BEST / f"{stage}.safetensors", best)
-            merits.append(found["merit"])
+            merits.append(scores["merit"])
 
     return validate
 
 
 def _encoder_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> Callable[[], dict[str, Any]]:
-    """One encoder on scenes that are always the same."""
-    dataset, accelerator = trainer.plan.dataset, trainer.accelerator
-    read = READERS[stage](trainer.model.encoders[stage])
-    count = plan.scenes
-    drawn = DrawnScenes(dataset, plan.split, trainer.settings, localization.SEED, count, localization.TWO)
-    mine = range(accelerator.process_index, count, accelerator.num_processes)
+    """Make a function that scores one encoder on the same scenes at every call."""
+    accelerator = trainer.accelerator
+    distribution = SceneDistribution(localization.TWO_SOURCES)
+    scenes = DrawnScenes(
+        trainer.plan.dataset, plan.split, trainer.settings, localization.SEED, plan.scenes, distribution
+    )
+    mine = range(accelerator.process_index, plan.scenes, accelerator.num_processes)
 
     def measure() -> dict[str, Any]:
-        loader = trainer.load(Subset(drawn, mine), batch_size=ENCODE_BATCH, collate_fn=default_collate)
-        heard = (EncoderBatch(*batch) for batch in loader)
-        return localization.scores(gather_object([localization.collect_predictions(read, heard, accelerator.device)]))
+        batches = (
+            batch.to(accelerator.device) for batch in trainer.load(Subset(scenes, mine), batch_size=ENCODE_BATCH)
+        )
+        predictions = localization.collect_predictions(stage, trainer.model.encoders[stage], batches)
+        return localization.scores(gather_object([predictions]))
 
     return measure
 
 
 def _answer_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> Callable[[], dict[str, Any]]:
-    """Loss and decoded answers of a sample of questions that is always the same."""
+    """Make a function that scores answers to the same questions at every call."""
     dataset, accelerator = trainer.plan.dataset, trainer.accelerator
     questions = answers.sample(dataset.questions(plan.split), STAGES[stage], plan.questions)
     mine = questions[accelerator.process_index :: accelerator.num_processes]
     vocabulary = Vocabulary.of(label.name for label in dataset.labels)
-    heard: dict[Scene, Encoding] = {}
+    encodings: dict[Scene, Encoding] = {}
 
     def measure() -> dict[str, Any]:
-        if not heard:
-            heard.update(_encoded_scenes(trainer, list(dict.fromkeys(question.scene for question in mine))))
-        asked = [(question, heard[question.scene]) for question in mine if question.scene in heard]
-        replies = answers.answer(trainer.model, trainer.tokenizer, asked, accelerator.device)
-        return answers.scores(gather_object(replies), vocabulary)
+        if not encodings:
+            encodings.update(_encode_scenes(trainer, list(dict.fromkeys(question.scene for question in mine))))
+        pairs = [(question, encodings[question.scene]) for question in mine if question.scene in encodings]
+        answered = answers.answer_questions(trainer.model, trainer.tokenizer, pairs, accelerator.device)
+        return answers.scores(gather_object(answered), vocabulary)
 
     return measure
 
 
-def _encoded_scenes(trainer: Trainer, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Encoding]]:
-    """Scenes of the measurement through the frozen encoder; one that cannot be rendered is left out."""
+def _encode_scenes(trainer: Trainer, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Encoding]]:
+    """Encode scenes as batches of one; those that cannot be rendered are left out with a warning."""
     items = GivenScenes(trainer.plan.dataset, scenes, trainer.settings)
     for batch in trainer.load(items, batch_size=ENCODE_BATCH, collate_fn=no_collate):
-        for place, waveform in batch:
+        for index, waveform in batch:
             if isinstance(waveform, RenderError):
                 trainer.reporter.warn(f"not measured: {waveform.error['message']}")
             else:
-                yield scenes[place], trainer.model.encode(waveform[None].to(trainer.accelerator.device)).to("cpu")
+                yield scenes[index], trainer.model.encode(waveform[None].to(trainer.accelerator.device)).to("cpu")

@@ -1,9 +1,9 @@
-"""What each part of a small model carries."""
+"""Ablation of a small model."""
 
 import json
 from pathlib import Path
 
-from ablate import HEARD, MENTION, QUERIES, SILENCE, TOKENS, WHOLE, Ablated, ablate, parts_of
+from ablate import ALL_AUDIO, MENTION, QUERIES, SILENCE, TOKENS, WHOLE, Ablation, ablate, parts_of
 
 from batcli.decode import decode
 from batcli.model.checkpoint import load_run
@@ -15,12 +15,12 @@ def answers(path: Path) -> dict[str, str]:
     return {record["question_id"]: record["prediction"] for record in records}
 
 
-def test_a_line_for_each_part_and_whole_answers_as_decode_gives_them(run: Path, demo: Path, tmp_path: Path):
-    found = ablate(run, demo, "dev", tmp_path / "parts").splitlines()
-    parts = [TOKENS + "sources", QUERIES, MENTION, HEARD, SILENCE]
-    assert [line.split("|")[1].strip() for line in found] == ["", "---", WHOLE, "n", *parts]
-    assert len({line.count("|") for line in found}) == 1
-    assert all("[" in line for line in found[4:])
+def test_a_row_for_each_part_and_the_answers_of_decode(run: Path, demo: Path, tmp_path: Path):
+    rows = ablate(run, demo, "dev", tmp_path / "parts").splitlines()
+    parts = [TOKENS + "sources", QUERIES, MENTION, ALL_AUDIO, SILENCE]
+    assert [line.split("|")[1].strip() for line in rows] == ["", "---", WHOLE, "n", *parts]
+    assert len({line.count("|") for line in rows}) == 1
+    assert all("[" in line for line in rows[4:])
     for silent, name in ((False, "whole"), (True, "silence")):
         decode(
             DecodeOptions(
@@ -29,13 +29,13 @@ def test_a_line_for_each_part_and_whole_answers_as_decode_gives_them(run: Path, 
         )
         assert answers(tmp_path / "p.jsonl") == answers(tmp_path / "parts" / f"{name}.jsonl")
         (tmp_path / "p.jsonl").unlink()
-    assert answers(tmp_path / "parts/everything-heard.jsonl") != answers(tmp_path / "parts/whole.jsonl")
+    assert answers(tmp_path / "parts/all-audio.jsonl") != answers(tmp_path / "parts/whole.jsonl")
 
 
-def test_the_model_is_whole_again_afterwards(run: Path):
+def test_the_model_is_restored(run: Path):
     model = load_run(run)[0]
     before = model.audio_embeddings, model.projector.mention
     assert MENTION in parts_of(model)
-    with Ablated(model, MENTION).installed():
+    with Ablation(model, MENTION).installed():
         assert model.projector.mention != before[1]
     assert (model.audio_embeddings, model.projector.mention) == before

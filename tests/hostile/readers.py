@@ -484,12 +484,12 @@ def make_tokenizer(folder: Path) -> None:
 def read_tokenizer(folder: Path) -> Any:
     from batcli.core.errors import InputError
     from batcli.model.llm import load_tokenizer
-    from batcli.model.tokens import decode, encode, padding_id
+    from batcli.model.tokens import padding_id, to_ids, to_text
 
     tokenizer = load_tokenizer(folder / "tokenizer")
     try:
-        ids = encode(tokenizer, ["Where is the dog?"], ["Yes"])
-        return ids, padding_id(tokenizer), decode(tokenizer, ids[0])
+        ids = to_ids(tokenizer, ["Where is the dog?"], ["Yes"])
+        return ids, padding_id(tokenizer), to_text(tokenizer, ids[0])
     except InputError as error:
         return error
 

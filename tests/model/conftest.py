@@ -18,7 +18,7 @@ SOURCES = SourcesConfig(tokens=2, bands=16, hidden=8, event_dim=4, seconds=0.3, 
 
 @pytest.fixture(params=["from nothing", "source tokens beside", "reading the question", "sources alone", "with LoRA"])
 def bat(request, tokenizer, llm_folder):
-    """A BAT in evaluation mode, with weights large enough that its answers depend on what it hears."""
+    """A BAT in evaluation mode, with weights large enough that its answers depend on the audio."""
     torch.manual_seed(0)
     if request.param != "with LoRA":
         sources = None if request.param == "from nothing" else SOURCES
@@ -27,7 +27,7 @@ def bat(request, tokenizer, llm_folder):
         config = ModelConfig(encoder, qformer, None, LlmConfig(24, 32, 2, 4), sources)
         model = BAT(config, new_llm(config.llm, tokenizer))
         if sources:
-            model.projector.name_events([[30], [41, 42], [50], [60, 61, 62], [31]])
+            model.projector.names.set([[30], [41, 42], [50], [60, 61, 62], [31]])
     else:
         model = BAT(ModelConfig(ENCODER, QFORMER, LoraConfig(r=4)), load_llm(llm_folder))
     with torch.no_grad():

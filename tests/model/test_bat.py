@@ -27,10 +27,6 @@ ANSWERS = [[70, 71, 72, 73], [80], [90, 91], [99, 98, 97]]
 SMALL = ModelConfig(EncoderConfig(0.3, dim=16, depth=1, heads=2), QFormerConfig(1, 3, 16, 2), LoraConfig())
 
 
-def rows(encoding, *which):
-    return encoding.rows(list(which))
-
-
 def greedy(bat, encoding, prompts, **options):
     return bat.generate(encoding, collate_prompts(prompts, PAD), PAD, END, **{"max_new_tokens": 12, **options}).tolist()
 
@@ -60,7 +56,7 @@ def test_the_loss_is_the_mean_over_all_answers_tokens_and_ends(bat, encoding):
     total = 0.0
     for n, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
         one = collate([prompt], [answer], PAD, END)
-        alone = bat(rows(encoding, n), one)
+        alone = bat(encoding.select([n]), one)
         torch.testing.assert_close(alone[0], logits[n, : len(answer) + 1], rtol=1e-3, atol=1e-3)
         total += answer_loss(alone, one.labels).item() * (len(answer) + 1)
     assert answer_loss(logits, batch.labels).item() == pytest.approx(
@@ -68,13 +64,12 @@ def test_the_loss_is_the_mean_over_all_answers_tokens_and_ends(bat, encoding):
     )
 
 
-def test_what_is_written_is_what_was_learned_to_be_likeliest(bat, encoding):
-    written = greedy(bat, encoding, PROMPTS)
-    answers = [ids[: ids.index(END)] if END in ids else ids[:-1] for ids in written]
-    tokens = collate(PROMPTS, answers, PAD, END)
-    found = bat(encoding, tokens).argmax(-1)
+def test_generated_answers_are_the_likeliest_of_the_forward_pass(bat, encoding):
+    generated = greedy(bat, encoding, PROMPTS)
+    answers = [ids[: ids.index(END)] if END in ids else ids[:-1] for ids in generated]
+    likeliest = bat(encoding, collate(PROMPTS, answers, PAD, END)).argmax(-1)
     for row, answer in enumerate(answers):
-        assert found[row, : len(answer)].tolist() == answer
+        assert likeliest[row, : len(answer)].tolist() == answer
 
 
 def until_end(ids: list[int]) -> list[int]:
@@ -89,7 +84,7 @@ def until_end(ids: list[int]) -> list[int]:
 def test_an_answer_does_not_depend_on_its_batch(bat, encoding, beams):
     together = greedy(bat, encoding, PROMPTS, num_beams=beams)
     for n, prompt in enumerate(PROMPTS):
-        (alone,) = greedy(bat, rows(encoding, n), [prompt], num_beams=beams)
+        (alone,) = greedy(bat, encoding.select([n]), [prompt], num_beams=beams)
         assert until_end(together[n]) == until_end(alone)
     assert len({tuple(answer) for answer in together}) > 1
 
@@ -97,17 +92,17 @@ def test_an_answer_does_not_depend_on_its_batch(bat, encoding, beams):
 def test_greedy_answers_are_the_likeliest_next_tokens_of_the_forward_pass(bat, encoding):
     for n, (prompt, answer) in enumerate(zip(PROMPTS, greedy(bat, encoding, PROMPTS), strict=True)):
         answer = answer[: answer.index(END)] if END in answer else answer
-        logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END))[0]
+        logits = bat(encoding.select([n]), collate([prompt], [answer], PAD, END))[0]
         assert logits[: len(answer)].argmax(-1).tolist() == answer
 
 
 def test_beams_find_an_answer_at_least_as_likely(bat, encoding):
     def likelihood(answers):
-        found = []
+        total = []
         for n, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
-            logits = bat(rows(encoding, n), collate([prompt], [answer], PAD, END))[0, : len(answer)]
-            found.append(logits.log_softmax(-1)[range(len(answer)), answer].sum().item())
-        return sum(found)
+            logits = bat(encoding.select([n]), collate([prompt], [answer], PAD, END))[0, : len(answer)]
+            total.append(logits.log_softmax(-1)[range(len(answer)), answer].sum().item())
+        return sum(total)
 
     prompts = collate_prompts(PROMPTS, PAD)
     one, four = (bat.generate(encoding, prompts, PAD, 599, n, max_new_tokens=2).tolist() for n in (1, 4))
@@ -119,7 +114,7 @@ def test_beams_read_the_question_once(bat, encoding):
     seen = []
     layer = next(m for name, m in bat.llm.named_modules() if name.endswith("layers.0"))
     remove = layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
-    greedy(bat, rows(encoding, 0, 1), PROMPTS[:2], num_beams=4, max_new_tokens=3)
+    greedy(bat, encoding.select([0, 1]), PROMPTS[:2], num_beams=4, max_new_tokens=3)
     remove.remove()
     audio = bat.audio_embeddings(encoding, collate_prompts(PROMPTS, PAD))
     length = audio.shape[1] + max(map(len, PROMPTS[:2]))
@@ -127,21 +122,21 @@ def test_beams_read_the_question_once(bat, encoding):
     assert set(seen[1:]) == {(8, 1)}
 
 
-def test_answers_depend_on_what_is_heard(bat, encoding):
-    heard = greedy(bat, encoding, PROMPTS)
+def test_answers_depend_on_the_audio(bat, encoding):
+    answers = greedy(bat, encoding, PROMPTS)
     silent = greedy(bat, encoding, PROMPTS, zero_audio=True)
-    assert heard != silent
-    assert silent == greedy(bat, rows(encoding, 1, 2, 3, 0), PROMPTS, zero_audio=True)
+    assert answers != silent
+    assert silent == greedy(bat, encoding.select([1, 2, 3, 0]), PROMPTS, zero_audio=True)
 
 
-def test_the_directorys_chat_settings_are_not_taken_over(llm_folder):
+def test_the_directorys_chat_settings_are_not_used(llm_folder):
     bat = BAT(SMALL, load_llm(llm_folder)).eval()
     torch.manual_seed(0)
-    heard = Encoding(encoder=torch.randn(1, 9, 16))
+    encoding = Encoding(encoder=torch.randn(1, 9, 16))
     prompts = collate_prompts([[1, 5]], PAD)
-    plain = bat.generate(heard, prompts, PAD, END, max_new_tokens=20)
+    plain = bat.generate(encoding, prompts, PAD, END, max_new_tokens=20)
     bat.llm.get_base_model().generation_config.repetition_penalty = 1.0
-    assert torch.equal(plain, bat.generate(heard, prompts, PAD, END, max_new_tokens=20))
+    assert torch.equal(plain, bat.generate(encoding, prompts, PAD, END, max_new_tokens=20))
     assert plain.unique().numel() < 15  # the penalty of 9 in the directory forbids repetition
 
 
@@ -187,13 +182,13 @@ def test_families_of_language_models(family, attention, tmp_path):
     assert targets == ("q_proj", "v_proj")
     torch.manual_seed(0)
     bat = BAT(SMALL, llm).eval()
-    heard = Encoding(encoder=torch.randn(3, 9, 16))
+    encoding = Encoding(encoder=torch.randn(3, 9, 16))
     batch = collate(PROMPTS[:3], ANSWERS[:3], PAD, END)
-    assert bat(heard, batch).isfinite().all()
+    assert bat(encoding, batch).isfinite().all()
     assert (batch.labels != IGNORED).sum() == sum(len(answer) + 1 for answer in ANSWERS[:3])
     for beams in (1, 3):
-        together = greedy(bat, heard, PROMPTS[:3], num_beams=beams)
-        (alone,) = greedy(bat, rows(heard, 1), PROMPTS[1:2], num_beams=beams)
+        together = greedy(bat, encoding, PROMPTS[:3], num_beams=beams)
+        (alone,) = greedy(bat, encoding.select([1]), PROMPTS[1:2], num_beams=beams)
         assert together[1][: len(alone)] == alone
 
 
@@ -270,7 +265,7 @@ def test_code_in_a_directory_is_not_run(llm_folder, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": 3}', '{"model_type": "bert", "vocab_size": -1}'])
-def test_what_is_no_language_model_is_refused(tmp_path, content):
+def test_a_config_of_no_language_model_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError) as error:
         load_llm(tmp_path)

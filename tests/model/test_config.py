@@ -54,7 +54,7 @@ def test_frames_are_whole_patches_and_never_fewer_than_the_spectrum_has(seconds)
         ({"qformer": {"layers": None}}, "qformer.layers"),
     ],
 )
-def test_what_cannot_be_built_is_refused(content, message):
+def test_a_config_that_cannot_be_built_is_refused(content, message):
     with pytest.raises(InputError, match=message):
         ModelConfig.from_dict(content)
 
@@ -65,7 +65,7 @@ def test_parts_that_are_not_there_are_none():
     assert list(config.encoders) == ["encoder"]
 
 
-def test_all_encoders_hear_scenes_of_one_kind():
+def test_all_encoders_take_the_same_scenes_and_classes():
     both = ModelConfig(sources=SourcesConfig()).for_scenes(3.0, 7)
     assert [(part.seconds, part.n_classes) for part in both.encoders.values()] == [(3.0, 7)] * 2
     assert (both.seconds, both.n_classes) == (3.0, 7)

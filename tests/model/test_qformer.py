@@ -7,7 +7,7 @@ from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKi
 CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)
 
 
-def test_queries_look_at_a_set_of_tokens():
+def test_queries_attend_to_a_set_of_tokens():
     torch.manual_seed(0)
     projector = Projector(CONFIG, 12, 24).eval()
     tokens = torch.randn(3, 40, 12)
@@ -18,16 +18,16 @@ def test_queries_look_at_a_set_of_tokens():
     assert not torch.allclose(projector(tokens + torch.randn(3, 40, 12)), out, atol=1e-3)
 
 
-def test_the_norm_is_the_last_word():
+def test_outputs_are_normalised():
     out = Projector(CONFIG, 12, 24).eval()(torch.randn(2, 40, 12))
     torch.testing.assert_close(out.mean(-1), torch.zeros(2, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.var(-1, correction=0), torch.ones(2, 5), atol=1e-3, rtol=0)
 
 
-def test_source_tokens_stand_behind_the_queries_and_do_not_change_them():
+def test_source_tokens_follow_the_queries_and_do_not_change_them():
     torch.manual_seed(0)
     projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=4).eval()
-    projector.name_events([[1], [2, 3], [4], [5]])
+    projector.names.set([[1], [2, 3], [4], [5]])
     words = nn.Embedding(20, 24)
     tokens, sources = torch.randn(2, 40, 12), torch.randn(2, 3, 1 + 7)
     sources[..., 0] = torch.tensor([0, 1, 2])
@@ -43,7 +43,7 @@ def test_source_tokens_stand_behind_the_queries_and_do_not_change_them():
 def test_a_source_token_carries_its_events_name():
     torch.manual_seed(0)
     projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=2).eval()
-    projector.name_events([[1, 2], [3]])
+    projector.names.set([[1, 2], [3]])
     words = nn.Embedding(20, 24)
     sources = torch.zeros(1, 2, 1 + 7)
     sources[0, :, 0] = torch.tensor([0, 1])
@@ -53,18 +53,18 @@ def test_a_source_token_carries_its_events_name():
     torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_question_knows_the_places_of_what_it_has_named():
+def test_words_carry_the_places_of_the_events_named_before_them():
     torch.manual_seed(0)
     projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=3).eval()
-    projector.name_events([[1, 2], [3], [2]])
+    projector.names.set([[1, 2], [3], [2]])
     sources = torch.randn(2, 2, 1 + 7)
     sources[..., 0] = torch.tensor([[0, 1], [1, 2]])
     ids = torch.tensor([[9, 1, 2, 9, 3, 9, 1], [9, 1, 9, 2, 3, 9, NO_TOKEN]])
     words = torch.randn(2, 7, 24)
-    known = projector.mention(ids, words, sources)
-    # Half a name is no name, what is not heard has no place, and what is no question is left alone.
-    assert (known != words).any(-1).tolist() == [[False] + [True] * 6, [False] * 3 + [True] * 3 + [False]]
-    place = known - words / words.square().mean(-1, keepdim=True).sqrt()
+    mentioned = projector.mention(ids, words, sources)
+    # Not half a name, not an event without a token, and not NO_TOKEN.
+    assert (mentioned != words).any(-1).tolist() == [[False] + [True] * 6, [False] * 3 + [True] * 3 + [False]]
+    place = mentioned - words / words.square().mean(-1, keepdim=True).sqrt()
     for same in ((1, 2), (2, 3), (4, 5), (5, 6)):
         torch.testing.assert_close(place[0, same[0]], place[0, same[1]])
     assert not torch.allclose(place[0, 3], place[0, 4], atol=0.1)
@@ -72,12 +72,12 @@ def test_a_question_knows_the_places_of_what_it_has_named():
     def changes(source: int) -> list[int]:
         moved = sources.clone()
         moved[0, source, 1:] += 1
-        return (projector.mention(ids, words, moved) != known)[0].any(-1).nonzero()[:, 0].tolist()
+        return (projector.mention(ids, words, moved) != mentioned)[0].any(-1).nonzero()[:, 0].tolist()
 
     assert changes(1) == [4, 5, 6]
-    assert changes(0) == [1, 2, 3, 4, 5, 6]  # named first: the second mention knows of it
-    unheard = torch.tensor([[9, 9, 9]] * 2)
-    assert torch.equal(projector.mention(unheard, words[:, :3], sources), words[:, :3])
+    assert changes(0) == [1, 2, 3, 4, 5, 6]  # the event named first is also the previous one of the second
+    nameless = torch.tensor([[9, 9, 9]] * 2)
+    assert torch.equal(projector.mention(nameless, words[:, :3], sources), words[:, :3])
 
 
 KINDS = {"patches": TokenKind(12, False), "sources": TokenKind(7, True)}
@@ -87,7 +87,7 @@ def question_projector():
     torch.manual_seed(0)
     config = QFormerConfig(2, 5, 16, 2, cross_attention_frequency=1, dropout=0.0, reads_question=True)
     projector = QuestionProjector(config, KINDS, 24, n_events=4).eval()
-    projector.name_events([[1], [2, 3], [4], [5]])
+    projector.names.set([[1], [2, 3], [4], [5]])
     sources = torch.randn(2, 3, 1 + 7)
     sources[..., 0] = torch.tensor([0, 1, 2])
     encoding = {"patches": torch.randn(2, 9, 12), "sources": sources}
@@ -123,7 +123,7 @@ def test_a_named_token_carries_its_name_through_the_map_of_the_words():
     projector, _, _, _, words = question_projector()
     sources = torch.zeros(1, 2, 1 + 7)
     sources[0, :, 0] = torch.tensor([0, 2])
-    first, second = projector._seen("sources", sources, words)[0]
+    first, second = projector._map_tokens("sources", sources, words)[0]
     names = words.weight[[1, 4]]
     names = projector.words(names / names.square().mean(-1, keepdim=True).sqrt())
     torch.testing.assert_close(first - second, names[0] - names[1], atol=1e-4, rtol=1e-4)

@@ -10,11 +10,11 @@ from batcli.model.tokens import (
     IGNORED,
     collate,
     collate_prompts,
-    decode,
-    encode,
     name_ids,
     near_distances,
     padding_id,
+    to_ids,
+    to_text,
     train_tokenizer,
 )
 
@@ -32,7 +32,7 @@ def test_the_prompt_is_the_published_one():
 @settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=60))
 def test_any_text_comes_back(text):
-    (prompt,), (answer,) = encode(TOKENIZER, [text], [text])
+    (prompt,), (answer,) = to_ids(TOKENIZER, [text], [text])
     assert TOKENIZER.decode(answer, clean_up_tokenization_spaces=False) == text
     assert TOKENIZER.decode(prompt[1:], clean_up_tokenization_spaces=False) == BEFORE + text + AFTER
     assert not {0, 1, 2} & {*prompt[1:], *answer}  # "</s>" in a question is text
@@ -40,7 +40,7 @@ def test_any_text_comes_back(text):
 
 def test_ids_of_the_small_tokenizer():
     assert (TOKENIZER.pad_token_id, TOKENIZER.bos_token_id, TOKENIZER.eos_token_id) == (0, 1, 2)
-    (prompt,), (answer,) = encode(TOKENIZER, [QUESTION], [ANSWER])
+    (prompt,), (answer,) = to_ids(TOKENIZER, [QUESTION], [ANSWER])
     words = TOKENIZER.convert_ids_to_tokens(prompt)
     assert words[:3] == ["<s>", BEFORE, "Where"]
     assert words[-1] == AFTER
@@ -51,7 +51,7 @@ def test_ids_of_the_small_tokenizer():
 def test_a_saved_tokenizer_is_the_same(tmp_path):
     TOKENIZER.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    assert encode(again, [QUESTION], [ANSWER]) == encode(TOKENIZER, [QUESTION], [ANSWER])
+    assert to_ids(again, [QUESTION], [ANSWER]) == to_ids(TOKENIZER, [QUESTION], [ANSWER])
     assert (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
 
 
@@ -70,18 +70,18 @@ class Joined:
 
 
 def test_the_answer_is_cut_from_the_joint_text():
-    prompts, answers = encode(Joined(), ["why?"], ["because"])
+    prompts, answers = to_ids(Joined(), ["why?"], ["because"])
     assert answers == [[ord(c) for c in "because"]]  # not "Because": it is no text's beginning
     assert prompts[0][0] == ord("B")  # and there is no BOS that the tokenizer does not have
 
 
 def test_without_answers_only_prompts():
-    assert encode(TOKENIZER, [QUESTION])[0] == encode(TOKENIZER, [QUESTION], [ANSWER])[0]
-    assert encode(TOKENIZER, []) == ([], [])
+    assert to_ids(TOKENIZER, [QUESTION])[0] == to_ids(TOKENIZER, [QUESTION], [ANSWER])[0]
+    assert to_ids(TOKENIZER, []) == ([], [])
 
 
 def test_a_name_has_the_tokens_that_it_has_in_a_question():
-    (prompt,), _ = encode(TOKENIZER, [QUESTION])
+    (prompt,), _ = to_ids(TOKENIZER, [QUESTION])
     name = name_ids(TOKENIZER, "the dog")
     assert TOKENIZER.decode(name) == " the dog"
     assert any(prompt[i : i + len(name)] == name for i in range(len(prompt)))
@@ -108,10 +108,10 @@ def test_padding_that_is_also_the_end_is_not_learnt_from():
 
 
 def test_answers_end_at_the_first_end():
-    (ids,) = encode(TOKENIZER, [""], [ANSWER])[1]
+    (ids,) = to_ids(TOKENIZER, [""], [ANSWER])[1]
     rows = torch.tensor([[*ids, 2, 0, 0], [*ids[:3], 2, *ids[: len(ids) - 1]], [*ids, *ids[:3]]])
-    assert decode(TOKENIZER, rows) == [ANSWER, "right, behind", ANSWER + "right, behind"]
-    assert decode(TOKENIZER, torch.tensor([[2, 2]])) == [""]
+    assert to_text(TOKENIZER, rows) == [ANSWER, "right, behind", ANSWER + "right, behind"]
+    assert to_text(TOKENIZER, torch.tensor([[2, 2]])) == [""]
 
 
 @pytest.mark.parametrize(("pad", "expected"), [(None, 2), (0, 0)])
@@ -128,7 +128,7 @@ def test_distances_half_a_metre_off():
     near = near_distances(tokenizer)
 
     def token(text: str) -> int:
-        (found,) = encode(tokenizer, [""], [text])[1]
+        (found,) = to_ids(tokenizer, [""], [text])[1]
         assert len(found) == 1
         return found[0]
 

@@ -22,8 +22,7 @@ from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, ModelConfig
 from batcli.model.features import spectrum
 from batcli.model.llm import new_llm
-from batcli.model.tokens import collate_prompts, encode, name_ids, padding_id, train_tokenizer
-from batcli.model.tokens import decode as to_text
+from batcli.model.tokens import collate_prompts, name_ids, padding_id, to_ids, to_text, train_tokenizer
 from batcli.options import DecodeOptions, DemoOptions
 from batcli.prepare.demo import demo
 
@@ -62,7 +61,7 @@ def make_model(config: ModelConfig, dataset: Dataset, seed: int = 0) -> tuple[BA
     config = config.for_scenes(config.seconds, len(dataset.labels))
     model = BAT(config, new_llm(config.llm, tokenizer))
     if model.sources is not None:
-        model.projector.name_events([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
+        model.projector.names.set([name_ids(tokenizer, label.name.lower()) for label in dataset.labels])
     with torch.no_grad():
         for name, parameter in model.llm.named_parameters():
             if "norm" not in name:
@@ -100,7 +99,7 @@ def plain(exam: Exam) -> list[str]:
     answers = []
     for _, question in exam.questions:
         heard = plain_hear(model, exam.dataset, [question.scene])
-        prompts = collate_prompts(encode(tokenizer, [question.question])[0], pad)
+        prompts = collate_prompts(to_ids(tokenizer, [question.question])[0], pad)
         inputs, mask = model._inputs(model.audio_embeddings(heard, prompts), prompts, heard)
         ids = model.llm.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=how)
         answers += to_text(tokenizer, ids)
@@ -113,7 +112,7 @@ def plain_hear(model: BAT, dataset: Dataset, scenes: Sequence[Scene]) -> Encodin
     sounds = [plain_render([dataset.files_of(source) for source in scene], seconds) for scene in scenes]
     waveform = torch.stack([torch.from_numpy(sound).float() for sound in sounds])
     plain = {"encoder": lambda: plain_encode(model.encoder, waveform)}
-    plain["sources"] = lambda: model.sources(spectrum(waveform))[0]
+    plain["sources"] = lambda: model.sources.tokenize(waveform, spectrum(waveform))
     return Encoding({name: plain[name]() for name in model.encoders})
 
 

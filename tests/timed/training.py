@@ -1,4 +1,4 @@
-"""Training: one epoch of questions, with the frozen encoder's tokens from the shelf or made at each step."""
+"""Training: one epoch of questions, with the frozen encoder's tokens from the cache or made at each step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batcli.data.dataset import Dataset
 from batcli.data.schema import Scene
 from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
-from batcli.model.tokens import Tokens, collate, encode, padding_id
+from batcli.model.tokens import TextBatch, collate, padding_id, to_ids
 from batcli.training.cache import EncodingCache
 from batcli.training.losses import AnswerObjective
 from batcli.training.scenes import GivenScenes
@@ -30,9 +30,9 @@ class Course:
     dataset: Dataset
     scenes: list[Scene]
     model: BAT
-    tokens: list[Tokens]  # of each batch
+    tokens: list[TextBatch]  # of each batch
     batches: list[list[int]]  # numbers of scenes
-    shelf: EncodingCache
+    cache: EncodingCache
 
 
 def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> Course:
@@ -43,20 +43,20 @@ def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> C
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     tokens = []
     for chosen in batches:
-        prompts, answers = encode(
+        prompts, answers = to_ids(
             tokenizer, [ASKED[n % 4] for n in chosen], ["right, behind, above; 3.5m"] * len(chosen)
         )
         tokens.append(collate(prompts, answers, padding_id(tokenizer), tokenizer.eos_token_id))
     sample = encode_scenes(model, dataset, found[:1])
-    shelf = EncodingCache(folder / "shelf", len(found), {name: part[0] for name, part in sample.items()}, create=True)
+    cache = EncodingCache(folder / "cache", len(found), {name: part[0] for name, part in sample.items()}, create=True)
     for number, scene in enumerate(found):
-        shelf.put([number], encode_scenes(model, dataset, [scene]))
-    return Course(dataset, found, model, tokens, [[n // 4 for n in chosen] for chosen in batches], shelf)
+        cache.put([number], encode_scenes(model, dataset, [scene]))
+    return Course(dataset, found, model, tokens, [[n // 4 for n in chosen] for chosen in batches], cache)
 
 
 @torch.inference_mode()
 def encode_scenes(model: BAT, dataset: Dataset, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """What `bat train` does once for each distinct scene."""
+    """Encode scenes as `bat train` does once for each."""
     settings = RenderSettings(model.config.seconds)
     sounds = [waveform for _, waveform in (GivenScenes(dataset, [scene], settings)[0] for scene in scenes)]
     return model.encode(torch.stack(sounds))
@@ -71,7 +71,7 @@ def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
         part.requires_grad_(True)
     objective = AnswerObjective(model).train()
     if model.sources is not None:
-        model.sources.eval()  # frozen, as the encoder is
+        model.sources.eval()  # frozen, like the encoder
     optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=1e-3, fused=True)
     losses = []
     for tokens, scenes in zip(course.tokens, course.batches, strict=True):
@@ -86,7 +86,7 @@ def epoch(course: Course, hear: Callable[[list[int]], Encoding]) -> list[float]:
 
 
 def ours(course: Course) -> list[float]:
-    return epoch(course, lambda scenes: Encoding(course.shelf.get(scenes)))
+    return epoch(course, lambda scenes: Encoding(course.cache.get(scenes)))
 
 
 def plain(course: Course) -> list[float]:
@@ -118,7 +118,7 @@ def _line(name: str, course: Course, rounds: int) -> Line:
     once = compare("", fill, None, 1).ours
     questions = sum(map(len, course.batches))
     line = compare(name, lambda: ours(course), lambda: plain(course), rounds, questions)
-    note = f"per question; once for all epochs, to fill the shelf: {once:.2f} s, an epoch {line.ours * questions:.2f} s"
+    note = f"per question; once for all epochs, to fill the cache: {once:.2f} s, an epoch {line.ours * questions:.2f} s"
     return line._replace(note=note)
 
 

@@ -1,4 +1,4 @@
-"""Questions that are answered while training goes on."""
+"""Answers in validation: the sample of questions and the scores."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def test_a_sample_has_as_many_of_each_type_and_is_always_the_same():
     assert chosen != sample(questions(40), "ABCDE", 45, seed=1)
 
 
-def test_a_stage_is_asked_what_it_learns():
+def test_a_sample_is_of_the_given_families():
     assert {q.family for q in sample(questions(5), "AB", 100)} == {"A", "B"}
     assert len(sample(questions(5), "AB", 100)) == 10, "no more than there are"
 
 
-def reply(kind: str, truth: str, said: str, loss: float = 1.0, tokens: int = 1) -> SampledAnswer:
-    return SampledAnswer(kind, truth, said, loss, tokens)
+def sampled(kind: str, target: str, predicted: str, loss: float = 1.0, tokens: int = 1) -> SampledAnswer:
+    return SampledAnswer(kind, target, predicted, loss, tokens)
 
 
 def test_answers_are_scored_as_bat_score_does():
     found = scores(
         [
-            reply("CLASSIFICATION", "dog; bell", "bell"),
-            reply("DOA", "left, front, above; 2m", "left, front, above; 2.5m"),
-            reply("DOA", "left, front, above; 2m", "left, behind, above; 3m"),
-            reply("MIXUP_DIRECTION", "Yes", "yes"),
-            reply("MIXUP_DIRECTION", "No", "perhaps"),
-            reply("MIXUP_NONBINARY_DIRECTION", "left", "left"),
-            reply("MIXUP_NONBINARY_DISTANCE", "2m", "nothing"),
-            reply("MIXUP_NONBINARY_SOURCE", "accelerating, revving, vroom", "accelerating, revving, vroom"),
+            sampled("CLASSIFICATION", "dog; bell", "bell"),
+            sampled("DOA", "left, front, above; 2m", "left, front, above; 2.5m"),
+            sampled("DOA", "left, front, above; 2m", "left, behind, above; 3m"),
+            sampled("MIXUP_DIRECTION", "Yes", "yes"),
+            sampled("MIXUP_DIRECTION", "No", "perhaps"),
+            sampled("MIXUP_NONBINARY_DIRECTION", "left", "left"),
+            sampled("MIXUP_NONBINARY_DISTANCE", "2m", "nothing"),
+            sampled("MIXUP_NONBINARY_SOURCE", "accelerating, revving, vroom", "accelerating, revving, vroom"),
         ],
         NAMES,
     )["types"]
@@ -60,7 +60,7 @@ def test_answers_are_scored_as_bat_score_does():
 
 
 def test_the_loss_is_a_mean_over_tokens():
-    found = scores([reply("DOA", "a", "a", 9.0, 3), reply("MIXUP_DIRECTION", "Yes", "Yes", 1.0, 1)], NAMES)
+    found = scores([sampled("DOA", "a", "a", 9.0, 3), sampled("MIXUP_DIRECTION", "Yes", "Yes", 1.0, 1)], NAMES)
     assert found["loss"] == 2.5
     assert found["types"]["DOA"]["loss"] == 3.0
     assert found["mean"]["binary_acc"] == 1.0

@@ -1,4 +1,4 @@
-"""How many samples fit into memory."""
+"""The largest batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import nn
 from batcli.training import batch_size as probe
 
 
-class Keeps(nn.Module):
-    """Keeps 4 MB a sample for the gradient, and its parameters."""
+class Product(nn.Module):
+    """Keeps 4 MB per sample for the gradient, twice, and its parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,8 +19,8 @@ class Keeps(nn.Module):
         return {"loss": (samples * self.weight).square().sum()}
 
 
-def test_as_many_as_fit_into_half_of_what_is_free(monkeypatch):
-    model, largest = Keeps(), []
+def test_the_largest_batch_that_fits_into_half_of_the_free_memory(monkeypatch):
+    model, largest = Product(), []
     for free in (64, 256, 1024, 1 << 20):
         monkeypatch.setattr(probe, "free_memory", lambda free=free: free << 20)
         largest.append(probe.largest_batch(model, lambda n: (torch.ones(n, 1 << 20),), torch.device("cpu")))
@@ -29,9 +29,9 @@ def test_as_many_as_fit_into_half_of_what_is_free(monkeypatch):
     assert model.weight.grad is None
 
 
-def test_one_at_least(monkeypatch):
+def test_at_least_one_sample(monkeypatch):
     monkeypatch.setattr(probe, "free_memory", lambda: 1)
-    assert probe.largest_batch(Keeps(), lambda n: (torch.ones(n, 1 << 20),), torch.device("cpu")) == 1
+    assert probe.largest_batch(Product(), lambda n: (torch.ones(n, 1 << 20),), torch.device("cpu")) == 1
 
 
 def test_the_machine_has_memory():

@@ -1,4 +1,4 @@
-"""The picture of a training, from its log."""
+"""Plots of a training from its log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def has(picture: np.ndarray, colour: str) -> bool:
     return bool((np.abs(picture[..., :3] - wanted).max(-1) < 0.02).any())
 
 
-def test_measurements_have_a_row_of_their_own_and_lost_losses_do_no_harm(tmp_path: Path):
+def test_validation_has_a_row_of_its_own_and_losses_may_be_missing(tmp_path: Path):
     records = [training(stage, update, 3.0 / update) for stage in "12" for update in (1, 2, 3)]
     records.append(training("2", 4, None))  # a loss that was not finite
-    measured = {"kind": "validation", "stage": "1", "update": 3, "loss": 1.2, "mean": {"doa_acc": 0.4, "der": None}}
+    validation = {"kind": "validation", "stage": "1", "update": 3, "loss": 1.2, "mean": {"doa_acc": 0.4, "der": None}}
     plain = drawn(tmp_path, *records)
-    with_measures = drawn(tmp_path, *records[:3], measured, *records[3:])
-    assert with_measures.shape[0] > 1.3 * plain.shape[0]
-    assert with_measures.shape[1] == plain.shape[1]
-    assert has(with_measures, "#b8860b")
+    validated = drawn(tmp_path, *records[:3], validation, *records[3:])
+    assert validated.shape[0] > 1.3 * plain.shape[0]
+    assert validated.shape[1] == plain.shape[1]
+    assert has(validated, "#b8860b")
     assert not has(plain, "#b8860b")

@@ -14,23 +14,25 @@ from torch import nn
 
 from batcli.core.errors import BatError
 from batcli.core.progress import SILENT
-from batcli.training.loop import BatchNormMeans, fit, name_lost_process
+from batcli.training.loop import BatchNormMeans, StageLoop, name_lost_process
 from batcli.training.recipe import Recipe
 from batcli.training.stages import Batch, Stage
 
 
-class Fits(nn.Module):
+class Distance(nn.Module):
     """Loss: the squared distance of a weight from the input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2))
 
-    def forward(self, wanted):
-        return {"off": (self.weight - wanted).square().sum()}
+    def forward(self, target):
+        return {"distance": (self.weight - target).square().sum()}
 
 
-class OfInputs(Stage):
+class InputStage(Stage):
+    """A batch of one sample per input."""
+
     name, lr = "1", 0.1
 
     def __init__(self, inputs, total) -> None:
@@ -41,12 +43,17 @@ class OfInputs(Stage):
             yield [Batch((torch.tensor(value),), 1, (f"sample {value}",))]
 
 
-def run(inputs, total=10) -> Fits:
-    model = Fits()
+class UnsavedLoop(StageLoop):
+    def _save(self, update):
+        pass
+
+
+def run(inputs, total=10) -> Distance:
+    model = Distance()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
     plan = SimpleNamespace(seed=0, recipe=Recipe(warmup=0.1), log_every=1, save_every=100, validation=None)
     trainer: Any = SimpleNamespace(plan=plan, accelerator=Accelerator(cpu=True), log=None, reporter=SILENT)
-    fit(trainer, OfInputs(inputs, total), model, [optimizer], 0, 0, lambda _: None, None)
+    UnsavedLoop(trainer, InputStage(inputs, total), model, [optimizer], 0).run(0, None)
     return model
 
 
@@ -63,7 +70,7 @@ def test_three_such_batches_in_a_row_end_it_with_their_names():
     run([1.0, math.nan, math.nan, 1.0, math.nan, math.nan, 1.0], 7)
 
 
-def test_running_means_hang_on_no_order():
+def test_running_means_do_not_depend_on_the_order_of_batches():
     """Two batches of one update move the same mean, whichever comes first; one batch moves it as ever."""
     batches = torch.randn(2, 16, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([[[0.0]], [[5.0]]])
 

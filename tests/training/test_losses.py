@@ -1,4 +1,4 @@
-"""What is minimised has its least value where it should."""
+"""Objectives: values, and where their minimum is."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ NEAR = torch.tensor([[0, 1], [0, 2], [1, 3], [2, 3], [4, 4]])  # tokens 0 to 3 a
 LABELS = torch.tensor([[4, 2], [1, IGNORED]])
 
 
-class Says(nn.Module):
-    """A model that says `logits` (1 or B, A, vocabulary) whatever it is asked."""
+class FixedLogits(nn.Module):
+    """A model whose output is `logits` (1 or B, A, vocabulary) for any input."""
 
     encoder, sources = nn.Identity(), None
 
@@ -31,7 +31,7 @@ class Says(nn.Module):
 
 
 def loss(logits: torch.Tensor, soft: float) -> torch.Tensor:
-    return AnswerObjective(Says(logits), NEAR, soft)(None, SimpleNamespace(labels=LABELS))["answers"]
+    return AnswerObjective(FixedLogits(logits), NEAR, soft)(None, SimpleNamespace(labels=LABELS))["answers"]
 
 
 def test_soft_distances():
@@ -50,45 +50,45 @@ def test_the_likeliest_token_is_then_the_middle_of_the_likeliest_metre():
     """Answers of 0.5 m in 40 %, of 1 and 1.5 m in 30 % each: 1 m is within half a metre of all of them."""
     labels = torch.tensor([1] * 4 + [2] * 3 + [3] * 3).unsqueeze(1)
     for soft, best in ((0.0, 1), (0.5, 2)):
-        says = Says(torch.zeros(1, 1, 5))
-        optimizer = torch.optim.Adam(says.parameters(), lr=0.1)
+        model = FixedLogits(torch.zeros(1, 1, 5))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
         for _ in range(100):
             optimizer.zero_grad()
-            AnswerObjective(says, NEAR, soft)(None, SimpleNamespace(labels=labels))["answers"].backward()
+            AnswerObjective(model, NEAR, soft)(None, SimpleNamespace(labels=labels))["answers"].backward()
             optimizer.step()
-        assert int(says.logits.argmax()) == best
+        assert int(model.logits.argmax()) == best
 
 
-def heard(places: list[int], seed: int = 0) -> EncoderBatch:
-    """Made cues of scenes with so many sources each, in columns of which the last two are padding."""
+def random_batch(places: list[int], seed: int = 0) -> EncoderBatch:
+    """Random cues and targets of scenes with the given numbers of sources, in four slots."""
     random = torch.Generator().manual_seed(seed)
-    count, columns = len(places), 4
-    present = (torch.arange(columns) < torch.tensor(places)[:, None]).float()
-    direction = torch.nn.functional.normalize(torch.randn(count, columns, 3, generator=random), dim=-1)
-    asked = torch.stack([torch.randperm(5, generator=random)[:columns] for _ in places])
+    count, slots = len(places), 4
+    present = (torch.arange(slots) < torch.tensor(places)[:, None]).float()
+    direction = torch.nn.functional.normalize(torch.randn(count, slots, 3, generator=random), dim=-1)
+    event_ids = torch.stack([torch.randperm(5, generator=random)[:slots] for _ in places])
     return EncoderBatch(
         torch.randn(count, CUES, 20, PRESETS["tiny"].sources.bands, generator=random),
         (torch.rand(count, 5, generator=random) < 0.5).float(),
-        asked,
+        event_ids,
         direction,
-        1 + 3 * torch.rand(count, columns, generator=random),
+        1 + 3 * torch.rand(count, slots, generator=random),
         present,
         torch.tensor(places),
     )
 
 
-def test_padding_teaches_nothing_and_each_scene_counts_alike(monkeypatch):
+def test_padding_has_no_loss_and_each_scene_counts_alike(monkeypatch):
     torch.manual_seed(0)
     objective = SourceObjective(SourceTokens(replace(PRESETS["tiny"].sources, n_classes=5))).eval()
-    scenes = [heard([count], seed) for seed, count in enumerate([1, 2, 1])]
-    together = EncoderBatch(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
+    scenes = [random_batch([count], seed) for seed, count in enumerate([1, 2, 1])]
+    together = EncoderBatch.concat(scenes)
     monkeypatch.setattr("batcli.training.losses.CROP", 1.0)
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(size))  # none is mirrored
 
-    def losses(given: EncoderBatch) -> dict[str, float]:
-        return {name: loss.item() for name, loss in objective(given).items()}
+    def losses(batch: EncoderBatch) -> dict[str, float]:
+        return {name: loss.item() for name, loss in objective(batch).items()}
 
-    assert together.without_padding().asked.shape == (3, 2)
+    assert together.without_padding().event_ids.shape == (3, 2)
     assert losses(together.without_padding()) == pytest.approx(losses(together), rel=1e-5)
     alone = [losses(scene) for scene in scenes]
     assert losses(together) == pytest.approx({k: sum(a[k] for a in alone) / 3 for k in alone[0]}, rel=1e-5)

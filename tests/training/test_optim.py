@@ -1,10 +1,10 @@
-"""Which parameters move together, and how."""
+"""Parameter groups, and Muon."""
 
 import pytest
 import torch
 from torch import nn
 
-from batcli.training.optim import Muon, optimizers_of, parameter_groups
+from batcli.training.optim import Muon, make_optimizers, parameter_groups
 
 NAMES = {  # as in transformers' models: name, shape, whether Muon moves it
     "model.embed_tokens.weight": ((9, 8), False),
@@ -50,7 +50,7 @@ def test_what_an_update_moves():
     """Without decay, by Muon: all directions alike, and in all about as far as a step of AdamW."""
     named = made()
     before = {name: p.detach().clone() for name, p in named.items()}
-    optimizers = optimizers_of(parameter_groups(named, "0", 0.0, muon=True), 0.01, (0.9, 0.95), fused=True)
+    optimizers = make_optimizers(parameter_groups(named, "0", 0.0, muon=True), 0.01, (0.9, 0.95), fused=True)
     for p in named.values():
         p.grad = torch.randn_like(p) * torch.logspace(0, -1, p.shape[-1])
     for optimizer in optimizers:

@@ -19,16 +19,16 @@ from batcli.data.dataset import open_dataset
 from batcli.model.config import PRESETS
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.features import spectrum
-from batcli.training.scenes import GROUP, Augmentation, CuedRooms, DrawnScenes, clip_shares
+from batcli.training.scenes import GROUP, CuedRooms, DrawnScenes, SceneDistribution, balanced_weights
 
 SETTINGS = RenderSettings(1.0)
 
 
-def drawn(demo: Path, two: float = 0.0, **how) -> DrawnScenes:
-    return DrawnScenes(open_dataset(demo), "train", SETTINGS, 0, 40, two, Augmentation(**how))
+def drawn(demo: Path, two: float = 0.0, **distribution) -> DrawnScenes:
+    return DrawnScenes(open_dataset(demo), "train", SETTINGS, 0, 40, SceneDistribution(two, **distribution))
 
 
-def test_a_scene_hangs_on_its_number_alone(demo: Path):
+def test_a_scene_depends_on_its_index_alone(demo: Path):
     scenes = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
     again = drawn(demo, 0.5, mixup=0.5, roll_and_gain=True, balanced=True)
     for number in (7, 3):
@@ -36,31 +36,31 @@ def test_a_scene_hangs_on_its_number_alone(demo: Path):
             assert torch.equal(a, b)
 
 
-def test_scenes_say_from_how_many_places_sound_comes(demo: Path):
-    assert {int(drawn(demo, 0.0)[i].places) for i in range(5)} == {1}
-    assert {int(drawn(demo, 1.0)[i].places) for i in range(5)} == {2}
+def test_scenes_have_the_number_of_their_places(demo: Path):
+    assert {int(drawn(demo, 0.0)[i].n_places) for i in range(5)} == {1}
+    assert {int(drawn(demo, 1.0)[i].n_places) for i in range(5)} == {2}
 
 
-def test_mixed_clips_share_a_place_and_a_scene_s_events(demo: Path):
+def test_mixed_clips_share_a_place_and_the_weight_of_events(demo: Path):
     scenes = [drawn(demo, mixup=1.0)[i] for i in range(20)]
     different = [scene for scene in scenes if scene.present.sum() > 1]
     assert len(different) > 10
     for scene in different:
-        assert int(scene.places) == 1
+        assert int(scene.n_places) == 1
         assert scene.events.sum() == pytest.approx(1.0)
         assert torch.equal(scene.direction[0], scene.direction[1])
         assert 0.1 < scene.events.max() < 0.9
 
 
 def test_no_augmentation_is_the_published_rendering(demo: Path):
-    """Switched on, but with nothing to do, the other way through the code gives the same sound."""
+    """With all augmentations on but without effect, the audio is that of `render_files`."""
     plain, other = drawn(demo), drawn(demo, balanced=True)
-    other.shares = None  # as likely as without
-    torch.testing.assert_close(other[4].waveform, plain[4].waveform)
+    other.cumulative = None  # the same probabilities
+    torch.testing.assert_close(other[4].audio, plain[4].audio)
     assert torch.equal(other[4].events, plain[4].events)
 
 
-def test_clips_in_memory_are_not_written_to(demo: Path):
+def test_cached_clips_are_not_modified(demo: Path):
     scenes = drawn(demo, roll_and_gain=True, mixup=1.0)
     clip, reverb = scenes.clips[0][0], scenes.rooms[0][0]
     files = scenes.dataset.audio_path(clip), scenes.dataset.brir_path(reverb.reverb_id)
@@ -70,44 +70,46 @@ def test_clips_in_memory_are_not_written_to(demo: Path):
     np.testing.assert_array_equal(load_source(*files, SETTINGS)[0], before)
 
 
-def test_rare_labels_come_as_often_as_frequent_ones():
-    """Nine clips of one label and one of another: each label has half of the chances."""
-    totals = clip_shares([[0]] * 9 + [[1]])
-    chances = np.diff(totals, prepend=0)
-    np.testing.assert_allclose(chances, [1 / 18] * 9 + [1 / 2], rtol=2e-2)
+def test_rare_labels_are_drawn_as_often_as_frequent_ones():
+    """Nine clips of one label and one of another: each label has half of the probability."""
+    totals = balanced_weights([[0]] * 9 + [[1]])
+    probabilities = np.diff(totals, prepend=0)
+    np.testing.assert_allclose(probabilities, [1 / 18] * 9 + [1 / 2], rtol=2e-2)
     assert totals[-1] == 1.0
     draws = np.searchsorted(totals, np.random.default_rng(0).random(10_000), side="right")
     assert Counter(draws.tolist())[9] == pytest.approx(5000, abs=200)
 
 
-def test_a_draw_of_a_room_is_its_sources_alone_and_in_pairs(demo: Path, monkeypatch: pytest.MonkeyPatch):
-    heard: list[list[tuple[Path, Path]]] = []
+def test_a_draw_of_a_room_has_each_source_alone_and_in_pairs(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    rendered: list[list[tuple[Path, Path]]] = []
 
-    def listening(files, settings):
-        heard.append(files)
+    def recording(files, settings):
+        rendered.append(files)
         return render_files(files, settings)
 
-    monkeypatch.setattr("batcli.training.scenes.render_files", listening)
+    monkeypatch.setattr("batcli.training.scenes.render_files", recording)
     scenes = drawn(demo)
     sources = SourceTokens(replace(PRESETS["tiny"].sources, n_classes=scenes.n_classes))
     _, draw = CuedRooms(scenes, sources)[3]
-    assert len(heard) == GROUP
+    assert len(rendered) == GROUP
     assert len(draw.events) == 2 * GROUP
-    assert draw.places[:GROUP].tolist() == [1] * GROUP
+    assert draw.n_places[:GROUP].tolist() == [1] * GROUP
     for number in range(GROUP, 2 * GROUP):
-        pair = [i for i in range(GROUP) if draw.asked[i, 0] in draw.asked[number, : int(draw.present[number].sum())]]
-        assert len(pair) == int(draw.places[number])
+        pair = [
+            i for i in range(GROUP) if draw.event_ids[i, 0] in draw.event_ids[number, : int(draw.present[number].sum())]
+        ]
+        assert len(pair) == int(draw.n_places[number])
         assert torch.equal(draw.events[number], draw.events[pair].amax(0))
-        together = render_files([heard[i][0] for i in pair], SETTINGS)
+        together = render_files([rendered[i][0] for i in pair], SETTINGS)
         expected = sources.cues(spectrum(torch.from_numpy(together))[None])[0]
-        torch.testing.assert_close(draw.waveform[number], expected, atol=0.02, rtol=1e-3)
+        torch.testing.assert_close(draw.audio[number], expected, atol=0.02, rtol=1e-3)
 
 
 def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
     rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources))
     for number in range(6):
         _, draw = rooms[number]
-        pairs = draw.places == 2
+        pairs = draw.n_places == 2
         assert pairs.sum() >= GROUP - 1
         assert (draw.events[pairs].sum(1) == 2).all()
         assert (draw.direction[pairs, 0] != draw.direction[pairs, 1]).any(-1).all()

@@ -1,4 +1,4 @@
-"""The recipe and the sizes of a training belong to what it starts from."""
+"""A training starts with the recipe and sizes of a preset or of a run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from batcli.training.recipe import RECIPES
 from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESET, find_start
 
 
-class Said(Silent):
-    """Keeps what it is told."""
+class Recorder(Silent):
+    """Keeps the lines of information."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -61,7 +61,7 @@ def test_a_run_is_trained_by_the_recipe_that_it_records(tmp_path: Path, preset: 
     assert start == find_start(preset, run)
 
 
-def test_a_run_without_a_record_is_told_by_its_architecture(tmp_path: Path):
+def test_the_preset_of_a_run_without_a_record_follows_from_its_architecture(tmp_path: Path):
     start = find_start(None, write_run(tmp_path / "run", PUBLISHED_PRESET, {}))
     assert (start.preset, start.recipe) == (PUBLISHED_PRESET, RECIPES[PUBLISHED_PRESET])
     with pytest.raises(InputError, match=r"config\.toml: names no preset that is known"):
@@ -82,7 +82,7 @@ def test_a_damaged_recipe_is_refused(tmp_path: Path, key: str, value: object):
         find_start(None, write_run(tmp_path / "run", "tiny", tables))
 
 
-def test_a_trained_run_passes_its_recipe_on(demo: Path, run: Path):
+def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
     options = TrainOptions(data=demo, output=run.parent / "next", init=run, stages="1")
     plan = resolve(options, open_dataset(demo))
     assert (plan.model.preset, plan.recipe.epochs, plan.recipe.batch) == ("tiny", (1, 1, 1), 16)
@@ -100,18 +100,18 @@ def test_a_trained_run_passes_its_recipe_on(demo: Path, run: Path):
         ({"preset": "llama2-7b"}, "--llm"),
     ],
 )
-def test_no_option_of_the_model_is_ignored(demo: Path, tmp_path: Path, changes: dict, words: str):
+def test_an_option_without_effect_is_refused(demo: Path, tmp_path: Path, changes: dict, words: str):
     with pytest.raises(InputError, match=words):
         resolve(TrainOptions(data=demo, output=tmp_path / "run", **changes), open_dataset(demo))
 
 
-def test_the_attention_asked_for_is_the_models(demo: Path, tmp_path: Path):
+def test_the_model_has_the_attention_of_the_option(demo: Path, tmp_path: Path):
     options = TrainOptions(data=demo, output=tmp_path / "run", attention="eager")
     model = build_model(resolve(options, open_dataset(demo)))[0]
     assert model.llm.config._attn_implementation == "eager"
 
 
-def test_source_tokens_are_not_added_to_a_run_in_silence(demo: Path, tmp_path: Path):
+def test_source_tokens_cannot_be_added_to_a_run(demo: Path, tmp_path: Path):
     run = write_run(tmp_path / "start", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
     with pytest.raises(InputError, match=r"--source-tokens: .*has none"):
         resolve(TrainOptions(data=demo, output=tmp_path / "run", init=run, source_tokens=True), open_dataset(demo))
@@ -125,11 +125,11 @@ def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_dry_run_says_what_and_how_and_how_much(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
+def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
     llm = None if PRESETS[preset].llm else llm_folder
-    said = Said()
-    train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, dry_run=True), said)
-    text = "\n".join(said.lines)
+    recorder = Recorder()
+    train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, dry_run=True), recorder)
+    text = "\n".join(recorder.lines)
     for words in ("Q-Former", f"lr {RECIPES[preset].lr}", "stage 3: ", " updates", "memory: about", "disk: about"):
         assert words in text, words
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,6 @@
-"""Spatial-AST: from a binaural waveform to one token per patch and three summary tokens.
+"""Spatial-AST: a transformer from a binaural waveform to three summary tokens and one token per patch.
 
 Zheng et al., "BAT: Learning to Reason about Spatial Sounds with Large Language Models", ICML 2024.
-Parameters have the names of the published checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from batcli.model.config import PATCH, EncoderConfig
 from batcli.model.features import features, mel_filterbank, spectrum
 
-DISTANCE, DIRECTION, EVENT = range(3)  # what the three summary tokens are read for
+DISTANCE, DIRECTION, EVENT = range(3)  # the summary token of each task
 N_SUMMARY = 3
 N_DISTANCES = 21  # 0 … 10 m in steps of 0.5 m
 N_AZIMUTHS = 360  # degrees, 0 right, 90 front
@@ -27,23 +26,27 @@ N_ELEVATIONS = 180  # degrees + 90
 class HeadOutputs(NamedTuple):
     """Logits of the four heads."""
 
-    events: Tensor  # (B, n_classes), independent of one another
+    events: Tensor  # (B, n_classes), multi-label
     distance: Tensor  # (B, 21)
     azimuth: Tensor  # (B, 360)
     elevation: Tensor  # (B, 180)
 
 
 class PatchEmbedding(nn.Module):
+    """Linear map of each 16 × 16 patch of a spectrogram."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(1, dim, kernel_size=PATCH, stride=PATCH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, frames, mels) → (B, patches, dim), the patches of one time after the other."""
+        """(B, 1, frames, mels) → (B, patches, dim), ordered by time, then frequency."""
         return self.proj(x).flatten(2).mT
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention over (B, T, dim)."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -56,6 +59,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with GELU between them."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -66,7 +71,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; `drop` is the chance that a sample skips each half in training."""
+    """Pre-norm transformer block; in training, a sample skips each half with probability `drop`."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, drop: float) -> None:
         super().__init__()
@@ -77,10 +82,11 @@ class Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self._maybe(self.attn(self.norm1(x)))
-        return x + self._maybe(self.mlp(self.norm2(x)))
+        x = x + self._drop_path(self.attn(self.norm1(x)))
+        return x + self._drop_path(self.mlp(self.norm2(x)))
 
-    def _maybe(self, x: Tensor) -> Tensor:
+    def _drop_path(self, x: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al. 2016)."""
         if not self.training or self.drop == 0:
             return x
         kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop
@@ -88,6 +94,8 @@ class Block(nn.Module):
 
 
 class SpatialAST(nn.Module):
+    """The published encoder with its four heads; parameters have the names of the published checkpoint."""
+
     pos_embed: Tensor
     mel: Tensor
     named = False
@@ -95,8 +103,9 @@ class SpatialAST(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpointing = False  # keep no activations within blocks for the gradient, compute them again
-        dim = config.dim
+        self.dim, self.count = config.dim, N_SUMMARY + math.prod(config.grid)
+        self.checkpointing = False  # whether to compute the activations within blocks again for the gradient
+        dim = self.dim
         self.register_buffer("mel", torch.from_numpy(mel_filterbank(config.n_mels)), persistent=False)
         self.bn = nn.BatchNorm2d(2, affine=False)
         self.conv_downsample = nn.Sequential(nn.Conv2d(4, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.GELU())
@@ -116,13 +125,13 @@ class SpatialAST(nn.Module):
         nn.init.normal_(self.cls_tokens, std=0.02)
 
     def forward(self, waveform: Tensor, stft: Tensor | None = None) -> Tensor:
-        """Waveform (B, 2, samples), 32 kHz, left then right → tokens (B, 3 + patches, dim), not normalised.
+        """Waveform (B, 2, samples) at 32 kHz, left ear first → tokens (B, 3 + patches, dim), before the last norm.
 
-        `stft`: its `spectrum`, where the caller has it already.
-        In training, patches are dropped, frames and bands blanked, and blocks skipped as configured.
+        `stft`: its `spectrum`, if already computed. In training mode, patches are dropped, frames and bands
+        set to zero, and blocks skipped as configured. Raises ValueError for another shape.
         """
         if waveform.shape[1:] != (2, self.config.samples):
-            raise ValueError(f"waveform {tuple(waveform.shape)}, this encoder hears (B, 2, {self.config.samples})")
+            raise ValueError(f"waveform {tuple(waveform.shape)}, this encoder takes (B, 2, {self.config.samples})")
         x = self.patch_embed(self.stem(spectrum(waveform) if stft is None else stft)) + self.pos_embed[:, 1:]
         if self.training and self.config.patch_mask > 0:
             x = drop_patches(x, self.config.grid, self.config.patch_mask)
@@ -131,28 +140,18 @@ class SpatialAST(nn.Module):
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return x
 
-    @property
-    def dim(self) -> int:
-        """Width of a token."""
-        return self.config.dim
-
-    @property
-    def count(self) -> int:
-        """Tokens of a scene."""
-        return N_SUMMARY + math.prod(self.config.grid)
-
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """Waveform (B, 2, samples) and its STFT → tokens (B, 3 + patches, dim)."""
+        """See `forward`."""
         return self(waveform, stft)
 
     def layers_below_top(self, name: str) -> int:
-        """How far a parameter lies below the heads; what a ViT's checkpoint cannot initialise counts as the top."""
+        """Depth of a parameter below the heads, in blocks; 0 for whatever AudioMAE's checkpoint cannot initialise."""
         if name.startswith("patch_embed."):
             return self.config.depth + 1
         return self.config.depth - int(name.split(".")[1]) if name.startswith("blocks.") else 0
 
     def stem(self, stft: Tensor) -> Tensor:
-        """Spectrum (B, 2, bins, T) → one image (B, 1, frames, mels)."""
+        """STFT (B, 2, bins, T) → input of the patch embedding (B, 1, frames, mels)."""
         x = features(stft, self.mel)
         x = torch.cat([self.bn(x[:, :2]), x[:, 2:]], dim=1)
         size = (self.config.frames, self.config.n_mels)
@@ -162,7 +161,7 @@ class SpatialAST(nn.Module):
         return x
 
     def heads(self, tokens: Tensor) -> HeadOutputs:
-        """Apply the heads to the summary tokens of `forward`."""
+        """Apply the heads to the summary tokens of `forward`'s result."""
         direction = self.doa_norm(tokens[:, DIRECTION])
         return HeadOutputs(
             self.head(self.fc_norm(tokens[:, EVENT])),
@@ -173,9 +172,9 @@ class SpatialAST(nn.Module):
 
 
 def positions(rows: int, columns: int, dim: int) -> Tensor:
-    """Fixed sines and cosines of column and row (MAE, He et al. 2022): (1, 1 + rows · columns, dim).
+    """Fixed sinusoidal positions of column and row (MAE, He et al. 2022): (1, 1 + rows · columns, dim).
 
-    Row 0, once a class token's, is zero and not used: the published checkpoint has it.
+    The first is zero and not used, a class token's in MAE: the published checkpoint has it.
     """
     omega = 10_000 ** -(torch.arange(dim // 4) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -185,7 +184,7 @@ def positions(rows: int, columns: int, dim: int) -> Tensor:
 
 
 def drop_patches(x: Tensor, grid: tuple[int, int], share: float) -> Tensor:
-    """Leave out whole rows (times), then whole columns (bands) of the patch grid, drawn for each sample."""
+    """Drop a share of the rows (times), then of the columns (bands) of patches (B, T, dim), drawn for each sample."""
     for axis, count in ((1, grid[0]), (2, grid[1])):
         x = x.unflatten(1, (-1, grid[1])) if x.ndim == 3 else x
         kept = torch.rand(len(x), count, device=x.device).argsort(dim=1)[:, : int(count * (1 - share))].sort().values
@@ -196,7 +195,7 @@ def drop_patches(x: Tensor, grid: tuple[int, int], share: float) -> Tensor:
 
 
 def mask_bands(x: Tensor, axis: int, longest: int) -> Tensor:
-    """Set a stretch of 0 … `longest` places along `axis` of (B, 1, T, M) to zero (SpecAugment, Park et al. 2019)."""
+    """Set 0 … `longest` adjacent frames or bands of (B, 1, T, M) to zero (SpecAugment, Park et al. 2019)."""
     size = x.shape[axis]
     width = (torch.rand(len(x), 1, device=x.device) * (min(longest, size) + 1)).floor()
     start = (torch.rand(len(x), 1, device=x.device) * (size - width + 1)).floor()

@@ -1,4 +1,4 @@
-"""Cues, and what the source tokens make of them."""
+"""Cues, and the source tokens computed from them."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def noise(left: float, right: float, seconds: float = 0.5) -> torch.Tensor:
 
 
 def level(waveform: torch.Tensor) -> torch.Tensor:
-    """(2, bands + 1): of each ear, in each band and in all."""
+    """Log mean power (2, bands + 1) of a batch of one: at each ear, of each band and of all."""
     found = SOURCES.level(SOURCES.cues(spectrum(waveform)))[0]
     bands = SOURCES.config.bands
     return torch.cat([found[: 2 * bands].view(2, bands), found[2 * bands :].unsqueeze(1)], 1)
@@ -33,7 +33,7 @@ def test_the_level_of_a_scene_is_its_power():
 
 
 def test_silence_beside_a_sound_lowers_the_level_by_its_share():
-    """Unlike a mean of logs, which silence would rule."""
+    """Unlike a mean of logs, which silence would dominate."""
     sound = noise(0.1, 0.1)
     half = torch.cat([sound, torch.zeros_like(sound)], 2)
     assert (level(sound) - level(half)).mean().exp() == pytest.approx(2, rel=0.05)
@@ -46,9 +46,9 @@ def test_the_mirror_exchanges_the_ears():
     torch.testing.assert_close(level(there).flip(0), level(back))
 
 
-def test_a_token_knows_the_level():
-    """The same cues at another level of the whole scene are another distance."""
+def test_distance_depends_on_the_level():
+    """The same cues with another level of the whole scene give another distance."""
     cues = SOURCES.cues(spectrum(noise(0.1, 0.1)))
-    states, _ = SOURCES.hear(cues)
+    states, _ = SOURCES.detect(cues)
     near, far = (SOURCES.locate(cues, states, torch.tensor([[1]]), SOURCES.level(cues) - less) for less in (0.0, 3.0))
     assert not torch.allclose(near.distance, far.distance, atol=1e-4)

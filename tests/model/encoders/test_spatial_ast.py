@@ -53,7 +53,7 @@ def test_the_ears_are_told_apart(encoder):
 
 @pytest.mark.parametrize("shape", [(2, 2, 31_999), (2, 1, 32_000), (2, 32_000)])
 def test_another_length_is_an_error_and_not_a_stretched_time(encoder, shape):
-    with pytest.raises(ValueError, match=r"hears \(B, 2, 32000\)"):
+    with pytest.raises(ValueError, match=r"takes \(B, 2, 32000\)"):
         encoder(torch.zeros(shape))
 
 
@@ -78,7 +78,7 @@ def test_training_drops_whole_times_and_bands_of_patches():
     assert len({tuple(sample.flatten().tolist()) for sample in kept}) > 10  # drawn for each sample
 
 
-def test_training_blanks_one_stretch_of_at_most_the_given_length():
+def test_training_zeroes_one_stretch_of_at_most_the_given_length():
     torch.manual_seed(0)
     out = mask_bands(torch.ones(400, 1, 20, 3), 2, 8)
     assert (out == out[..., :1]).all()  # all bands of a frame alike
@@ -94,8 +94,8 @@ def test_drop_path_keeps_the_mean_and_is_off_in_evaluation():
     torch.manual_seed(0)
     block = Block(8, 2, 2.0, drop=0.5)
     x = torch.randn(1, 5, 8)
-    assert torch.equal(block.eval()._maybe(x), x)
-    mean = block.train()._maybe(x.expand(4000, -1, -1)).mean(0)
+    assert torch.equal(block.eval()._drop_path(x), x)
+    mean = block.train()._drop_path(x.expand(4000, -1, -1)).mean(0)
     torch.testing.assert_close(mean, x[0], atol=0.1, rtol=0.1)
 
 
