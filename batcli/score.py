@@ -10,23 +10,25 @@ from batcli.core.errors import InputError
 from batcli.core.files import STDIO, require_writable, require_writable_file, write_text
 from batcli.core.jsonl import write_records
 from batcli.core.progress import SILENT, Reporter
+from batcli.data.answers import Vocabulary
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.metadata import read_labels
-from batcli.data.schema import FIELDS, QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import FIELDS
 from batcli.evaluation import baselines
 from batcli.evaluation.compare import compare
 from batcli.evaluation.embed import embedder_of
 from batcli.evaluation.gates import Gate, judge, parse_gates
 from batcli.evaluation.pages import unparsed, write_report
 from batcli.evaluation.predictions import (
-    Answered,
     File,
     Layout,
+    Prediction,
     Predictions,
+    iterate_predictions,
     matched,
     of_test_set,
     opened,
-    read_answers,
     read_predictions,
     vocabulary_of,
 )
@@ -34,7 +36,6 @@ from batcli.evaluation.report import Scores, about_published, to_junit
 from batcli.evaluation.scores import score_systems
 from batcli.evaluation.stats import LEVEL
 from batcli.options import ScoreOptions
-from batcli.questions.answers import Vocabulary
 
 
 def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
@@ -60,7 +61,7 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
         vocabulary = vocabulary_of(read, *_label_names(options, dataset))
         against = read.pop() if options.against else None
         answered = _answered_files(read, against, gates, reporter)
-        answers = partial(read_answers, origin, origin_layout)  # the questions of the first column, again
+        answers = partial(iterate_predictions, origin, origin_layout)  # the questions of the first column, again
         columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
         if options.dry_run:
             return _counts_only(columns, reporter)
@@ -150,14 +151,14 @@ def _label_names(options: ScoreOptions, dataset: Dataset | None) -> tuple[list[s
 
 
 def _baselines(
-    options: ScoreOptions, file: Predictions, answers: Callable[[], Iterator[Answered]], vocabulary: Vocabulary
+    options: ScoreOptions, file: Predictions, answers: Callable[[], Iterator[Prediction]], vocabulary: Vocabulary
 ) -> Iterator[Predictions]:
     if not options.baseline:
         return
     counted = answers
     if options.prior:
         prior_file = File(options.prior, options.prior.stem, str(options.prior))
-        counted = partial(read_answers, prior_file, Layout({}, questions_only=True))
+        counted = partial(iterate_predictions, prior_file, Layout({}, questions_only=True))
     prior = baselines.count_answers(counted(), vocabulary)
     for name in dict.fromkeys(options.baseline):
         yield baselines.answer_without_listening(name, file, answers(), prior, vocabulary, options.seed)

@@ -18,7 +18,7 @@ MAY_IMPORT = {  # layer → the layers below it
     "data": ("core",),
     "audio": ("core", "data"),
     "questions": ("core", "data"),
-    "evaluation": ("core", "data", "questions"),
+    "evaluation": ("core", "data"),
     "model": ("core", "data"),
     "options": ("core", "data"),
     "training": ("core", "data", "audio", "questions", "evaluation", "model", "options"),

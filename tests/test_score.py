@@ -17,13 +17,13 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from batcli.core.errors import InputError
 from batcli.core.files import write_json
+from batcli.data.answers import write_doa
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import read_reverbs
-from batcli.data.schema import FAMILIES, QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.evaluation.embed import Lexical
 from batcli.evaluation.report import FORMATS, PUBLISHED
 from batcli.options import ScoreOptions
-from batcli.questions.answers import write_doa
 from batcli.score import score
 
 LABELS = ["speech", "music", "dog", "bark", "car", "accelerating, revving, vroom", "church bell", "bell"]
@@ -48,8 +48,8 @@ def make(count: int, seed: int = 0, skill: float = 0.6, answers: int = 0) -> lis
     records = []
     while len(records) < count:
         one, two = ((f"eval/Y{rng.randrange(10**9)}", f"room{rng.randrange(20)}/{rng.randrange(5)}.npy") for _ in "12")
-        for kind in rng.sample(QUESTION_TYPES, 3):
-            pair = two if FAMILIES[kind] in "CDE" else (None, None)
+        for kind in rng.sample(list(QUESTION_TYPES), 3):
+            pair = two if QUESTION_TYPES[kind].sources == 2 else (None, None)
             truth = truth_of(kind, rng)
             names = rng.sample(LABELS, 2)
             records.append(

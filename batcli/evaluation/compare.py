@@ -6,12 +6,12 @@ import numpy as np
 
 from batcli.core.errors import InputError
 from batcli.core.progress import Reporter
+from batcli.data.answers import Vocabulary
 from batcli.evaluation.embed import Embedder
 from batcli.evaluation.predictions import Predictions, matched
-from batcli.evaluation.report import Comparison, Difference
-from batcli.evaluation.scores import Marks, mean_score, measure, paper_scores, sample
+from batcli.evaluation.report import LOWER_IS_BETTER, Comparison, Difference
+from batcli.evaluation.scores import ScoredAnswers, mean_score, measure, paper_scores, sample
 from batcli.evaluation.stats import Score, mcnemar
-from batcli.questions.answers import Vocabulary
 
 
 def compare(
@@ -32,10 +32,10 @@ def compare(
     differences = {key: (here[key][0] - there[key][0], here[key][1] - there[key][1]) for key in here}
     by_type: dict[str, dict[str, Difference]] = {}
     for one, other in zip(*measured, strict=True):
-        by_type[one.marks.kind] = {
-            name: _difference(name, mean_score(differences, [(kind, name)]), one.marks, other.marks)
-            for kind, name in differences
-            if kind == one.marks.kind
+        by_type[one.type_name] = {
+            metric: _difference(metric, mean_score(differences, [(name, metric)]), one.answers, other.answers)
+            for name, metric in differences
+            if name == one.type_name
         }
     return Comparison(
         second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, paper_scores(differences)
@@ -61,11 +61,11 @@ def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple
     return pairs.rows, pairs.others
 
 
-def _difference(name: str, score: Score, one: Marks, other: Marks) -> Difference:
-    if name in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
+def _difference(metric: str, score: Score, one: ScoredAnswers, other: ScoredAnswers) -> Difference:
+    if metric in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
         return Difference(score)
-    here, there = (found.parts[name][0] > 0 for found in (one, other))
-    if name == "der":
+    here, there = (found.ratios[metric][0] > 0 for found in (one, other))
+    if metric in LOWER_IS_BETTER:
         here, there = ~here, ~there
     wins, losses = int(np.count_nonzero(here & ~there)), int(np.count_nonzero(there & ~here))
     return Difference(score, wins, losses, mcnemar(wins, losses))

@@ -29,8 +29,8 @@ from scipy.sparse import csr_array
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_file, sha256
-from batcli.evaluation.detection import Column
-from batcli.questions.answers import Vocabulary, read_labels
+from batcli.data.answers import Vocabulary, read_labels
+from batcli.evaluation.metrics import Column
 
 
 class Embedder(Protocol):

@@ -18,8 +18,8 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from batcli.data.schema import FAMILIES
-from batcli.evaluation.localization import OCTANTS
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.evaluation.metrics import OCTANTS
 from batcli.evaluation.report import Scores, sections, shown
 from batcli.evaluation.stats import Score, wilson
 
@@ -41,16 +41,16 @@ AXES = {
 class Case(NamedTuple):
     """A wrong answer to look into."""
 
-    kind: str
+    type_name: str
     question: str
-    truth: str
-    said: str
+    target: str
+    predicted: str
     scene: str  # ids
     links: Sequence[tuple[str, str]]  # (text, address); sound files play in place
 
 
 def html_report(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> str:
-    """places: one row per answer with a distance: `kind`, `truth` and `said` in metres, `near` (within
+    """places: one row per answer with a distance: `type`, `target` and `predicted` in metres, `near` (within
     0.5 m), `right` (the direction) and the columns of `AXES`; NaN where unknown."""
     with matplotlib.rc_context(_STYLE):
         body = "\n".join(filter(None, [_head(scores), *_tables(scores), *_pictures(scores, places), _cases(cases)]))
@@ -65,9 +65,9 @@ def _head(scores: Scores) -> str:
         for name, score in first.paper.items()
         if not math.isnan(score.value)
     )
-    kinds = ", ".join(f"{found.n:,} {FAMILIES[kind]} {kind}" for kind, found in first.by_type.items())
+    types = ", ".join(f"{found.n:,} {QUESTION_TYPES[name].title}" for name, found in first.by_type.items())
     return (
-        f"<h1>Scores of {html.escape(first.name)}</h1>\n<p>{first.n:,} questions: {html.escape(kinds)}.</p>\n"
+        f"<h1>Scores of {html.escape(first.name)}</h1>\n<p>{first.n:,} questions: {html.escape(types)}.</p>\n"
         f"<div class=tiles>{tiles}</div>"
     )
 
@@ -118,17 +118,17 @@ def _pictures(scores: Scores, places: pandas.DataFrame) -> Iterator[str]:
     confusions = [
         _figure(
             _confusion(found.details["confusion"]),
-            f"{FAMILIES[kind]} {kind}: true octant (rows) and answered octant (columns), per cent of the row",
+            f"{QUESTION_TYPES[name].title}: true octant (rows) and answered octant (columns), per cent of the row",
         )
-        for kind, found in first.by_type.items()
+        for name, found in first.by_type.items()
         if "confusion" in found.details
     ]
     note = "L left, R right; F front, B behind; A above, U below; – not said in full."
     yield _gallery("Directions", confusions, note)
     distances = [
-        _figure(_distances(here), f"{FAMILIES[kind]} {kind}: true and answered distance")
-        for kind in FAMILIES
-        if len(here := places[(places["kind"] == kind) & places["said"].notna()])
+        _figure(_distances(here), f"{question_type.title}: true and answered distance")
+        for name, question_type in QUESTION_TYPES.items()
+        if len(here := places[(places["type"] == name) & places["predicted"].notna()])
     ]
     note = "A disc's area is the number of answers; the line joins their medians; the band is ± 0.5 m."
     yield _gallery("Distances", distances, note)
@@ -186,14 +186,14 @@ def _confusion(confusion: dict[str, Any]) -> Figure:
 def _distances(places: pandas.DataFrame) -> Figure:
     """Discs on the 0.5 m grid of the true answers; other answers are drawn at their nearest step."""
     figure, axes = _axes()
-    top = float(max(places["truth"].max(), places["said"].quantile(0.99))) + 0.5
-    steps = places.assign(said=(2.0 * places["said"]).round() / 2.0)
-    counts = steps.groupby(["truth", "said"]).size().reset_index(name="n")
+    top = float(max(places["target"].max(), places["predicted"].quantile(0.99))) + 0.5
+    steps = places.assign(predicted=(2.0 * places["predicted"]).round() / 2.0)
+    counts = steps.groupby(["target", "predicted"]).size().reset_index(name="n")
     ends = np.array([0.0, top])
     axes.fill_between(ends, ends - 0.5, ends + 0.5, color=SOFT, alpha=0.5, linewidth=0)
     sizes = 140.0 * counts["n"] / counts["n"].max()
-    axes.scatter(counts["truth"], counts["said"], s=sizes, color=ACCENT, alpha=0.6, linewidths=0)
-    medians = places.groupby("truth")["said"].median()
+    axes.scatter(counts["target"], counts["predicted"], s=sizes, color=ACCENT, alpha=0.6, linewidths=0)
+    medians = places.groupby("target")["predicted"].median()
     axes.plot(medians.index, medians.to_numpy(), color=INK, linewidth=1.2)
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="true distance, m", ylabel="answered distance, m")
     return figure
@@ -226,8 +226,8 @@ def _cases(cases: Sequence[Case]) -> str:
     if not cases:
         return ""
     rows = "".join(
-        f"<tr><td>{FAMILIES[case.kind]} {html.escape(case.kind)}</td><td>{html.escape(case.question)}</td>"
-        f"<td>{html.escape(case.truth)}</td><td>{html.escape(case.said)}</td><td>{_links(case)}</td></tr>"
+        f"<tr><td>{html.escape(QUESTION_TYPES[case.type_name].title)}</td><td>{html.escape(case.question)}</td>"
+        f"<td>{html.escape(case.target)}</td><td>{html.escape(case.predicted)}</td><td>{_links(case)}</td></tr>"
         for case in cases
     )
     head = "".join(f"<th>{name}</th>" for name in ("type", "question", "true answer", "answer", "scene"))

@@ -1,4 +1,4 @@
-"""Answers behind the scores: those that could not be read, and the page with the worst of each type."""
+"""The answers behind the scores: those that could not be read, and the page with the worst of each type."""
 
 from __future__ import annotations
 
@@ -13,36 +13,43 @@ import numpy as np
 from batcli.core.errors import InputError
 from batcli.core.files import inside, write_text
 from batcli.core.jsonl import read_records
+from batcli.data.answers import write_doa
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import Reverb
-from batcli.data.schema import QUESTION_TYPES, Source
-from batcli.evaluation.predictions import NOT_SAID, PLACE_TYPES, Answered, Predictions
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Source
+from batcli.evaluation.predictions import NO_ANSWER, Prediction, Predictions
 from batcli.evaluation.report import Scores, finite
-from batcli.evaluation.scores import Marks, Measured
-from batcli.questions.answers import read_distance, write_doa
+from batcli.evaluation.scores import Measured
 
 WORST = 6
 """Cases of each type on the page."""
 
 
-def unparsed(answers: Iterator[Answered], file: Predictions, measured: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+def unparsed(
+    predictions: Iterator[Prediction], file: Predictions, measured: Sequence[Measured]
+) -> Iterator[dict[str, Any]]:
     """The records whose answer could not be read in full, with the parts that were not."""
-    missing: dict[int, list[str]] = {}
-    for found in measured:
-        for part, unread in found.marks.unread.items():
-            for row in found.rows[unread].tolist():
-                missing.setdefault(row, []).append(part)
-    for row, answer in enumerate(answers):
+    missing = {
+        row: list(parts)
+        for found in measured
+        for row, parts in zip(found.rows.tolist(), found.answers.unread, strict=True)
+        if parts
+    }
+    for row, one in enumerate(predictions):
         if row in missing:
-            said = int(file.said[row])
-            text = None if said == NOT_SAID else file.texts[said]
-            yield {**finite(answer.record), "prediction": text, "not_read": missing[row]}
+            yield {**finite(one.record), "prediction": _predicted(file, row), "not_read": missing[row]}
+
+
+def _predicted(file: Predictions, row: int) -> str | None:
+    number = int(file.predicted[row])
+    return None if number == NO_ANSWER else file.texts[number]
 
 
 def write_report(
     report: Path,
     result: Scores,
-    answers: Iterator[Answered],
+    predictions: Iterator[Prediction],
     file: Predictions,
     measured: Sequence[Measured],
     dataset: Dataset | None,
@@ -57,50 +64,50 @@ def write_report(
     links = _scene_links(scenes, report) if scenes else {}
     worst = {row: order for found in measured for order, row in enumerate(_worst(found))}
     with_distance = {
-        int(row): (found.marks, place)
+        int(row): (found, number)
         for found in measured
-        if found.marks.said_metres is not None
-        for place, row in enumerate(found.rows)
+        if "distance" in found.answers.question_type.parts
+        for number, row in enumerate(found.rows)
     }
+    type_names = list(QUESTION_TYPES)
     places, cases = [], []
-    for row, answer in enumerate(answers):
+    for row, one in enumerate(predictions):
         if row in with_distance:
-            places.append(_located(answer, *with_distance[row], reverbs))
+            places.append(_located(one, *with_distance[row], reverbs))
         if row in worst:
-            said = int(file.said[row])
-            text = "(no answer)" if said == NOT_SAID else file.texts[said]
-            files = links.get(answer.scene) or _source_links(answer.scene, dataset, report)
-            case = Case(answer.kind, answer.question, answer.truth, text, " + ".join(answer.scene), files)
-            cases.append((QUESTION_TYPES.index(answer.kind), worst[row], case))
-    frame = pandas.DataFrame(places, columns=["kind", "truth", "said", "near", "right", *AXES])
+            predicted = _predicted(file, row)
+            text = "(no answer)" if predicted is None else predicted
+            files = links.get(one.scene) or _source_links(one.scene, dataset, report)
+            case = Case(one.type_name, one.question, one.target, text, " + ".join(one.scene), files)
+            cases.append((type_names.index(one.type_name), worst[row], case))
+    frame = pandas.DataFrame(places, columns=["type", "target", "predicted", "near", "right", *AXES])
     ordered = [case for _, _, case in sorted(cases, key=lambda entry: entry[:2])]
     write_text(report / "index.html", html_report(result, frame, ordered))
 
 
 def _worst(found: Measured) -> list[int]:
     """Rows of the worst answers, the worst first."""
-    badness = found.marks.badness()
-    return [int(found.rows[place]) for place in np.argsort(-badness, kind="stable")[:WORST] if badness[place] > 0]
+    errors = found.answers.errors
+    return [int(found.rows[number]) for number in np.argsort(-errors, kind="stable")[:WORST] if errors[number] > 0]
 
 
-def _located(answer: Answered, found: Marks, place: int, reverbs: Mapping[str, Reverb]) -> dict[str, Any]:
-    """One row of the page's pictures."""
-    assert found.said_metres is not None
+def _located(one: Prediction, found: Measured, number: int, reverbs: Mapping[str, Reverb]) -> dict[str, Any]:
+    """One row of the page's pictures. `number`: of the answer among those of its type."""
+    answers = found.answers
+    target = answers.targets[number].distance
     row = {
-        "kind": answer.kind,
-        "truth": read_distance(answer.truth),
-        "said": found.said_metres[place],
-        "near": 1.0 - found.parts["der"][0][place],
+        "type": one.type_name,
+        "target": target,
+        "predicted": answers.predicted[number].distance,
+        "near": 1.0 - answers.ratios["der"][0][number],
+        "distance": target,
     }
-    row["distance"] = row["truth"]
-    if answer.kind not in PLACE_TYPES:
+    if "direction" not in answers.question_type.parts:
         return row
-    row["right"] = found.parts["doa_acc"][0][place]
+    row["right"] = answers.ratios["doa_acc"][0][number]
     # Which of two sources was asked about, the true answer tells; if both fit, neither is taken.
     fitting = [
-        reverb
-        for name in answer.scene[1::2]
-        if (reverb := reverbs.get(name)) and write_doa(reverb.position) == answer.truth
+        reverb for name in one.scene[1::2] if (reverb := reverbs.get(name)) and write_doa(reverb.position) == one.target
     ]
     if len(fitting) == 1:
         position, extra = fitting[0].position, fitting[0].extra

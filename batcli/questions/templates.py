@@ -308,9 +308,14 @@ LESS = [
     *(PLACES[word] for word in ("left", "behind", "below")),
     *(EXTREMES[word] for word in ("left", "behind", "below", "near")),
 ]
-TURNED = ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH", "MIXUP_NONBINARY_SOURCE")
+"""Phrases of `{relation}` that ask by the second word of a pair of opposites: by left, not by right."""
+
+
+def asks_relation(type_name: str) -> bool:
+    """Whether questions of a type have a `{relation}`."""
+    return any("{relation}" in wording for wording in WORDINGS.get(type_name, ()))
 
 
 def is_turned(question: Question) -> bool:
-    """Whether a relation is asked for by its less: by left, behind, below or near, and not by their opposites."""
-    return question.question_type in TURNED and any(phrase in question.question for phrase in LESS)
+    """Whether a relation is asked by left, behind, below or near, and not by their opposites."""
+    return any(phrase in question.question for phrase in LESS) and asks_relation(question.question_type)

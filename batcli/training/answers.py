@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
+from batcli.data.answers import Vocabulary
 from batcli.data.schema import Question
-from batcli.evaluation.scores import Texts, mark
+from batcli.evaluation.scores import score_answers
 from batcli.model.bat import BAT, Encoding, stack
 from batcli.model.tokens import IGNORED, Tokens, collate, collate_prompts, decode, encode, padding_id
-from batcli.questions.answers import Vocabulary
 
 BATCH = 32
 LONGEST = 64  # tokens of an answer; a longer one is cut, and rarely right
-LOGGED = ("doa_acc", "lr_acc", "der", "choice_acc", "binary_acc", "source_acc", "label_f1")
+NOT_LOGGED = ("fb_acc", "ud_acc", "distance_mae", "answered")
 
 
 class SampledAnswer(NamedTuple):
@@ -91,10 +91,10 @@ def _loss(replies: Sequence[SampledAnswer]) -> float:
 
 
 def _right(kind: str, replies: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, float]:
-    """The `LOGGED` metrics of one type, as `bat score` computes them."""
-    each = np.arange(len(replies))
-    said, truth = Texts(each, [reply.said for reply in replies]), Texts(each, [reply.truth for reply in replies])
-    parts = mark(kind, said, truth, vocabulary).parts
+    """Metrics of one type, as `bat score` computes them, without those that are `NOT_LOGGED`."""
+    predicted, targets = [reply.said for reply in replies], [reply.truth for reply in replies]
     return {
-        name: float(above.sum() / max(1.0, below.sum())) for name, (above, below) in parts.items() if name in LOGGED
+        metric: float(numerators.sum() / max(1.0, denominators.sum()))
+        for metric, (numerators, denominators) in score_answers(kind, predicted, targets, vocabulary).ratios.items()
+        if metric not in NOT_LOGGED
     }

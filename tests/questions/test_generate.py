@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from batcli.core.errors import InputError
 from batcli.data.geometry import locate
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
-from batcli.data.schema import QUESTION_TYPES
-from batcli.questions.balance import Tally
-from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.questions.balance import BalanceCounter
+from batcli.questions.generate import PER_SCENE, counts_by_type, generate, question_types
 from batcli.questions.templates import WORDINGS
 
 COUNT = 20_000
@@ -52,9 +52,9 @@ def stage(material):
 
 @pytest.fixture(scope="module")
 def made(material):
-    """(records, tally) of 20,000 questions of all types."""
-    tally = Tally()
-    return [q.to_dict() for q in generate(*stage(material), COUNT, tally=tally)], tally
+    """(records, balance) of 20,000 questions of all types."""
+    balance = BalanceCounter()
+    return [q.to_dict() for q in generate(*stage(material), COUNT, balance=balance)], balance
 
 
 # ---- the oracle ----------------------------------------------------------------------------------
@@ -317,16 +317,16 @@ def test_clips_are_dealt_like_cards(made):
 @pytest.mark.parametrize("count", [1_000, COUNT])
 def test_nothing_is_given_away(made, material, count):
     """One fixed answer per wording scores no better than one fixed answer, even in a small split."""
-    tally = made[1] if count == COUNT else Tally()
+    balance = made[1] if count == COUNT else BalanceCounter()
     if count != COUNT:
-        list(generate(*stage(material), count, tally=tally))
-    choices = [a for a in tally.report().aspects if a.about in ("answer", "named", "octant")]
+        list(generate(*stage(material), count, balance=balance))
+    choices = [found for found in balance.report().parts if found.part in ("answer", "named", "octant")]
     assert [a.question_type for a in choices] == [k for k in QUESTION_TYPES if k not in NOT_A_CHOICE]
-    for aspect in choices:
-        chance = 1 / len(aspect.answers)
+    for found in choices:
+        chance = 1 / len(found.values)
         slack = 0.01 if count == COUNT else 0.04
-        assert aspect.most_frequent <= chance + slack, aspect
-        assert aspect.ceiling <= chance + 2 * slack, aspect
+        assert found.most_frequent <= chance + slack, found
+        assert found.ceiling <= chance + 2 * slack, found
 
 
 # ---- sparing -------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def test_memory_does_not_grow_with_the_questions(material):
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        for _ in generate(*arguments, count, tally=Tally()):
+        for _ in generate(*arguments, count, balance=BalanceCounter()):
             pass
         try:
             return tracemalloc.get_traced_memory()[1]
@@ -367,7 +367,7 @@ def test_memory_does_not_grow_with_the_questions(material):
             tracemalloc.stop()
 
     peak(100)  # whatever is made once
-    # The tally's table of label combinations fills up, then stays.
+    # Its table of label combinations fills up, then stays.
     assert peak(8_000) < 1.6 * peak(2_000)
 
 
@@ -414,14 +414,14 @@ def test_more_questions_about_a_scene_are_asked_in_rounds(material):
 
 
 def test_types_come_in_the_shares_that_are_asked_for(material):
-    shares = {**PUBLISHED, "DOA": 1e7}
+    shares = {**{name: kind.published for name, kind in QUESTION_TYPES.items()}, "DOA": 1e7}
     counts = Counter(q.question_type for q in generate(*stage(material), 400, shares=shares))
     assert counts == counts_by_type(400, QUESTION_TYPES, shares)
     assert counts["DOA"] > 350
 
 
 def test_types_by_family_and_by_name():
-    assert question_types("A,B,C,D,E") == QUESTION_TYPES
+    assert question_types("A,B,C,D,E") == tuple(QUESTION_TYPES)
     assert question_types("mixup_direction, a") == ("CLASSIFICATION", "MIXUP_DIRECTION")
     with pytest.raises(InputError, match=r"--types: unknown question type 'F'; known: A, B"):
         question_types("A,F")
@@ -429,7 +429,7 @@ def test_types_by_family_and_by_name():
         question_types(" , ")
 
 
-@given(st.integers(1, 10_000), st.sets(st.sampled_from(QUESTION_TYPES), min_size=1))
+@given(st.integers(1, 10_000), st.sets(st.sampled_from(list(QUESTION_TYPES)), min_size=1))
 def test_counts_are_exact(count, types):
     counts = counts_by_type(count, [kind for kind in QUESTION_TYPES if kind in types])
     assert sum(counts.values()) == count

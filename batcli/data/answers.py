@@ -120,7 +120,12 @@ class Doa(NamedTuple):
     side: str | None  # "left" or "right"
     depth: str | None  # "front" or "behind"
     height: str | None  # "above" or "below"
-    distance: float | None  # metres, as said: not rounded
+    distance: float | None  # metres, not rounded
+
+    @property
+    def octant(self) -> str | None:
+        """`right, behind, above`; None where a word is missing."""
+        return None if None in self[:3] else ", ".join(map(str, self[:3]))
 
 
 _DIRECTION = re.compile(

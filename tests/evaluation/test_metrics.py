@@ -1,14 +1,20 @@
-"""Label F1 and mean average precision, against scikit-learn and by hand."""
+"""Mean average precision, confusion, calibration and scores of the encoder, against scikit-learn, loops and by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 
-from batcli.evaluation.detection import label_f1, mean_average_precision
-
-SETS = st.lists(st.frozensets(st.integers(0, 4), max_size=4), min_size=1, max_size=20)
+from batcli.evaluation.metrics import (
+    OCTANTS,
+    calibration,
+    confusion,
+    event_map,
+    great_circle,
+    mean_average_precision,
+    place_scores,
+)
 
 
 def ones(size: int) -> np.ndarray:
@@ -24,23 +30,6 @@ def columns_of(scores: np.ndarray):
     for column in scores.T:
         scored = np.flatnonzero(~np.isnan(column))
         yield scored, column[scored]
-
-
-@given(SETS, st.data())
-def test_label_f1_is_scikit_learns_micro_average(truth, data):
-    said = data.draw(st.lists(st.frozensets(st.integers(0, 4), max_size=4), min_size=len(truth), max_size=len(truth)))
-    above, below = label_f1(said, truth)
-    dense = [[[n in labels for n in range(5)] for labels in sets] for sets in (truth, said)]
-    expected = f1_score(np.array(dense[0]), np.array(dense[1]), average="micro", zero_division=np.nan)
-    if np.isnan(expected):
-        assert below.sum() == 0
-    else:
-        assert above.sum() / below.sum() == pytest.approx(expected, abs=1e-12)
-
-
-def test_label_f1_by_hand():
-    above, below = label_f1([frozenset({0, 1}), frozenset()], [frozenset({0}), frozenset({2})])
-    assert above.sum() / below.sum() == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
 
 
 @settings(deadline=None)
@@ -110,3 +99,60 @@ def test_no_texts_at_all():
     truth = [frozenset({0}), frozenset()]
     metric = mean_average_precision(columns_of(np.empty((0, 1))), np.array([-1, -1]), truth, np.arange(2), 2)
     assert value(metric, ones(2)) == pytest.approx(0.5)
+
+
+def test_event_map_is_scikit_learns_over_the_classes_that_occur():
+    rng = np.random.default_rng(0)
+    targets = rng.random((200, 12)) < 0.1
+    targets[:, 3] = False
+    scores = np.round(rng.random((200, 12)) + 0.3 * targets, 1)  # with ties
+    classes = [average_precision_score(targets[:, c], scores[:, c]) for c in range(12) if c != 3]
+    assert event_map(scores, targets) == pytest.approx(np.mean(classes))
+
+
+# ---- directions and distances --------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from([*OCTANTS, None]), st.sampled_from(OCTANTS)), min_size=1, max_size=30))
+def test_confusion_against_counting(pairs):
+    found = confusion(*zip(*pairs, strict=True))
+    for row, target in enumerate(found["rows"]):
+        for column, predicted in enumerate(found["columns"]):
+            pair = (None if predicted == "not read" else predicted, target)
+            assert found["counts"][row][column] == pairs.count(pair)
+
+
+def test_octants_are_in_the_order_of_their_words():
+    assert OCTANTS[0] == "left, front, above"
+    assert OCTANTS[1] == "left, front, below"
+    assert OCTANTS[-1] == "right, behind, below"
+
+
+def test_calibration_by_hand():
+    rows = calibration(np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.0, 1.0, 1.0, 3.0]))
+    assert [(row["truth"], row["n"], row["given"], row["mean"], row["median"]) for row in rows] == [
+        (1.0, 3, 2, 1.5, 1.5),
+        (3.0, 1, 1, 4.0, 4.0),
+    ]
+
+
+def test_calibration_without_any_predicted_distance():
+    (row,) = calibration(np.array([np.nan]), np.array([1.0]))
+    assert row["given"] == 0
+    assert np.isnan(row["mean"])
+
+
+def test_angles_between_directions():
+    right, front, up = np.eye(3)
+    predicted = np.array([right, right, 0.1 * right, right, np.zeros(3), right])
+    targets = np.array([right, front, up, -right, right, right + front])
+    np.testing.assert_allclose(great_circle(predicted, targets), [0, 90, 90, 180, 90, 45], atol=1e-6)
+
+
+def test_twenty_degrees_and_one_class_are_the_limits():
+    angles = np.radians([0, 19.9, 20.1, 90])
+    predicted = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    targets = np.repeat([[1.0, 0, 0]], 4, 0)
+    found = place_scores(predicted, targets, np.array([4, 5, 6, 2]), np.array([2.0, 2.0, 2.0, 2.2]))
+    assert found == {"er20": 0.5, "mae": pytest.approx(32.5), "der": 0.5, "n": 4}
+    assert place_scores(predicted[:0], targets[:0], np.zeros(0), np.zeros(0)) == {"n": 0}

@@ -1,25 +1,26 @@
-"""Which events sound: label F1 and mean average precision (A, C)."""
+"""Metrics of many answers or predictions together; those of one answer stand in `data/question_types`.
+
+mAP of events, octant confusion, calibration of distances, and the published measures of the encoder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-Parts = tuple[np.ndarray, np.ndarray]
-"""Numerator and denominator of a metric per question, (n,) each: the metric is Σ / Σ."""
+WRONG_DIRECTION = 20.0  # degrees: ER20 counts directions that are off by more
+CLASSES_PER_METRE = 2
+OCTANTS = tuple(map(", ".join, product(("left", "right"), ("front", "behind"), ("above", "below"))))
+
+# ---- mean average precision ----------------------------------------------------------------------
 
 Column = tuple[np.ndarray, np.ndarray]
 """Of one class: the texts that have a score, (r,), and their scores, (r,). All others lie below."""
-
-
-def label_f1(said: Sequence[frozenset[int]], truth: Sequence[frozenset[int]]) -> Parts:
-    """Micro-averaged F1 over all labels of all questions: 2·TP / (2·TP + FP + FN) = 2·TP / (|said| + |truth|)."""
-    both = np.array([2.0 * len(s & t) for s, t in zip(said, truth, strict=True)])
-    sizes = np.array([float(len(s) + len(t)) for s, t in zip(said, truth, strict=True)])
-    return both, sizes
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,17 @@ class MeanAveragePrecision:
 def mean_average_precision(
     columns: Iterable[Column],
     texts: np.ndarray,
-    truth: Sequence[frozenset[int]],
+    targets: Sequence[frozenset[int]],
     clusters: np.ndarray,
     width: int,
 ) -> MeanAveragePrecision:
     """columns: per class, the scores of the distinct texts that questions have; texts (n,): each
-    question's text, −1 for none; truth (n,): each question's classes; clusters (n,): each question's
+    question's text, −1 for none; targets (n,): each question's classes; clusters (n,): each question's
     cluster, one of `width`."""
     order = np.argsort(texts, kind="stable")  # questions grouped by text
     firsts = np.searchsorted(texts[order], np.arange(texts.max(initial=-1) + 2))
     having: dict[int, list[int]] = {}
-    for question, classes in enumerate(truth):
+    for question, classes in enumerate(targets):
         for number in classes:
             having.setdefault(number, []).append(question)
     ranked, hits, missed = _Counts(clusters), _Counts(clusters), _Counts(clusters)
@@ -128,3 +129,75 @@ class _Counts:
         columns = np.concatenate([np.empty(0, np.int32), *self.columns])
         edges = np.concatenate([[0], *self.lengths]).cumsum()
         return csr_array((np.ones(len(columns), np.float32), columns, edges), shape=(len(edges) - 1, width))
+
+
+def event_map(scores: np.ndarray, targets: np.ndarray) -> float:
+    """scores (n, classes), targets (n, classes) of 0 and 1 → mean average precision of the classes that occur."""
+    n = len(scores)
+    if not targets.any():
+        return float("nan")
+    places = np.arange(n)
+    columns = ((places, scores[:, number]) for number in range(scores.shape[1]))
+    having = [frozenset(np.flatnonzero(row).tolist()) for row in targets]
+    return float(mean_average_precision(columns, places, having, places, n).values(np.ones((n, 1)))[0, 0])
+
+
+# ---- directions and distances --------------------------------------------------------------------
+
+
+def confusion(predicted: Iterable[str | None], targets: Iterable[str | None]) -> dict[str, Any]:
+    """Counts of target octant (row) against predicted octant (column); None, not given in full, is the last column."""
+    columns = [*OCTANTS, "not read"]
+    counts = np.zeros((len(OCTANTS), len(columns)), dtype=int)
+    for column, row in zip(predicted, targets, strict=True):
+        counts[OCTANTS.index(str(row)), columns.index(column or "not read")] += 1
+    return {"rows": list(OCTANTS), "columns": columns, "counts": counts.tolist()}
+
+
+def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[dict[str, float]]:
+    """Distances (n,), metres, NaN where not given → per target: how many, how many given, their mean and quartiles."""
+    rows = []
+    for distance in np.unique(targets):
+        here = predicted[targets == distance]
+        given = here[~np.isnan(here)]
+        low, middle, high = np.quantile(given, [0.25, 0.5, 0.75]) if len(given) else [np.nan] * 3
+        rows.append(
+            {
+                "truth": float(distance),
+                "n": len(here),
+                "given": len(given),
+                "mean": float(given.mean()) if len(given) else np.nan,
+                "q25": float(low),
+                "median": float(middle),
+                "q75": float(high),
+            }
+        )
+    return rows
+
+
+def great_circle(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Vectors (n, 3) of any length → angles between them (n,), degrees; a vector of no length is 90° off."""
+    lengths = np.linalg.norm(predicted, axis=1) * np.linalg.norm(targets, axis=1)
+    cosine = np.divide((predicted * targets).sum(1), lengths, out=np.zeros(len(predicted)), where=lengths > 0)
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def place_scores(
+    directions: np.ndarray, target_directions: np.ndarray, distances: np.ndarray, target_distances: np.ndarray
+) -> dict[str, float]:
+    """Scores of the encoder, as published for Spatial-AST: `er20`, `mae`, `der` and their `n`.
+
+    Directions are vectors (n, 3); distances (n,) are classes of 0.5 m where predicted, metres where true.
+    er20: share of directions off by more than 20°; mae: mean great-circle error, degrees; der: share of
+    distances off by more than one class.
+    """
+    if not len(directions):
+        return {"n": 0}
+    error = great_circle(directions, target_directions)
+    off = np.abs(distances - np.rint(CLASSES_PER_METRE * target_distances))
+    return {
+        "er20": float((error > WRONG_DIRECTION).mean()),
+        "mae": float(error.mean()),
+        "der": float((off > 1).mean()),
+        "n": len(directions),
+    }
