@@ -19,7 +19,6 @@ from batcli.evaluation import baselines
 from batcli.evaluation.compare import compare
 from batcli.evaluation.embed import embedder_of
 from batcli.evaluation.gates import Gate, judge, parse_gates
-from batcli.evaluation.pages import unparsed, write_report
 from batcli.evaluation.predictions import (
     File,
     Layout,
@@ -33,7 +32,7 @@ from batcli.evaluation.predictions import (
     vocabulary_of,
 )
 from batcli.evaluation.report import Scores, about_published, to_junit
-from batcli.evaluation.scores import score_systems
+from batcli.evaluation.scores import score_systems, unparsed
 from batcli.evaluation.stats import LEVEL
 from batcli.options import ScoreOptions
 
@@ -81,6 +80,8 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
             count = write_records(options.unparsed, unparsed(answers(), columns[0], measured))
             reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
         if options.report:
+            from batcli.evaluation.html import write_report
+
             write_report(options.report, result, answers(), columns[0], measured, dataset, options.scenes)
     if options.junit:
         write_text(options.junit, to_junit(result))

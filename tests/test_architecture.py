@@ -33,9 +33,10 @@ MAY_LOAD = {  # packages that few modules may know
     "accelerate": ("training/", "train.py"),
     "typer": ("cli.py", "command.py"),
     "click": (),
+    "jinja2": ("evaluation/html.py",),
     "rich": ("ui.py", "cli.py"),
 }
-HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "pydantic")
+HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "pydantic", "jinja2")
 
 
 def layer_of(module: str) -> str:

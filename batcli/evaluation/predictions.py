@@ -88,6 +88,11 @@ class Predictions:
         """Numbers of the questions of one type, ascending."""
         return np.flatnonzero(self.types == list(QUESTION_TYPES).index(type_name))
 
+    def answer(self, row: int) -> str | None:
+        """The predicted answer to one question."""
+        number = int(self.predicted[row])
+        return None if number == NO_ANSWER else self.texts[number]
+
     def only(self, rows: np.ndarray) -> Predictions:
         columns = ("types", "clusters", "questions", "ids", "placed", "targets", "predicted")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from batcli.data.answers import Doa, Vocabulary
 from batcli.data.question_types import QUESTION_TYPES, QuestionType
 from batcli.evaluation.embed import Embedder
 from batcli.evaluation.metrics import calibration, confusion, mean_average_precision
-from batcli.evaluation.predictions import NO_ANSWER, Predictions
-from batcli.evaluation.report import System, TypeScores, paper_columns
+from batcli.evaluation.predictions import NO_ANSWER, Prediction, Predictions
+from batcli.evaluation.report import System, TypeScores, finite, paper_columns
 from batcli.evaluation.stats import Ratios, Score, Statistic, bootstrap, interval
 
 Samples = dict[tuple[str, str], tuple[float, np.ndarray]]
@@ -99,7 +99,7 @@ def measure(
         if not len(rows):
             continue
         predicted, here = file.predicted[rows], clusters[rows]
-        texts = ["" if text == NO_ANSWER else file.texts[text] for text in predicted.tolist()]
+        texts = [file.answer(row) or "" for row in rows]
         answers = score_answers(name, texts, [file.texts[text] for text in file.targets[rows].tolist()], vocabulary)
         statistics: list[Statistic] = []
         if question_type.has_map:
@@ -111,6 +111,21 @@ def measure(
         statistics.append(Ratios.of(answers.ratios, here))
         measured.append(Measured(rows, answers, statistics))
     return measured
+
+
+def unparsed(
+    predictions: Iterator[Prediction], file: Predictions, measured: Sequence[Measured]
+) -> Iterator[dict[str, Any]]:
+    """The records whose answer could not be read in full, with the parts that were not."""
+    missing = {
+        row: list(parts)
+        for found in measured
+        for row, parts in zip(found.rows.tolist(), found.answers.unread, strict=True)
+        if parts
+    }
+    for row, one in enumerate(predictions):
+        if row in missing:
+            yield {**finite(one.record), "prediction": file.answer(row), "not_read": missing[row]}
 
 
 # ---- scores --------------------------------------------------------------------------------------
