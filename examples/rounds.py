@@ -238,11 +238,8 @@ def challenge(placement: Placement, rng: random.Random) -> Challenge:
     number = rng.choice(fit) if fit else 0
     named, located = placement[number], placement[1 - number]
     location = named.location
-    question = rng.choice(templates.SINGLE_CLASSIFICATION).format(
-        direction=", ".join(location.words),
-        place=templates.place(location.words),
-        distance=templates.meters(location.rounded),
-    )
+    wording = rng.choice(templates.SINGLE_CLASSIFICATION)
+    question = templates.fill_place(wording, location.words, location.rounded)
     what = Asked("MIXUP_SINGLE_CLASSIFICATION", question, write_labels(named.names)) if fit else None
     where = rng.choice(templates.SINGLE_DOA).format(x=rng.choice(located.names))
     return Challenge(what, Asked("MIXUP_SINGLE_DOA", where, located.location.doa), named, located)

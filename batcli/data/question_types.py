@@ -17,6 +17,7 @@ DISTANCE_TOLERANCE = 0.5
 """Metres. The published distance error rate counts an answer that is off by more than this."""
 EPSILON = 1e-9  # distances are sums of decimals: 0.3 + 0.5 m is not off by more than 0.5 m
 UNREAD_ERROR = 1e-3  # of an answer that could not be read: the least wrong of all
+NO_LABELS = Vocabulary.of(())
 
 # ---- metrics -------------------------------------------------------------------------------------
 
@@ -101,8 +102,9 @@ class QuestionType:
         return self.parse(text, vocabulary)
 
     def is_valid(self, text: str) -> bool:
-        """Whether `text` can be a true answer."""
-        raise NotImplementedError
+        """Whether `text` can be a true answer: it can be read in full."""
+        value = self.parse(text, NO_LABELS)
+        return not self.unread(value, value)
 
     def unread(self, predicted: Any, target: Any) -> tuple[str, ...]:
         """The parts of a predicted answer that are needed and could not be read."""
@@ -152,7 +154,14 @@ class SourceType(LabelType):
     names_choices = True
 
 
-class PlaceType(QuestionType):
+class SpatialType(QuestionType):
+    """Answers are a direction, a distance, or both; values are `Doa`. Each subclass needs some of its parts."""
+
+    def parse(self, text: str, vocabulary: Vocabulary) -> Doa:
+        return read_doa(text)
+
+
+class PlaceType(SpatialType):
     """Answers are a direction and a distance."""
 
     expected = "a direction and a distance"
@@ -166,12 +175,6 @@ class PlaceType(QuestionType):
     }
     parts = ("direction", "distance")
 
-    def parse(self, text: str, vocabulary: Vocabulary) -> Doa:
-        return read_doa(text)
-
-    def is_valid(self, text: str) -> bool:
-        return None not in read_doa(text)
-
     def unread(self, predicted: Doa, target: Doa) -> tuple[str, ...]:
         names = ("left/right", "front/behind", "above/below", "distance")
         return tuple(name for name, value in zip(names, predicted, strict=True) if value is None)
@@ -181,14 +184,11 @@ class PlaceType(QuestionType):
         return wrong_words + scores["der"][0] * min(scores["distance_mae"][0], 9.0) / 10.0
 
 
-class SideType(QuestionType):
-    """Answers are a direction word, left or right; values are `Doa`, of which other axes do not matter."""
+class SideType(SpatialType):
+    """Answers are left or right; in general, the words on the axes that the target names."""
 
     expected = "a direction"
     metrics: ClassVar[Mapping[str, Metric]] = {"choice_acc": choice_accuracy}
-
-    def parse(self, text: str, vocabulary: Vocabulary) -> Doa:
-        return read_doa(text)
 
     def is_valid(self, text: str) -> bool:
         return read_doa(text)[:3] != (None, None, None)
@@ -198,18 +198,12 @@ class SideType(QuestionType):
         return ("direction",) if missing else ()
 
 
-class DistanceType(QuestionType):
-    """Answers are a distance; values are `Doa`, of which only the distance matters."""
+class DistanceType(SpatialType):
+    """Answers are a distance."""
 
     expected = "a distance"
     metrics: ClassVar[Mapping[str, Metric]] = {"der": distance_error_rate, "distance_mae": distance_error}
     parts = ("distance",)
-
-    def parse(self, text: str, vocabulary: Vocabulary) -> Doa:
-        return read_doa(text)
-
-    def is_valid(self, text: str) -> bool:
-        return read_doa(text).distance is not None
 
     def unread(self, predicted: Doa, target: Doa) -> tuple[str, ...]:
         return self.parts if predicted.distance is None else ()
@@ -223,15 +217,10 @@ class YesNoType(QuestionType):
 
     expected = "Yes or No"
     metrics: ClassVar[Mapping[str, Metric]] = {"binary_acc": exact_match}
+    parts = ("yes/no",)
 
     def parse(self, text: str, vocabulary: Vocabulary) -> bool | None:
         return read_yes_no(text)
-
-    def is_valid(self, text: str) -> bool:
-        return read_yes_no(text) is not None
-
-    def unread(self, predicted: bool | None, target: bool | None) -> tuple[str, ...]:
-        return ("yes/no",) if predicted is None else ()
 
 
 _E = 357_528 / 5  # the released training set tells only the number of the whole family

@@ -160,10 +160,8 @@ def _generate(
     number = failures = 0
     while remaining:
         # Scenes with one source and with two come in proportion, so that any stretch of the file is alike.
-        rest = [
-            sum(remaining.get(name, 0) for name in group) / max(1, n) for group, n in zip(groups, totals, strict=True)
-        ]
-        one = rest[0] > rest[1]
+        left = [sum(remaining.get(name, 0) for name in group) for group in groups]
+        one = left[0] / max(1, totals[0]) > left[1] / max(1, totals[1])
         types = [name for name in groups[0 if one else 1] if name in remaining]
         clear = any(MAKERS[name].needs_clear for name in types)
         scene = scenes.one(clear) if one else scenes.two(clear)
@@ -238,22 +236,13 @@ def _doa_parts(location: Location) -> dict[str, str]:
 
 
 def _single_classification(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
-    first, second = (placed.location for placed in scene)
-    fit = [
-        i
-        for i, pair in enumerate(((first, second), (second, first)))
-        if ("C", i) not in topics and is_unambiguous(*pair)
-    ]
+    locations = [placed.location for placed in scene]
+    fit = [i for i in (0, 1) if ("C", i) not in topics and is_unambiguous(locations[i], locations[1 - i])]
     if not fit:
         return None
     target = _rarer_octant("C", scene, fit, balancer)
-    location = scene[target].location
     wording = balancer.wording("C", templates.SINGLE_CLASSIFICATION)
-    question = wording.format(
-        direction=", ".join(location.words),
-        place=templates.place(location.words),
-        distance=templates.meters(location.rounded),
-    )
+    question = templates.fill_place(wording, locations[target].words, locations[target].rounded)
     answer = write_labels(scene[target].names)
     return GeneratedQuestion(("C", target), question, answer, wording, {"labels": answer})
 
@@ -301,14 +290,11 @@ def _direction(scene: Placement, topics: set[Hashable], balancer: Balancer) -> G
     balancer.count(("direction", answer), (relation, answer))
     if form == "both" and not answer:
         balancer.count(("neither" if first.words[axis] == second.words[axis] else "one", word))
-    wordings, phrase = (
-        (templates.DIRECTION_BOTH, templates.PLACES[word])
-        if form == "both"
-        else (templates.DIRECTION_BESIDE, templates.BESIDE[word])
-    )
-    return _yes_or_no(
-        (form, axis), scene if ways[relation] else scene[::-1], relation, phrase, answer, wordings, balancer
-    )
+    both = (templates.DIRECTION_BOTH, templates.PLACES)
+    wordings, phrases = both if form == "both" else (templates.DIRECTION_BESIDE, templates.BESIDE)
+    wording = balancer.wording_twice(relation, wordings)
+    pair = scene if ways[relation] else scene[::-1]
+    return _compared((form, axis), pair, wording, phrases[word], write_yes_no(answer), "answer", balancer)
 
 
 def _distance_both(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
@@ -321,7 +307,8 @@ def _distance_both(scene: Placement, topics: set[Hashable], balancer: Balancer) 
         return None
     balancer.count(("distance", answer), (word, answer))
     pair = scene if (further == (1 if word == "far" else -1)) == answer else scene[::-1]
-    return _yes_or_no("distance", pair, word, templates.BESIDE[word], answer, templates.DISTANCE_BOTH, balancer)
+    wording = balancer.wording_twice(word, templates.DISTANCE_BOTH)
+    return _compared("distance", pair, wording, templates.BESIDE[word], write_yes_no(answer), "answer", balancer)
 
 
 def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
@@ -331,32 +318,13 @@ def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
     return min(fit, key=lambda relation: used[relation, answer] + balancer.rng.random()) if fit else None
 
 
-def _yes_or_no(
-    topic: Hashable,
-    pair: Placement,
-    relation: Hashable,
-    phrase: str,
-    answer: bool,
-    wordings: Sequence[str],
-    balancer: Balancer,
-) -> GeneratedQuestion:
-    wording = balancer.wording_twice(relation, wordings)
-    text = write_yes_no(answer)
-    return _compared(topic, pair, wording, phrase, text, {"answer": text}, balancer)
-
-
 def _compared(
-    topic: Hashable,
-    pair: Placement,
-    wording: str,
-    phrase: str,
-    answer: str,
-    parts: Mapping[str, str],
-    balancer: Balancer,
+    topic: Hashable, pair: Placement, wording: str, phrase: str, answer: str, part: str, balancer: Balancer
 ) -> GeneratedQuestion:
+    """A question about X and Y, the sources of `pair` in this order. `part`: of the answer, for the report."""
     x, y = (balancer.name(placed) for placed in pair)
     question = wording.format(x=x, y=y, relation=phrase)
-    return GeneratedQuestion(topic, question, answer, wording.replace("{relation}", phrase), parts)
+    return GeneratedQuestion(topic, question, answer, wording.replace("{relation}", phrase), {part: answer})
 
 
 def _nonbinary_direction(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
@@ -367,7 +335,7 @@ def _nonbinary_direction(scene: Placement, topics: set[Hashable], balancer: Bala
     balancer.count(word)
     wording = balancer.wording_twice("side", templates.NONBINARY_DIRECTION)
     pair = scene if (further > 0) == (word == "right") else scene[::-1]
-    return _compared("side", pair, wording, "", word, {"answer": word}, balancer)
+    return _compared("side", pair, wording, "", word, "answer", balancer)
 
 
 def _nonbinary_distance(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
@@ -376,7 +344,7 @@ def _nonbinary_distance(scene: Placement, topics: set[Hashable], balancer: Balan
         return None
     wording = balancer.wording("apart", templates.NONBINARY_DISTANCE)
     answer = write_distance(metres)
-    return _compared("apart", scene, wording, "", answer, {"distance": answer}, balancer)
+    return _compared("apart", scene, wording, "", answer, "distance", balancer)
 
 
 def _nonbinary_source(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:

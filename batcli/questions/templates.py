@@ -299,6 +299,11 @@ def place(words: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}"
 
 
+def fill_place(wording: str, words: Sequence[str], distance: float) -> str:
+    """A wording of `SINGLE_CLASSIFICATION` with a direction, by its three words, and a distance in metres."""
+    return wording.format(direction=", ".join(words), place=place(words), distance=meters(distance))
+
+
 def meters(distance: float) -> str:
     """1.0 → "1 meter", 3.5 → "3.5 meters"."""
     return f"{distance:g} meter{'' if distance == 1 else 's'}"

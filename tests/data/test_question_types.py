@@ -161,9 +161,6 @@ class CountType(QuestionType):
     def parse(self, text, vocabulary):
         return int(text) if text.isdigit() else None
 
-    def is_valid(self, text):
-        return text.isdigit()
-
 
 def make_count(scene, topics, balancer):
     if "count" in topics:
