@@ -162,7 +162,7 @@ def _baselines(
         counted = partial(iterate_predictions, prior_file, Layout({}, questions_only=True))
     prior = baselines.count_answers(counted(), vocabulary)
     for name in dict.fromkeys(options.baseline):
-        yield baselines.answer_without_listening(name, file, answers(), prior, vocabulary, options.seed)
+        yield baselines.answer_by_prior(name, file, answers(), prior, vocabulary, options.seed)
 
 
 def _counts_only(files: Sequence[Predictions], reporter: Reporter) -> Scores:

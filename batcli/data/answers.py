@@ -1,4 +1,4 @@
-"""Answers as text: one grammar, which writes them for the data and reads them for the scores.
+"""The grammar of answers, which writes them for the data and reads free text for the scores.
 
 Written exactly, and read back exactly::
 
@@ -12,7 +12,7 @@ and nothing else. Only the first 1,000 characters count; case, Unicode forms and
 
 Direction
     Three axes, each with two words and their plain synonyms: left/right, front/behind,
-    above/below. Every word that stands anywhere is said. It is not said where it is negated
+    above/below. A word counts wherever it stands. It does not count where it is negated
     ("not left", "rather than behind", "neither above nor below"), where "right" only stresses
     ("right behind you", "that's right"), where it tells which way somebody faces ("facing forward"),
     or where a bound is meant ("up to 3 m", "under 2 m").
@@ -38,10 +38,10 @@ Labels
     singular; not where "no", "not" or "without" stands before the name, or before a list with "or"
     ("no dog, cat or bird").
 
-Contradictions: an answer that says both words of an axis has not said that axis; one that gives
-two distances more than 0.25 m apart has given none; one that says both yes and no has said
-neither. Order, emphasis and afterthoughts do not decide ("left, no, right" says no side).
-What is not said counts as wrong, and is never guessed.
+Contradictions: an answer with both words of an axis has neither; one with two distances more than
+0.25 m apart has none; one with both yes and no has neither. Order, emphasis and afterthoughts do
+not decide ("left, no, right" has no side). What an answer does not have counts as wrong, and is
+never guessed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from typing import NamedTuple
 from batcli.data.geometry import Position, octant, round_distance
 
 MAX_CHARACTERS = 1_000
-"""What of an answer is read. The longest written answer has about 150 characters."""
+"""Characters of an answer that are read. The longest written answer has about 150."""
 
 WIDEST_RANGE = 1.0  # metres: more is hedging, for any number inside would be "right"
 SAME_DISTANCE = 0.25  # metres: "2 m (6.6 ft)" says one distance twice
@@ -115,7 +115,7 @@ def _is_negated(text: str, start: int) -> bool:
 
 
 class Doa(NamedTuple):
-    """What a text says about where a source is; None where it says nothing, or contradicts itself."""
+    """Direction and distance of a source, as read from a text; None where it gives none, or contradicts itself."""
 
     side: str | None  # "left" or "right"
     depth: str | None  # "front" or "behind"
@@ -171,15 +171,15 @@ def _is_facing(text: str, start: int) -> bool:
 
 
 def _read_direction(text: str) -> tuple[str | None, ...]:
-    said: list[set[str]] = [set(), set(), set()]
+    found: list[set[str]] = [set(), set(), set()]
     for match in _DIRECTION.finditer(text):
         word = str(match.lastgroup)
         if _is_negated(text, match.start()) or _is_facing(text, match.start()):
             continue
         if word == "right" and not _is_side(text, match.start()):
             continue
-        said[_AXIS[word]].add(word)
-    return tuple(words.pop() if len(words) == 1 else None for words in said)
+        found[_AXIS[word]].add(word)
+    return tuple(words.pop() if len(words) == 1 else None for words in found)
 
 
 _METRES = {
@@ -372,7 +372,7 @@ REFUSALS = (
     r"(?:could|can|would) you (?:please )?(?:provide|upload|share|attach|send|clarify|repeat)",
     r"please (?:provide|upload|share|attach|send|clarify|repeat)",
 )
-"""How models refuse a question. A sentence with one of these says neither yes nor no."""
+"""Phrases by which models refuse a question. A sentence with one of these is neither yes nor no."""
 
 DOUBTS = (
     r"may|might|could|would|should|ought|must|(?:could|would|should)n't|\w+'d",
@@ -384,7 +384,7 @@ DOUBTS = (
     r"(?:not|n't) (?:necessarily|always)",
     rf"(?:partly|partially|half|half-|somewhat|mostly|sometimes|sort of|kind of|more or less) ?{_EITHER}",
 )
-"""Modal, conditional and hedging words. A sentence with one of these says neither yes nor no."""
+"""Modal, conditional and hedging words. A sentence with one of these is neither yes nor no."""
 
 _SAYS_NOTHING = re.compile(rf"(?<!\w)(?:{'|'.join((*REFUSALS, *DOUBTS))})\b")
 _IMPRESSION = re.compile(
@@ -447,7 +447,7 @@ def _is_predicate(words: Sequence[str], place: int) -> bool:
 
 
 def _short_answer(words: Sequence[str]) -> bool | None:
-    """What a clause says that is no more than "it is", "they do not", "neither", "definitely", "not really"."""
+    """The value of a clause that is only "it is", "they do not", "neither", "definitely", "not really"; else None."""
     negated = _negated(words)
     core = [word.removesuffix("n't") for word in words if word not in _STRESSES and word not in _NOT]
     if core == ["none"]:
@@ -484,11 +484,11 @@ def read_yes_no(text: str) -> bool | None:
         return words[0] in _YES
     sentences = list(_assertions(plain))
     found = [one for clauses in sentences for words in clauses for one in _asserted(words)]
-    said = {value for word, value in found if word not in _COMMENTS}
-    if not said:
+    values = {value for word, value in found if word not in _COMMENTS}
+    if not values:
         short = (_short_answer(_opening(clauses)) for clauses in sentences)
-        said = {value for _, value in found} | {value for value in short if value is not None}
-    return said.pop() if len(said) == 1 else None
+        values = {value for _, value in found} | {value for value in short if value is not None}
+    return values.pop() if len(values) == 1 else None
 
 
 def _opening(clauses: Sequence[Sequence[str]]) -> Sequence[str]:
@@ -526,7 +526,7 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Label names, lower case, and where to find them by their words. Made by `Vocabulary.of`."""
+    """Label names, lower case, and an index of them by their words. Made by `Vocabulary.of`."""
 
     names: tuple[str, ...]
     by_words: dict[tuple[str, ...], int]
@@ -571,7 +571,7 @@ def find_labels(words: Sequence[str], vocabulary: Vocabulary) -> Iterator[tuple[
 
 
 def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
-    """Which of the vocabulary's names (their numbers) a text says; empty where it says none.
+    """Numbers of the vocabulary's names that a text gives; empty where it gives none.
 
     >>> names = Vocabulary.of(["Speech", "Male speech, man speaking", "Music"])
     >>> sorted(read_labels("I hear a male speech (man speaking) and some music, but no speech.", names))

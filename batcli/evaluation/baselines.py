@@ -1,4 +1,4 @@
-"""Answers without listening: what the wording of the questions and the answers' frequencies give away.
+"""Baselines that answer without the audio, from the wording of a question and the frequencies of answers.
 
 random
     An answer drawn from the true answers of the question's type.
@@ -12,7 +12,7 @@ Direction and distance are chosen apart, and the distance so that most true ones
 0.5 m away. Where a question names the events to choose from, what counts is which of them it is: the
 first, or the second. Frequencies come from other questions where given (a training split), and otherwise from
 the scored questions themselves: then they flatter the baseline, the more the fewer questions there
-are, and are the most that anyone could know without listening.
+are, and are the most that anyone could know without the audio.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STEP = 0.5  # metres between the distances of answers
 
 @dataclass(frozen=True)
 class Prior:
-    """How often which answer is true."""
+    """Counts of true answers."""
 
     whole: dict[str, Counter[str]]  # type → answers
     parts: dict[tuple[str, str], list[Counter[str]]]  # (type, wording) → a count for each part of an answer
@@ -79,7 +79,7 @@ def _text(parts: str, question: str, vocabulary: Vocabulary) -> str:
 
 
 def count_answers(predictions: Iterable[Prediction], vocabulary: Vocabulary) -> Prior:
-    """How often each answer is true; what was predicted does not matter."""
+    """Count the true answers of questions; their predictions do not matter."""
     prior = Prior({}, {})
     for one in predictions:
         parts = _parts(one, vocabulary)
@@ -107,7 +107,7 @@ def _mode(count: Counter[str]) -> str:
 
 
 def _central(count: Counter[str]) -> str:
-    """The distance that most are within a step of; the nearest of several."""
+    """The distance within `STEP` of most distances; the nearest of several."""
     metres: Counter[float] = Counter()
     for text, times in count.items():
         metres[read_distance(text) or 0.0] += times
@@ -115,7 +115,7 @@ def _central(count: Counter[str]) -> str:
     return write_distance(min(near, key=lambda distance: (-near[distance], distance)))
 
 
-def answer_without_listening(
+def answer_by_prior(
     name: str, file: Predictions, predictions: Iterable[Prediction], prior: Prior, vocabulary: Vocabulary, seed: int
 ) -> Predictions:
     """The questions of `file` (`predictions`: the same, in their order) answered by one of `NAMES`."""

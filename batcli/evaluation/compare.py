@@ -1,4 +1,4 @@
-"""Two systems on the questions that both answered."""
+"""Comparison of two systems on the questions that both answered."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare(
 
 
 def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the same questions in both. Says how many could not be told apart; refuses if that is all of them."""
+    """Rows of the same questions in both. Warns of those that cannot be told apart; raises InputError if all are so."""
     pairs = matched(first, second)
     where, hint = f"--against {second.name}", "name the field of the ids: --field question_id=THEIR_NAME"
     if pairs.left_out:

@@ -1,4 +1,4 @@
-"""Limits that scores must keep."""
+"""Gates: limits that the options set on scores, for continuous integration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gat
 
 
 def judge(systems: Sequence[System], gates: Sequence[Gate]) -> list[Verdict]:
-    """A gate holds for each system; a metric that is not there fails it."""
+    """Each gate against each system. A metric that a system lacks fails."""
     return [
         Verdict(system.name, name, over, limit, (system.find(name) or Score(math.nan)).value)
         for system in systems

@@ -50,7 +50,7 @@ AXES = {
     "rt60": ("reverberation time RT60, s", None),
     "drr": ("direct-to-reverberant ratio, dB", None),
 }
-"""What accuracy is drawn against: label, and the edges of the bins (None: deciles)."""
+"""Columns that accuracy is drawn against: label, and the edges of the bins (None: deciles)."""
 
 
 class Case(NamedTuple):

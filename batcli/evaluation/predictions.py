@@ -1,4 +1,4 @@
-"""Files of answers, whoever wrote them, as columns that can be scored."""
+"""Files of predictions, of `bat decode` or of other systems, as columns that can be scored."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Predictions:
     targets: np.ndarray  # (n,) int32: place in `texts` of the true answer
     predicted: np.ndarray  # (n,) int32: place in `texts` of the predicted answer, or NO_ANSWER
     texts: list[str]
-    published_look: int = 0  # how many are about AudioSet evaluation clips in Matterport3D rooms
+    published_look: int = 0  # questions about AudioSet evaluation clips in Matterport3D rooms
     answered: bool = True  # False: questions alone, without predictions
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Predictions:
 
 @contextmanager
 def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
-    """The files, by names that differ. Standard input is copied to disk if it is read `again`."""
+    """The files, each with a name of its own. Standard input is copied to disk if it is read `again`."""
     stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
     clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
     names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
@@ -170,10 +170,10 @@ def _prediction(record: dict[str, Any], where: str, layout: Layout) -> Predictio
 
 
 def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Prediction:
-    """A record with other names: what the scores need is checked, the rest is left alone."""
+    """A record with other names. Fields that scores need are checked, others ignored."""
     found = {name: record.get(layout.fields.get(name, name)) for name in (*FIELDS, "prediction")}
     type_name = layout.type_name or found["question_type"]
-    if type_name not in QUESTION_TYPES:
+    if not isinstance(type_name, str) or type_name not in QUESTION_TYPES:
         hint = "give --type for all records, or --field question_type=THEIR_NAME; known: " + ", ".join(QUESTION_TYPES)
         raise InputError(f"unknown question type {type_name!r:.80}", where, hint)
     for name in ("answer", "prediction"):
@@ -295,7 +295,7 @@ def _looks_published(scene: Sequence[str]) -> bool:
 
 
 def _hash(*parts: str) -> int:
-    """64 bits, the same in every process."""
+    """64 bits, equal in every process."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
 
 
@@ -344,7 +344,7 @@ def matched(first: Predictions, second: Predictions) -> Pairs:
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the values that stand exactly once in each."""
+    """Places in each of the values that both have exactly once."""
     places = []
     for hashes in (first, second):
         _, starts, counts = np.unique(hashes, return_index=True, return_counts=True)
@@ -359,7 +359,7 @@ def _rest(file: Predictions, rows: np.ndarray) -> np.ndarray:
 
 
 def _numbered(hashes: np.ndarray) -> np.ndarray:
-    """Makes repeated hashes distinct, the same way in every file."""
+    """The hashes, with repeated ones made distinct in the same way in every file."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))

@@ -42,7 +42,7 @@ PUBLISHED_EMBEDDER = "OpenAI"
 
 @dataclass
 class TypeScores:
-    """The questions of one type."""
+    """The scores of one question type."""
 
     n: int
     scores: dict[str, Score]
@@ -51,7 +51,7 @@ class TypeScores:
 
 @dataclass
 class System:
-    """One column of the table: a file of predictions, or a baseline."""
+    """The scores of a file of predictions or a baseline: one column of the table."""
 
     name: str
     n: int
@@ -88,7 +88,7 @@ class Comparison:
 
 
 class Verdict(NamedTuple):
-    """What became of a gate."""
+    """A gate against the value that it was held against."""
 
     system: str
     name: str  # TYPE.metric
@@ -107,13 +107,13 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Scores:
-    """The whole result; the first system is the one that was asked about."""
+    """The result of `bat score`. The first system is the first file of predictions."""
 
     systems: list[System]
     settings: dict[str, Any]
     comparison: Comparison | None = None
     verdicts: list[Verdict] = field(default_factory=list)
-    published: str | None = None  # what to know about the published rows, where they are wanted
+    published: str | None = None  # a note on the published rows, where they are wanted
 
 
 def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
@@ -309,7 +309,7 @@ def _cell(value: float) -> str:
 
 
 def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
-    """Header and rows: what the first system has more than the other, on the questions of both."""
+    """Header and rows: the first system minus the other, on the questions of both."""
     rows = [["type", "metric", f"{scores.systems[0].name} − {comparison.other}", "wins / losses", "McNemar p"]]
     for type_name, found in comparison.by_type.items():
         first = QUESTION_TYPES[type_name].title
@@ -354,7 +354,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_markdown(scores: Scores) -> str:
-    """As a CI job summary shows it."""
+    """Tables and gates, as the summary of a CI job shows them."""
     gates = "".join(f"- {'✅' if v.passed else '❌'} {_escaped(str(v))}\n" for v in scores.verdicts)
     parts = [f"### Gates\n\n{gates}"] if gates else []
     parts += [

@@ -1,4 +1,4 @@
-"""How balanced questions are: how often each answer is true, and how much of it the wording alone tells."""
+"""The balance of a set of questions: counts of answers, and how well a wording alone predicts them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PartBalance:
     n: int
     values: dict[str, int]  # most frequent first
     ceiling: float
-    """Best accuracy of one fixed value per wording (its names left out), 0…1: what can be had without
-    listening. It is measured on the questions themselves, so with few questions a wording it lies
-    above what chance gives: compare with the value that is most frequent over all wordings."""
+    """Best accuracy of one fixed value per wording (its names left out), 0…1, and so of answers without the
+    audio. It is measured on the questions themselves, so with few questions a wording it lies above
+    chance: compare with the value that is most frequent over all wordings."""
 
     @property
     def most_frequent(self) -> float:

@@ -188,7 +188,7 @@ def compare(first: Location, second: Location, axis: int) -> int:
 
 
 def is_unambiguous(target: Location, other: Location) -> bool:
-    """Whether "from the right, front, above, about 2 m away" fits `target` and cannot mean `other`."""
+    """Whether a description such as "right, front, above, about 2 m away" fits `target` and cannot mean `other`."""
     elsewhere = any(other.clear[axis] and target.words[axis] != other.words[axis] for axis in range(3))
     return all(target.clear) and (elsewhere or compare(target, other, DISTANCE) != 0)
 

@@ -1,4 +1,4 @@
-"""The wordings of the questions: at least twenty per type, all our own.
+"""The wordings of the questions, at least twenty per type, written for this project.
 
 In braces: `{x}` and `{y}`, the events' names, always after "the sound of", so that a name with
 commas ("accelerating, revving, vroom") reads as one; `{direction}` ("right, front, above"),
@@ -121,7 +121,7 @@ PLACES = {
     "above": "above you",
     "below": "below you",
 }
-"""Where a single source is."""
+"""Phrases for the place of one source, for `{relation}` and `{place}`."""
 
 BESIDE = {
     "left": "further to the left than",
@@ -133,7 +133,7 @@ BESIDE = {
     "near": "nearer to you than",
     "far": "farther from you than",
 }
-"""Where one source is relative to another, along the listener's axes or in distance from the listener."""
+"""Phrases that compare one source with another, along the listener's axes or in distance from the listener."""
 
 EXTREMES = {
     "left": "further to the left",
@@ -145,7 +145,7 @@ EXTREMES = {
     "near": "nearer to you",
     "far": "farther from you",
 }
-"""Which of two sources is asked for."""
+"""Phrases that choose one of two sources."""
 
 DIRECTION_BOTH = (
     "Are the sound of {x} and the sound of {y} both {relation}?",

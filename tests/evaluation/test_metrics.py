@@ -38,12 +38,12 @@ def test_map_is_scikit_learns(questions, classes, levels, seed):
     """Few levels: many questions with equal scores."""
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, levels, (questions, classes)) / levels
-    truth = rng.random((questions, classes)) < 0.3
-    sets = [frozenset(np.flatnonzero(row).tolist()) for row in truth]
+    targets = rng.random((questions, classes)) < 0.3
+    sets = [frozenset(np.flatnonzero(row).tolist()) for row in targets]
     metric = mean_average_precision(columns_of(scores), np.arange(questions), sets, np.arange(questions), questions)
-    present = [c for c in range(classes) if truth[:, c].any()]
+    present = [c for c in range(classes) if targets[:, c].any()]
     if present:
-        expected = np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in present])
+        expected = np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in present])
         assert value(metric, ones(questions)) == pytest.approx(expected, abs=1e-9)
     else:
         assert np.isnan(value(metric, ones(questions)))
@@ -57,18 +57,18 @@ def test_weights_of_clusters_are_sample_weights(questions, seed):
     texts = np.unique(np.append(rng.integers(-1, 6, questions), -1), return_inverse=True)[1][:-1] - 1
     per_text = np.where(rng.random((7, 3)) < 0.3, np.nan, rng.integers(0, 4, (7, 3)) / 4.0)
     per_text[texts.max() + 1 :] = np.nan  # only texts that questions have are scored
-    truth = rng.random((questions, 3)) < 0.4
+    targets = rng.random((questions, 3)) < 0.4
     clusters = rng.integers(0, 5, questions)
     weights = rng.integers(0, 3, 5)
-    sets = [frozenset(np.flatnonzero(row).tolist()) for row in truth]
+    sets = [frozenset(np.flatnonzero(row).tolist()) for row in targets]
     metric = mean_average_precision(columns_of(per_text), texts, sets, clusters, 5)
     dense = np.where((texts < 0)[:, None], np.nan, per_text[texts])
     dense = np.where(np.isnan(dense), -1.0, dense)  # without a score: below all, together
     drawn = weights[clusters]
     expected = [
-        average_precision_score(truth[:, c], dense[:, c], sample_weight=drawn)
+        average_precision_score(targets[:, c], dense[:, c], sample_weight=drawn)
         for c in range(3)
-        if drawn[truth[:, c]].sum() > 0
+        if drawn[targets[:, c]].sum() > 0
     ]
     found = value(metric, weights)
     assert np.isnan(found) if not expected else found == pytest.approx(np.mean(expected), abs=1e-9)
@@ -77,8 +77,8 @@ def test_weights_of_clusters_are_sample_weights(questions, seed):
 def test_map_by_hand():
     """One class, scores 3, 2, 1, 0 with positives at 3 and 1: (1/1 + 2/3) / 2."""
     scores = np.array([[3.0], [2.0], [1.0], [0.0]])
-    truth = [frozenset({0}), frozenset(), frozenset({0}), frozenset()]
-    metric = mean_average_precision(columns_of(scores), np.arange(4), truth, np.arange(4), 4)
+    targets = [frozenset({0}), frozenset(), frozenset({0}), frozenset()]
+    metric = mean_average_precision(columns_of(scores), np.arange(4), targets, np.arange(4), 4)
     assert value(metric, ones(4)) == pytest.approx((1 + 2 / 3) / 2)
 
 
@@ -90,14 +90,14 @@ def test_map_leaves_out_classes_without_a_positive():
 
 def test_questions_without_a_text_come_last_together():
     """Positive without a text, among two such: precision is 1 positive of 3 questions."""
-    truth = [frozenset(), frozenset({0}), frozenset()]
-    metric = mean_average_precision(columns_of(np.array([[0.5]])), np.array([0, -1, -1]), truth, np.arange(3), 3)
+    targets = [frozenset(), frozenset({0}), frozenset()]
+    metric = mean_average_precision(columns_of(np.array([[0.5]])), np.array([0, -1, -1]), targets, np.arange(3), 3)
     assert value(metric, ones(3)) == pytest.approx(1 / 3)
 
 
 def test_no_texts_at_all():
-    truth = [frozenset({0}), frozenset()]
-    metric = mean_average_precision(columns_of(np.empty((0, 1))), np.array([-1, -1]), truth, np.arange(2), 2)
+    targets = [frozenset({0}), frozenset()]
+    metric = mean_average_precision(columns_of(np.empty((0, 1))), np.array([-1, -1]), targets, np.arange(2), 2)
     assert value(metric, ones(2)) == pytest.approx(0.5)
 
 

@@ -149,16 +149,16 @@ def doa(place) -> str:
 
 
 def answer(oracle: Oracle, record) -> str:
-    kind, said, sources = record["question_type"], oracle.parse(record), oracle.sources(record)
+    kind, slots, sources = record["question_type"], oracle.parse(record), oracle.sources(record)
     if kind == "CLASSIFICATION":
         return "; ".join(sorted(sources[0][0]))
     if kind == "DOA":
         return doa(sources[0][1])
     if kind == "MIXUP_SINGLE_DOA":
-        return doa(oracle.named(record, said["x"]))
+        return doa(oracle.named(record, slots["x"]))
     if kind == "MIXUP_SINGLE_CLASSIFICATION":
-        asked = [said["place"], said["place2"].removeprefix("in ").removesuffix(" of"), said["place3"]]
-        distance = float(said["metres"])
+        asked = [slots["place"], slots["place2"].removeprefix("in ").removesuffix(" of"), slots["place3"]]
+        distance = float(slots["metres"])
         fitting = []
         for labels, place in sources:
             same = [not surely(place, WORD[word][0], -WORD[word][1]) for word in asked]
@@ -167,16 +167,16 @@ def answer(oracle: Oracle, record) -> str:
         ((labels, place),) = fitting
         assert doa(place) == f"{', '.join(asked)}; {half(distance)}"
         return "; ".join(sorted(labels))
-    x, y = (oracle.named(record, said[name]) for name in "xy")
+    x, y = (oracle.named(record, slots[name]) for name in "xy")
     assert x is not y
     if kind == "MIXUP_NONBINARY_DISTANCE":
         return half(math.dist([x[c] for c in "xyz"], [y[c] for c in "xyz"]))
     if kind == "MIXUP_NONBINARY_DIRECTION":
         return "right" if compare(x, y, "x", 1) else "left"
-    coordinate, sign = MEANING[said["relation"]]
+    coordinate, sign = MEANING[slots["relation"]]
     if kind == "MIXUP_NONBINARY_SOURCE":
-        return said["x"] if compare(x, y, coordinate, sign) else said["y"]
-    if said["relation"].endswith(("you", "to your left", "to your right")) and coordinate != "r":
+        return slots["x"] if compare(x, y, coordinate, sign) else slots["y"]
+    if slots["relation"].endswith(("you", "to your left", "to your right")) and coordinate != "r":
         for place in (x, y):
             assert surely(place, coordinate, 1) or surely(place, coordinate, -1)
         return "Yes" if sign * x[coordinate] > 0 and sign * y[coordinate] > 0 else "No"
@@ -197,8 +197,8 @@ def test_the_oracle_is_no_yes_man(made, material):
     """It tells swapped names and swapped sources from the right ones."""
     oracle = Oracle(material)
     record = next(r for r in made[0] if r["question_type"] == "MIXUP_DISTANCE_BOTH" and r["answer"] == "Yes")
-    said = oracle.parse(record)
-    swapped = record["question"].replace(said["x"], "\0").replace(said["y"], said["x"]).replace("\0", said["y"])
+    slots = oracle.parse(record)
+    swapped = record["question"].replace(slots["x"], "\0").replace(slots["y"], slots["x"]).replace("\0", slots["y"])
     assert answer(oracle, record | {"question": swapped}) == "No"
     record = next(r for r in made[0] if r["question_type"] == "MIXUP_SINGLE_DOA")
     turned = record | {"reverb_id": record["reverb_id2"], "reverb_id2": record["reverb_id"]}
@@ -249,10 +249,10 @@ def test_yes_and_no_are_even_for_every_relation_and_wording(made, material):
     overall, relations, wordings = defaultdict(Counter), defaultdict(Counter), defaultdict(Counter)
     for r in made[0]:
         if r["answer"] in ("Yes", "No"):
-            said = oracle.parse(r)
-            frame = r["question"].replace(f"sound of {said['x']}", "X").replace(f"sound of {said['y']}", "Y")
+            slots = oracle.parse(r)
+            frame = r["question"].replace(f"sound of {slots['x']}", "X").replace(f"sound of {slots['y']}", "Y")
             overall[r["question_type"]][r["answer"]] += 1
-            relations[said["relation"]][r["answer"]] += 1
+            relations[slots["relation"]][r["answer"]] += 1
             wordings[frame][r["answer"]] += 1
     assert len(overall) == 2
     assert set(relations) == set(MEANING)
@@ -269,8 +269,8 @@ def test_left_and_right_and_the_order_of_names_are_even(made, material):
     order = defaultdict(Counter)
     for r in made[0]:
         if r["question_type"] == "MIXUP_NONBINARY_SOURCE":
-            said = oracle.parse(r)
-            order[said["relation"]][said["x"] == r["answer"]] += 1
+            slots = oracle.parse(r)
+            order[slots["relation"]][slots["x"] == r["answer"]] += 1
     assert len(order) == 8
     assert all(even(counts, (True, False)) for counts in order.values())
 
@@ -279,14 +279,14 @@ def test_a_no_to_both_does_not_follow_from_one_source(made, material):
     """Of the answers No about "both", two in three are about one source here and one there."""
     oracle, one = Oracle(material), Counter()
     for r in made[0]:
-        said = oracle.parse(r)
+        slots = oracle.parse(r)
         if (
             r["question_type"] == "MIXUP_DIRECTION"
             and r["answer"] == "No"
-            and said["relation"].endswith(("you", "r left"))
+            and slots["relation"].endswith(("you", "r left"))
         ):
-            coordinate, sign = MEANING[said["relation"]]
-            one[sum(sign * oracle.named(r, said[name])[coordinate] > 0 for name in "xy")] += 1
+            coordinate, sign = MEANING[slots["relation"]]
+            one[sum(sign * oracle.named(r, slots[name])[coordinate] > 0 for name in "xy")] += 1
     assert set(one) == {0, 1}
     assert 0.6 < one[1] / sum(one.values()) < 0.75
 
