@@ -373,24 +373,37 @@ def _nonbinary_source(scene: Placement, topics: set[Hashable], balancer: Balance
 
 
 class Maker(NamedTuple):
-    """How questions of one type are made."""
+    """The way to make questions of one type."""
 
     make: Callable[[Placement, set[Hashable], Balancer], GeneratedQuestion | None]
     """A question about a scene, of none of the topics asked already; None where the scene does not allow one."""
+    wordings: Sequence[str]
     needs_clear: bool = False  # whether a source's three direction words must be clear
     per_scene: int = 1  # questions to try: 2 are about both sources
 
 
 MAKERS: dict[str, Maker] = {
-    "CLASSIFICATION": Maker(_classification),
-    "DOA": Maker(_doa, needs_clear=True),
+    "CLASSIFICATION": Maker(_classification, templates.CLASSIFICATION),
+    "DOA": Maker(_doa, templates.DOA, needs_clear=True),
     # The same audio with two answers makes a model heed the question.
-    "MIXUP_SINGLE_CLASSIFICATION": Maker(_single_classification, needs_clear=True, per_scene=2),
-    "MIXUP_SINGLE_DOA": Maker(_single_doa, needs_clear=True, per_scene=2),
-    "MIXUP_DIRECTION": Maker(_direction),
-    "MIXUP_DISTANCE_BOTH": Maker(_distance_both),
-    "MIXUP_NONBINARY_DIRECTION": Maker(_nonbinary_direction),
-    "MIXUP_NONBINARY_DISTANCE": Maker(_nonbinary_distance),
-    "MIXUP_NONBINARY_SOURCE": Maker(_nonbinary_source),
+    "MIXUP_SINGLE_CLASSIFICATION": Maker(_single_classification, templates.SINGLE_CLASSIFICATION, True, per_scene=2),
+    "MIXUP_SINGLE_DOA": Maker(_single_doa, templates.SINGLE_DOA, True, per_scene=2),
+    "MIXUP_DIRECTION": Maker(_direction, templates.DIRECTION_BOTH + templates.DIRECTION_BESIDE),
+    "MIXUP_DISTANCE_BOTH": Maker(_distance_both, templates.DISTANCE_BOTH),
+    "MIXUP_NONBINARY_DIRECTION": Maker(_nonbinary_direction, templates.NONBINARY_DIRECTION),
+    "MIXUP_NONBINARY_DISTANCE": Maker(_nonbinary_distance, templates.NONBINARY_DISTANCE),
+    "MIXUP_NONBINARY_SOURCE": Maker(_nonbinary_source, templates.NONBINARY_SOURCE),
 }
 """`question_type` → how its questions are made."""
+
+LESS = [
+    *(templates.PLACES[word] for word in ("left", "behind", "below")),
+    *(templates.EXTREMES[word] for word in ("left", "behind", "below", "near")),
+]
+"""Phrases of `{relation}` that ask by the second word of a pair of opposites: by left, not by right."""
+
+
+def is_turned(question: Question) -> bool:
+    """Whether a relation is asked by left, behind, below or near, and not by their opposites."""
+    asks_relation = any("{relation}" in wording for wording in MAKERS[question.question_type].wordings)
+    return asks_relation and any(phrase in question.question for phrase in LESS)

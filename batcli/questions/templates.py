@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batcli.data.schema import Question
-
 CLASSIFICATION = (
     "Which sound events can you hear in this recording?",
     "What is making the sound in this clip?",
@@ -279,19 +277,6 @@ NONBINARY_SOURCE = (
 )
 """`{relation}` is one of EXTREMES."""
 
-WORDINGS: dict[str, tuple[str, ...]] = {
-    "CLASSIFICATION": CLASSIFICATION,
-    "DOA": DOA,
-    "MIXUP_SINGLE_CLASSIFICATION": SINGLE_CLASSIFICATION,
-    "MIXUP_SINGLE_DOA": SINGLE_DOA,
-    "MIXUP_DIRECTION": DIRECTION_BOTH + DIRECTION_BESIDE,
-    "MIXUP_DISTANCE_BOTH": DISTANCE_BOTH,
-    "MIXUP_NONBINARY_DIRECTION": NONBINARY_DIRECTION,
-    "MIXUP_NONBINARY_DISTANCE": NONBINARY_DISTANCE,
-    "MIXUP_NONBINARY_SOURCE": NONBINARY_SOURCE,
-}
-"""`question_type` → its wordings."""
-
 
 def place(words: Sequence[str]) -> str:
     """("right", "front", "above") → "to your right, in front of you and above you"."""
@@ -307,20 +292,3 @@ def fill_place(wording: str, words: Sequence[str], distance: float) -> str:
 def meters(distance: float) -> str:
     """1.0 → "1 meter", 3.5 → "3.5 meters"."""
     return f"{distance:g} meter{'' if distance == 1 else 's'}"
-
-
-LESS = [
-    *(PLACES[word] for word in ("left", "behind", "below")),
-    *(EXTREMES[word] for word in ("left", "behind", "below", "near")),
-]
-"""Phrases of `{relation}` that ask by the second word of a pair of opposites: by left, not by right."""
-
-
-def asks_relation(type_name: str) -> bool:
-    """Whether questions of a type have a `{relation}`."""
-    return any("{relation}" in wording for wording in WORDINGS.get(type_name, ()))
-
-
-def is_turned(question: Question) -> bool:
-    """Whether a relation is asked by left, behind, below or near, and not by their opposites."""
-    return any(phrase in question.question for phrase in LESS) and asks_relation(question.question_type)

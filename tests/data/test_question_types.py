@@ -171,7 +171,7 @@ def make_count(scene, topics, balancer):
 
 def test_a_tenth_type_is_one_class_and_one_maker(monkeypatch, tmp_path):
     monkeypatch.setitem(QUESTION_TYPES, "COUNT", CountType("COUNT", "F", 2, 139_392))
-    monkeypatch.setitem(MAKERS, "COUNT", Maker(make_count))
+    monkeypatch.setitem(MAKERS, "COUNT", Maker(make_count, ["How many?"]))
     assert question_types("F,B") == ("DOA", "COUNT")
 
     labels = [Label(number, f"/m/{number}", name) for number, name in enumerate(NAMES.names)]

@@ -23,8 +23,7 @@ from batcli.data.geometry import locate
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.questions.balance import BalanceCounter
-from batcli.questions.generate import PER_SCENE, counts_by_type, generate, question_types
-from batcli.questions.templates import WORDINGS
+from batcli.questions.generate import MAKERS, PER_SCENE, counts_by_type, generate, question_types
 
 COUNT = 20_000
 NOT_A_CHOICE = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_DISTANCE")
@@ -86,9 +85,9 @@ class Oracle:
         self.patterns = {
             kind: [
                 re.compile("".join(part.get(piece, re.escape(piece)) for piece in re.split(r"(\{\w+})", wording)))
-                for wording in wordings
+                for wording in maker.wordings
             ]
-            for kind, wordings in WORDINGS.items()
+            for kind, maker in MAKERS.items()
         }
 
     def parse(self, record) -> dict[str, str]:
