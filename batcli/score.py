@@ -24,10 +24,10 @@ from batcli.evaluation.predictions import (
     Layout,
     Prediction,
     Predictions,
+    align_to_test_set,
     iterate_predictions,
-    matched,
-    of_test_set,
-    opened,
+    match_questions,
+    open_predictions,
     read_predictions,
     vocabulary_of,
 )
@@ -48,15 +48,15 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
     _check_options(options, gates)
     dataset = open_dataset(options.data) if options.data else None
     paths = [*options.predictions, *([options.against] if options.against else [])]
-    again = bool(options.unparsed or options.report or options.baseline)
-    with opened(paths, again) as files:
+    reread = bool(options.unparsed or options.report or options.baseline)
+    with open_predictions(paths, reread) as files:
         origin, origin_layout = files[0], layout
         read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
         if options.questions:
             origin = File(options.questions, options.questions.stem, str(options.questions))
             origin_layout = Layout({}, questions_only=True)
             whole = read_predictions(origin, origin_layout, options.cluster, reporter)
-            read = [of_test_set(found, whole, reporter) for found in read]
+            read = [align_to_test_set(found, whole, reporter) for found in read]
         vocabulary = vocabulary_of(read, *_label_names(options, dataset))
         against = read.pop() if options.against else None
         answered = _answered_files(read, against, gates, reporter)
@@ -98,7 +98,7 @@ def _answered_files(
     if missing:
         return []
     for other in files[1:]:
-        pairs = matched(files[0], other)
+        pairs = match_questions(files[0], other)
         common = len(pairs.rows) + pairs.left_out
         if common < max(len(files[0]), len(other)):
             reporter.warn(

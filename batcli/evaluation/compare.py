@@ -8,7 +8,7 @@ from batcli.core.errors import InputError
 from batcli.core.progress import Reporter
 from batcli.data.answers import Vocabulary
 from batcli.evaluation.embed import Embedder
-from batcli.evaluation.predictions import Predictions, matched
+from batcli.evaluation.predictions import Predictions, match_questions
 from batcli.evaluation.report import LOWER_IS_BETTER, Comparison, Difference
 from batcli.evaluation.scores import ScoredAnswers, mean_score, measure, paper_scores, sample
 from batcli.evaluation.stats import Score, mcnemar
@@ -44,7 +44,7 @@ def compare(
 
 def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the same questions in both. Warns of those that cannot be told apart; raises InputError if all are so."""
-    pairs = matched(first, second)
+    pairs = match_questions(first, second)
     where, hint = f"--against {second.name}", "name the field of the ids: --field question_id=THEIR_NAME"
     if pairs.left_out:
         what = f"{pairs.left_out:,} of {len(first):,} questions cannot be told apart: no scene, no id of their own"

@@ -1,7 +1,7 @@
-"""Embedders: how much a predicted text has of each class, for mean average precision.
+"""Embedders: the similarity of predicted texts with the names of classes, for mean average precision.
 
-The published mAP is the cosine similarity of a text's embedding and that of each class name. Which
-model embeds decides the number, so a result carries the embedder's name and hash.
+The published mAP is the cosine similarity of a text's embedding and that of each class name. The number
+depends on the model, so a result carries the embedder's name and hash.
 """
 
 from __future__ import annotations

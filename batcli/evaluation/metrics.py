@@ -71,18 +71,18 @@ def mean_average_precision(
     texts: np.ndarray,
     targets: Sequence[frozenset[int]],
     clusters: np.ndarray,
-    width: int,
+    n_clusters: int,
 ) -> MeanAveragePrecision:
     """columns: per class, the scores of the distinct texts that questions have; texts (n,): each
     question's text, −1 for none; targets (n,): each question's classes; clusters (n,): each question's
-    cluster, one of `width`."""
+    cluster, one of `n_clusters`."""
     order = np.argsort(texts, kind="stable")  # questions grouped by text
     firsts = np.searchsorted(texts[order], np.arange(texts.max(initial=-1) + 2))
     having: dict[int, list[int]] = {}
     for question, classes in enumerate(targets):
         for number in classes:
             having.setdefault(number, []).append(question)
-    ranked, hits, missed = _Counts(clusters), _Counts(clusters), _Counts(clusters)
+    ranked, hits, missed = (_Counts(clusters, n_clusters) for _ in range(3))
     sizes = []
     positive = np.zeros(len(texts), dtype=bool)
     for number, (scored, scores) in enumerate(columns):
@@ -107,16 +107,14 @@ def mean_average_precision(
         positive[mine] = False
         sizes.append(len(level))
     size = np.array(sizes, dtype=int)
-    return MeanAveragePrecision(
-        ranked.matrix(width), hits.matrix(width), missed.matrix(width), size.cumsum() - size, size, clusters
-    )
+    return MeanAveragePrecision(ranked.matrix(), hits.matrix(), missed.matrix(), size.cumsum() - size, size, clusters)
 
 
 class _Counts:
     """Builds a (rows, clusters) matrix of how many questions of each cluster a row has."""
 
-    def __init__(self, clusters: np.ndarray) -> None:
-        self.clusters = clusters.astype(np.int32)
+    def __init__(self, clusters: np.ndarray, n_clusters: int) -> None:
+        self.clusters, self.n_clusters = clusters.astype(np.int32), n_clusters
         self.columns: list[np.ndarray] = []
         self.lengths: list[np.ndarray] = []
 
@@ -125,10 +123,10 @@ class _Counts:
         self.columns.append(self.clusters[questions])
         self.lengths.append(np.asarray(lengths, dtype=int))
 
-    def matrix(self, width: int) -> csr_array:
+    def matrix(self) -> csr_array:
         columns = np.concatenate([np.empty(0, np.int32), *self.columns])
         edges = np.concatenate([[0], *self.lengths]).cumsum()
-        return csr_array((np.ones(len(columns), np.float32), columns, edges), shape=(len(edges) - 1, width))
+        return csr_array((np.ones(len(columns), np.float32), columns, edges), shape=(len(edges) - 1, self.n_clusters))
 
 
 def event_map(scores: np.ndarray, targets: np.ndarray) -> float:

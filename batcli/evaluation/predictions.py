@@ -27,7 +27,6 @@ from batcli.data.schema import FIELDS, parse_question
 
 NO_ANSWER = -1  # in place of a text's number
 NO_ID = 0
-CLUSTERS = ("scene", "room", "question")
 
 
 class Prediction(NamedTuple):
@@ -74,11 +73,11 @@ class Predictions:
     clusters: np.ndarray  # (n,) uint64: hash of what a bootstrap draws together, such as the scene
     questions: np.ndarray  # (n,) uint64: hash of scene, type, wording and true answer
     ids: np.ndarray  # (n,) uint64: hash of the question's id, or NO_ID
-    placed: np.ndarray  # (n,) bool: whether the question names its scene
+    has_scene: np.ndarray  # (n,) bool: whether the question names its scene
     targets: np.ndarray  # (n,) int32: place in `texts` of the true answer
     predicted: np.ndarray  # (n,) int32: place in `texts` of the predicted answer, or NO_ANSWER
     texts: list[str]
-    published_look: int = 0  # questions about AudioSet evaluation clips in Matterport3D rooms
+    looks_published: int = 0  # questions about AudioSet evaluation clips in Matterport3D rooms
     answered: bool = True  # False: questions alone, without predictions
 
     def __len__(self) -> int:
@@ -94,7 +93,7 @@ class Predictions:
         return None if number == NO_ANSWER else self.texts[number]
 
     def only(self, rows: np.ndarray) -> Predictions:
-        columns = ("types", "clusters", "questions", "ids", "placed", "targets", "predicted")
+        columns = ("types", "clusters", "questions", "ids", "has_scene", "targets", "predicted")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
@@ -102,8 +101,8 @@ class Predictions:
 
 
 @contextmanager
-def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
-    """The files, each with a name of its own. Standard input is copied to disk if it is read `again`."""
+def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]]:
+    """The files, each with a name of its own. Standard input is copied to disk if it is to be read again (`reread`)."""
     stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
     clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
     names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
@@ -116,10 +115,10 @@ def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
                 files.append(File(require_file(path), name, str(path)))
                 continue
             copy = Path(folder) / "stdin"
-            if again:
+            if reread:
                 with open(copy, "wb") as target:
                     shutil.copyfileobj(sys.stdin.buffer, target)
-            files.append(File(copy if again else STDIO, "stdin", "stdin"))
+            files.append(File(copy if reread else STDIO, "stdin", "stdin"))
         yield files
 
 
@@ -221,7 +220,7 @@ def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction
 def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporter) -> Predictions:
     """All columns of a file. Raises InputError at the first bad line, and when there is no line."""
     texts: dict[str, int] = {}
-    types, clusters, questions, ids, placed = array("b"), array("Q"), array("Q"), array("Q"), array("b")
+    types, clusters, questions, ids, has_scene = array("b"), array("Q"), array("Q"), array("Q"), array("b")
     targets, predicted = array("i"), array("i")
     checked: set[tuple[str, str]] = set()  # true answers
     published, predictions, splits = 0, 0, Counter[str]()
@@ -235,7 +234,7 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
         clusters.append(_hash(*(drawn or (str(len(types)),))))  # what has no scene is drawn alone
         questions.append(_hash(*one.scene, one.type_name, one.question, one.target))
         ids.append(NO_ID if one.id is None else _hash(str(one.id)))
-        placed.append(bool(one.scene))
+        has_scene.append(bool(one.scene))
         targets.append(texts.setdefault(one.target, len(texts)))
         predicted.append(NO_ANSWER if one.predicted is None else texts.setdefault(one.predicted, len(texts)))
         predictions += layout.fields.get("prediction", "prediction") in one.record
@@ -249,11 +248,11 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
         np.array(clusters),
         np.array(questions),
         np.array(ids),
-        np.array(placed, dtype=bool),
+        np.array(has_scene, dtype=bool),
         np.array(targets),
         np.array(predicted),
         texts=list(texts),
-        published_look=published,
+        looks_published=published,
         answered=predictions > 0,
     )
     if 0 < predictions < len(found):
@@ -270,7 +269,7 @@ def _warn(found: Predictions, splits: Counter[str], reporter: Reporter) -> None:
         reporter.warn(
             f"{found.name}: {failed:,} of {len(found):,} questions have no answer (null); they count as wrong"
         )
-    distinct = np.where(found.placed, found.questions, found.questions ^ found.ids)  # without a scene, the id tells
+    distinct = np.where(found.has_scene, found.questions, found.questions ^ found.ids)  # without a scene, the id tells
     if repeated := len(found) - len(np.unique(distinct)):
         reporter.warn(f"{found.name}: {repeated:,} questions stand more than once (scene, type, wording); each counts")
     if len(splits) > 1:
@@ -318,7 +317,7 @@ class Pairs(NamedTuple):
     left_out: int = 0  # rows of the first that cannot be told from others, and are not paired
 
 
-def matched(first: Predictions, second: Predictions) -> Pairs:
+def match_questions(first: Predictions, second: Predictions) -> Pairs:
     """The questions that two files share: scene, type, wording and true answer are the same.
 
     Questions that stand more than once are told apart by their ids. Where these repeat too, or are
@@ -335,8 +334,8 @@ def matched(first: Predictions, second: Predictions) -> Pairs:
     left_out = 0
     if not np.array_equal(first.questions, second.questions):
         common = np.isin(first.questions[free], second.questions[other_free])
-        left_out = int(np.count_nonzero(common & ~first.placed[free]))
-        free, other_free = free[first.placed[free]], other_free[second.placed[other_free]]
+        left_out = int(np.count_nonzero(common & ~first.has_scene[free]))
+        free, other_free = free[first.has_scene[free]], other_free[second.has_scene[other_free]]
     found, other_found = _shared(_numbered(first.questions[free]), _numbered(second.questions[other_free]))
     rows, others = np.append(rows, free[found]), np.append(others, other_free[other_found])
     order = np.argsort(rows)
@@ -362,14 +361,13 @@ def _numbered(hashes: np.ndarray) -> np.ndarray:
     """The hashes, with repeated ones made distinct in the same way in every file."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    ranks = np.arange(len(hashes)) - np.repeat(starts, np.diff(np.append(starts, len(hashes))))
+    ranks = np.arange(len(hashes)) - np.searchsorted(ordered, ordered)  # among equal ones
     numbered = np.empty_like(hashes)
     numbered[order] = ordered + ranks.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return numbered
 
 
-def of_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
+def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
     """The whole test set with the answers of `found`; a question that `found` lacks was not answered.
 
     A pair of SLAM-LLM, which knows no scenes, must have a line for every question, in their order.
@@ -383,7 +381,7 @@ def of_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> P
             raise InputError(what, found.name, "give the file that the answers were made from")
         rows = others = np.arange(len(found))
     else:
-        rows, others, *_ = matched(whole, found)
+        rows, others, *_ = match_questions(whole, found)
     if not len(rows):
         raise InputError("no answer to any of the questions in --questions", found.name)
     if missing := len(whole) - len(rows):

@@ -132,13 +132,13 @@ def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
 
 def about_published(file: Predictions) -> str:
     """A note for whoever compares the file with the published rows."""
-    if file.published_look == len(file):
+    if file.looks_published == len(file):
         return (
             "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
             "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
         )
     return (
-        f"The published rows are of another test set: {len(file) - file.published_look:,} of these {len(file):,} "
+        f"The published rows are of another test set: {len(file) - file.looks_published:,} of these {len(file):,} "
         "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
         "not compare."
     )

@@ -89,10 +89,10 @@ class Measured(NamedTuple):
 
 
 def measure(
-    file: Predictions, clusters: np.ndarray, width: int, vocabulary: Vocabulary, embedder: Embedder
+    file: Predictions, clusters: np.ndarray, n_clusters: int, vocabulary: Vocabulary, embedder: Embedder
 ) -> list[Measured]:
-    """Each type that the file has, with all its metrics. clusters (n,): number of each question's
-    cluster, of `width`."""
+    """Each type that the file has, with all its metrics. clusters (n,): each question's
+    cluster, one of `n_clusters`."""
     measured = []
     for name, question_type in QUESTION_TYPES.items():
         rows = file.rows(name)
@@ -107,7 +107,7 @@ def measure(
             if distinct[0] == NO_ANSWER:  # no text, no score
                 distinct, places = distinct[1:], places - 1
             columns = embedder.columns([file.texts[text] for text in distinct], vocabulary.names)
-            statistics.append(mean_average_precision(columns, places, answers.targets, here, width))
+            statistics.append(mean_average_precision(columns, places, answers.targets, here, n_clusters))
         statistics.append(Ratios.of(answers.ratios, here))
         measured.append(Measured(rows, answers, statistics))
     return measured
@@ -131,11 +131,11 @@ def unparsed(
 # ---- scores --------------------------------------------------------------------------------------
 
 
-def sample(measured: Sequence[Measured], width: int, replicates: int, seed: int) -> Samples:
+def sample(measured: Sequence[Measured], n_clusters: int, replicates: int, seed: int) -> Samples:
     """Every metric's value and resamples. Equal clusters and seed give equal draws, whatever the system."""
     statistics = [statistic for found in measured for statistic in found.statistics]
     names = [found.type_name for found in measured for _ in found.statistics]
-    drawn = bootstrap(statistics, width, replicates, seed)
+    drawn = bootstrap(statistics, n_clusters, replicates, seed)
     return {
         (type_name, metric): (float(value), samples)
         for type_name, statistic, (values, resamples) in zip(names, statistics, drawn, strict=True)
