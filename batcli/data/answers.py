@@ -66,21 +66,22 @@ SAME_DISTANCE = 0.25  # metres: "2 m (6.6 ft)" says one distance twice
 
 
 def write_doa(position: Position) -> str:
-    """Direction and distance of a source: `right, behind, above; 3.5m`."""
+    """Write direction and distance of a source: `right, behind, above; 3.5m`."""
     return f"{', '.join(octant(position))}; {write_distance(position.distance)}"
 
 
 def write_distance(metres: float) -> str:
-    """Metres to the nearest 0.5 m: `2m`, `3.5m`."""
+    """Write a distance, to the nearest 0.5 m: `2m`, `3.5m`."""
     return f"{round_distance(metres):g}m"
 
 
 def write_labels(names: Iterable[str]) -> str:
-    """Names of events, lower case: `accelerating, revving, vroom; car`. A name may hold a comma, but no semicolon."""
+    """Write names of events in lower case: `accelerating, revving, vroom; car`. A name may hold a comma."""
     return "; ".join(name.strip().lower() for name in names)
 
 
 def write_yes_no(value: bool) -> str:
+    """Write `Yes` or `No`."""
     return "Yes" if value else "No"
 
 
@@ -94,7 +95,7 @@ _CHARACTERS = str.maketrans(
 
 
 def _plain(text: str) -> str:
-    """Lower case, compatible characters made one, white space single."""
+    """The text in lower case and Unicode's compatible form, with single spaces."""
     text = text[:MAX_CHARACTERS].translate(_CHARACTERS)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
@@ -278,7 +279,7 @@ def _read_distance(text: str) -> float | None:
 
 
 def read_doa(text: str) -> Doa:
-    """Direction words and distance of a free text; see the module for the grammar.
+    """Read direction words and distance from free text; see the module for the grammar.
 
     >>> read_doa("It's to your left, behind you, a bit below, roughly 2.5 meters away.")
     Doa(side='left', depth='behind', height='below', distance=2.5)
@@ -291,7 +292,7 @@ def read_doa(text: str) -> Doa:
 
 
 def read_distance(text: str) -> float | None:
-    """Metres, or None where the text gives no distance or two different ones.
+    """Read a distance: metres, or None where the text gives none or two different ones.
 
     >>> read_distance("two and a half metres"), read_distance("between 2 and 3 m"), read_distance("2m, no, 4m")
     (2.5, 2.5, None)
@@ -403,7 +404,7 @@ def _negated(words: Sequence[str]) -> bool:
 
 
 def _asserted(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The answer words that a clause asserts, each with what it comes to: True for yes, False for no.
+    """The answer words that a clause asserts, each with its value in the clause: True for yes, False for no.
 
     They assert where the clause is nothing else ("most definitely not true"), where one opens it ("no
     it is far away"), and where they are what something is ("the answer is no").
@@ -459,7 +460,7 @@ def _short_answer(words: Sequence[str]) -> bool | None:
 
 
 def _assertions(plain: str) -> Iterator[list[list[str]]]:
-    """Of each sentence that asserts something: the words of its clauses, without those that give an impression."""
+    """For each sentence that asserts something, the words of its clauses, without those that give an impression."""
     for sentence, end in _SENTENCE.findall(plain):
         if "?" in end or _SAYS_NOTHING.search(sentence):
             continue
@@ -470,7 +471,7 @@ def _assertions(plain: str) -> Iterator[list[list[str]]]:
 
 
 def read_yes_no(text: str) -> bool | None:
-    """True for yes, False for no, None where the text asserts neither or both.
+    """Read yes (True) or no (False); None where the text asserts neither or both.
 
     A whole sentence ("the dog is nearer") is not read: whether it agrees depends on the question.
 
@@ -550,7 +551,7 @@ class Vocabulary:
 
 
 def split_labels(text: str) -> list[str]:
-    """The names in a written answer, as they stand: `accelerating, revving, vroom; car` has two."""
+    """The names in a written answer, unchanged but for case: `accelerating, revving, vroom; car` has two."""
     return [name for part in text.split(";") if (name := part.strip().lower())]
 
 
@@ -571,7 +572,7 @@ def find_labels(words: Sequence[str], vocabulary: Vocabulary) -> Iterator[tuple[
 
 
 def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
-    """Numbers of the vocabulary's names that a text gives; empty where it gives none.
+    """Read names of the vocabulary: their numbers, an empty set where the text has none.
 
     >>> names = Vocabulary.of(["Speech", "Male speech, man speaking", "Music"])
     >>> sorted(read_labels("I hear a male speech (man speaking) and some music, but no speech.", names))

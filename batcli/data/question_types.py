@@ -59,6 +59,7 @@ def is_distance_wrong(predicted: float | None, target: float | None) -> bool:
 
 
 def distance_error_rate(predicted: Doa, target: Doa) -> Ratio:
+    """1 where `is_distance_wrong`: the published DER."""
     return float(is_distance_wrong(predicted.distance, target.distance)), 1.0
 
 
@@ -74,7 +75,7 @@ def distance_error(predicted: Doa, target: Doa) -> Ratio:
 
 @dataclass(frozen=True)
 class QuestionType:
-    """A type of questions. Subclasses, one per kind of answer, read and score its answers."""
+    """A type of question. Its subclasses, one per kind of answer, read and score answers."""
 
     name: str  # `question_type` of a record
     family: str  # letter in the published table
@@ -84,7 +85,7 @@ class QuestionType:
 
     expected: ClassVar[str]  # what a target is, for messages
     metrics: ClassVar[Mapping[str, Metric]]  # name → its definition, the most important first
-    parts: ClassVar[tuple[str, ...]] = ("answer",)  # what stands between the semicolons of an answer
+    parts: ClassVar[tuple[str, ...]] = ("answer",)  # of an answer: labels; direction, distance (of a `Doa`); or other
     has_map: ClassVar[bool] = False  # whether mean average precision is computed as well
     names_choices: ClassVar[bool] = False  # whether questions name the events to choose from
 
@@ -116,7 +117,7 @@ class QuestionType:
         return {**scores, "answered": (float(not self.unread(predicted, target)), 1.0)}
 
     def error(self, predicted: Any, target: Any) -> float:
-        """How wrong an answer is, to put the worst first: 0 is right, `UNREAD_ERROR` what could not be read."""
+        """A number to sort answers by: 0 is right, more is worse, `UNREAD_ERROR` could not be read."""
         return UNREAD_ERROR if self.unread(predicted, target) else self._error(self.score(predicted, target))
 
     def _error(self, scores: Mapping[str, Ratio]) -> float:
@@ -147,7 +148,7 @@ class LabelType(QuestionType):
 
 
 class SourceType(LabelType):
-    """Answers are one of the events that the question names: right with exactly this label."""
+    """Answers are one of the events that the question names, and right if they have exactly its label."""
 
     metrics: ClassVar[Mapping[str, Metric]] = {"source_acc": exact_match}
     has_map = False
@@ -155,7 +156,7 @@ class SourceType(LabelType):
 
 
 class SpatialType(QuestionType):
-    """Answers are a direction, a distance, or both; values are `Doa`. Each subclass needs some of its parts."""
+    """Answers are a direction, a distance, or both; values are `Doa`."""
 
     def parse(self, text: str, vocabulary: Vocabulary) -> Doa:
         return read_doa(text)
@@ -185,7 +186,7 @@ class PlaceType(SpatialType):
 
 
 class SideType(SpatialType):
-    """Answers are left or right; in general, the words on the axes that the target names."""
+    """Answers are left or right, or the words of other axes; axes that the target does not name do not matter."""
 
     expected = "a direction"
     metrics: ClassVar[Mapping[str, Metric]] = {"choice_acc": choice_accuracy}

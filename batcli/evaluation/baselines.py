@@ -71,7 +71,7 @@ def _parts(one: Prediction, vocabulary: Vocabulary) -> list[str]:
 
 
 def _text(parts: str, question: str, vocabulary: Vocabulary) -> str:
-    """An answer to `question` from its parts, joined."""
+    """The answer to `question` whose joined parts are `parts`."""
     if not parts.startswith("#"):
         return parts
     named = _named(question, vocabulary)
@@ -118,7 +118,7 @@ def _central(count: Counter[str]) -> str:
 def answer_by_prior(
     name: str, file: Predictions, predictions: Iterable[Prediction], prior: Prior, vocabulary: Vocabulary, seed: int
 ) -> Predictions:
-    """The questions of `file` (`predictions`: the same, in their order) answered by one of `NAMES`."""
+    """Answer the questions of `file` by the baseline `name`. `predictions`: the same questions, in the same order."""
     texts = {text: place for place, text in enumerate(file.texts)}
     rng = np.random.default_rng(seed)
     predicted = np.empty_like(file.predicted)

@@ -23,7 +23,7 @@ def compare(
     seed: int,
     reporter: Reporter,
 ) -> Comparison:
-    """`first` − `second` on the questions that both answered: bootstrap of the pairs, and McNemar's test."""
+    """Scores of `first` minus those of `second`, with intervals of the paired bootstrap and McNemar's test."""
     rows, others = _pairs(first, second, reporter)
     names, clusters = np.unique(first.clusters[rows], return_inverse=True)
     pair = [first.only(rows), second.only(others)]
@@ -62,6 +62,7 @@ def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple
 
 
 def _difference(metric: str, score: Score, one: ScoredAnswers, other: ScoredAnswers) -> Difference:
+    """The difference `score`, with wins, losses and their p-value where answers are right or wrong."""
     if metric in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
         return Difference(score)
     here, there = (found.ratios[metric][0] > 0 for found in (one, other))

@@ -34,6 +34,8 @@ from batcli.evaluation.metrics import Column
 
 
 class Embedder(Protocol):
+    """A measure of similarity between texts and labels."""
+
     name: str
 
     def columns(self, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
@@ -55,7 +57,7 @@ _STOP = frozenset(
 
 
 def _words(text: str) -> set[str]:
-    """Words without case, plural and function words."""
+    """The words of a text in lower case and singular, without function words."""
     words = set(re.findall(r"[^\W_]+", text.casefold())) - _STOP
     return {word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words}
 
@@ -69,7 +71,7 @@ def _rarity(labels: Sequence[str]) -> dict[str, float]:
 class Lexical:
     """Cosine of bags of words, weighted by how rare a word is among the class names.
 
-    Words of no class name are left out, so what a sentence says around the labels does not matter.
+    Words of no class name are left out, so words around the labels do not matter.
     Needs no model: same texts, same scores, everywhere.
     """
 
@@ -241,7 +243,7 @@ _SELECT = "SELECT vector FROM embeddings WHERE key = ?"
 
 
 def _request(base: str, secret: str, model: str, texts: list[str], pause: Callable[[float], None]) -> np.ndarray:
-    """(texts, dimensions) float32. Tries again where that can help."""
+    """Request embeddings (texts, dimensions), float32. Tries again after errors that may pass."""
     body = json.dumps({"model": model, "input": texts, "encoding_format": "float"}).encode()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     url = f"{base}/embeddings"

@@ -54,7 +54,7 @@ AXES = {
 
 
 class Case(NamedTuple):
-    """A wrong answer to look into."""
+    """A wrong answer, for the table of worst cases."""
 
     title: str  # of its question type
     question: str
@@ -73,7 +73,7 @@ def write_report(
     dataset: Dataset | None,
     scenes: Path | None,
 ) -> None:
-    """`index.html` in the folder `report`, about the first system, whose predictions are `file`."""
+    """Write `index.html` in the folder `report`, about the first system, whose predictions are `file`."""
     reverbs = _all_reverbs(dataset) if dataset else {}
     links = _scene_links(scenes, report) if scenes else {}
     worst = {row: order for found in measured for order, row in enumerate(_worst(found))}
@@ -102,8 +102,8 @@ def write_report(
 
 
 def _page(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> str:
-    """places: one row per answer with a distance: `type`, `target` and `predicted` in metres, `near` (within
-    0.5 m), `right` (the direction) and the columns of `AXES`; NaN where unknown."""
+    """The page as HTML. places: one row per answer with a distance: `type`, `target` and `predicted` in metres,
+    `near` (within 0.5 m), `right` (the direction) and the columns of `AXES`; NaN where unknown."""
     loader = PackageLoader("batcli.evaluation")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     first = scores.systems[0]
@@ -125,7 +125,7 @@ def _page(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> st
 
 
 def _worst(found: Measured) -> list[int]:
-    """Rows of the worst answers, the worst first."""
+    """Rows of the answers with the largest errors, the worst first."""
     errors = found.answers.errors
     return [int(found.rows[number]) for number in np.argsort(-errors, kind="stable")[:WORST] if errors[number] > 0]
 
@@ -168,7 +168,7 @@ def _address(path: Path, folder: Path) -> str:
 
 
 def _scene_links(folder: Path, report: Path) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    """Of the scenes that `bat spatialize` rendered: ids → link to the WAV."""
+    """Links to the scenes that `bat spatialize` rendered: ids → (text, address)."""
     links = {}
     for where, record in read_records(folder / "scenes.jsonl"):
         try:
@@ -181,7 +181,7 @@ def _scene_links(folder: Path, report: Path) -> dict[tuple[str, ...], list[tuple
 
 
 def _source_links(scene: Sequence[str], dataset: Dataset | None, report: Path) -> list[tuple[str, str]]:
-    """Clips and BRIRs of a scene, where the dataset is known."""
+    """Links to the clips and BRIRs of a scene, where the dataset is known."""
     if dataset is None:
         return []
     files = [path for pair in zip(scene[::2], scene[1::2], strict=True) for path in dataset.files_of(Source(*pair))]

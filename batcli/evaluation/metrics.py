@@ -25,7 +25,7 @@ Column = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class MeanAveragePrecision:
-    """mAP over the classes that have a positive, as a function of the clusters' weights.
+    """Mean average precision over the classes that have a positive, as a function of the clusters' weights.
 
     Average precision is Σ (Rᵢ − Rᵢ₋₁)·Pᵢ over the distinct scores, as scikit-learn has it: questions
     with equal scores enter together. Questions without a score come last, together.
@@ -73,9 +73,8 @@ def mean_average_precision(
     clusters: np.ndarray,
     n_clusters: int,
 ) -> MeanAveragePrecision:
-    """columns: per class, the scores of the distinct texts that questions have; texts (n,): each
-    question's text, −1 for none; targets (n,): each question's classes; clusters (n,): each question's
-    cluster, one of `n_clusters`."""
+    """The metric of n questions. columns: per class, the scores of the distinct texts that questions have; texts
+    (n,): each question's text, −1 for none; targets (n,): its classes; clusters (n,): its cluster, of `n_clusters`."""
     order = np.argsort(texts, kind="stable")  # questions grouped by text
     firsts = np.searchsorted(texts[order], np.arange(texts.max(initial=-1) + 2))
     having: dict[int, list[int]] = {}
@@ -111,7 +110,7 @@ def mean_average_precision(
 
 
 class _Counts:
-    """Builds a (rows, clusters) matrix of how many questions of each cluster a row has."""
+    """Builds a sparse matrix (rows, clusters) of counts of questions."""
 
     def __init__(self, clusters: np.ndarray, n_clusters: int) -> None:
         self.clusters, self.n_clusters = clusters.astype(np.int32), n_clusters
@@ -119,7 +118,7 @@ class _Counts:
         self.lengths: list[np.ndarray] = []
 
     def add(self, questions: np.ndarray, lengths: Sequence[int] | np.ndarray) -> None:
-        """Rows of the given lengths, from `questions` end to end."""
+        """Add rows of the given lengths, their questions end to end."""
         self.columns.append(self.clusters[questions])
         self.lengths.append(np.asarray(lengths, dtype=int))
 
@@ -130,7 +129,7 @@ class _Counts:
 
 
 def event_map(scores: np.ndarray, targets: np.ndarray) -> float:
-    """scores (n, classes), targets (n, classes) of 0 and 1 → mean average precision of the classes that occur."""
+    """Mean average precision of the classes that occur. scores (n, classes); targets (n, classes), 0 or 1."""
     n = len(scores)
     if not targets.any():
         return float("nan")
@@ -153,7 +152,7 @@ def confusion(predicted: Iterable[str | None], targets: Iterable[str | None]) ->
 
 
 def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[dict[str, float]]:
-    """Distances (n,), metres, NaN where not given → per target: how many, how many given, their mean and quartiles."""
+    """Mean and quartiles of the predicted distances (n,), metres, NaN where not given, for each target distance."""
     rows = []
     for distance in np.unique(targets):
         here = predicted[targets == distance]
@@ -174,7 +173,7 @@ def calibration(predicted: np.ndarray, targets: np.ndarray) -> list[dict[str, fl
 
 
 def great_circle(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Vectors (n, 3) of any length → angles between them (n,), degrees; a vector of no length is 90° off."""
+    """Angles (n,), degrees, between vectors (n, 3) of any length; 90° from a vector of length 0."""
     lengths = np.linalg.norm(predicted, axis=1) * np.linalg.norm(targets, axis=1)
     cosine = np.divide((predicted * targets).sum(1), lengths, out=np.zeros(len(predicted)), where=lengths > 0)
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))

@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The fields of a file that `bat decode` did not write."""
+    """The layout of a file's records, for files that `bat decode` did not write."""
 
     fields: Mapping[str, str]  # our name → theirs; empty: the project's own records, checked strictly
     type_name: str = ""  # question type of every record, where the file does not say
@@ -66,7 +66,7 @@ class File:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A file of answers as columns: 34 bytes a question, and each distinct answer once."""
+    """The predictions of a file as columns: 34 bytes a question, and each distinct answer once."""
 
     name: str
     types: np.ndarray  # (n,) int8: place in QUESTION_TYPES
@@ -93,6 +93,7 @@ class Predictions:
         return None if number == NO_ANSWER else self.texts[number]
 
     def only(self, rows: np.ndarray) -> Predictions:
+        """The predictions of some rows."""
         columns = ("types", "clusters", "questions", "ids", "has_scene", "targets", "predicted")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
@@ -102,7 +103,7 @@ class Predictions:
 
 @contextmanager
 def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]]:
-    """The files, each with a name of its own. Standard input is copied to disk if it is to be read again (`reread`)."""
+    """Open files of predictions, each with a name of its own. `reread`: standard input is to be read again later."""
     stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
     clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
     names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
@@ -123,7 +124,7 @@ def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]
 
 
 def iterate_predictions(file: File, layout: Layout) -> Iterator[Prediction]:
-    """Every prediction of a file, in its order. Raises InputError at the first bad line.
+    """Read the predictions of a file, in its order. Raises InputError at the first bad line.
 
     Three forms: records of `bat decode`, one JSON object a line (or the published `{"data": [...]}`);
     other systems' JSON records, with the fields of `layout`; and the pair of `…_pred` and `…_gt` files
@@ -197,7 +198,7 @@ def _text_or_null(value: Any, name: str, where: str) -> str | None:
 
 
 def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction]:
-    """SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
+    """Read a pair of SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
     with reading(file.path) as (lines, _), reading(targets) as (true, _):
         pairs = zip(numbered_lines(lines, file.shown), numbered_lines(true, targets), strict=True)
         try:
@@ -218,7 +219,7 @@ def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction
 
 
 def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporter) -> Predictions:
-    """All columns of a file. Raises InputError at the first bad line, and when there is no line."""
+    """Read a file into columns. Raises InputError at the first bad line, and when there is no line."""
     texts: dict[str, int] = {}
     types, clusters, questions, ids, has_scene = array("b"), array("Q"), array("Q"), array("Q"), array("b")
     targets, predicted = array("i"), array("i")
@@ -294,7 +295,7 @@ def _looks_published(scene: Sequence[str]) -> bool:
 
 
 def _hash(*parts: str) -> int:
-    """64 bits, equal in every process."""
+    """A hash of 64 bits that is equal in every process, unlike Python's."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
 
 
@@ -318,7 +319,7 @@ class Pairs(NamedTuple):
 
 
 def match_questions(first: Predictions, second: Predictions) -> Pairs:
-    """The questions that two files share: scene, type, wording and true answer are the same.
+    """Match the questions that two files share: scene, type, wording and true answer are equal.
 
     Questions that stand more than once are told apart by their ids. Where these repeat too, or are
     missing, they are paired by their order, the first with the first; without a scene only if both
@@ -368,7 +369,7 @@ def _numbered(hashes: np.ndarray) -> np.ndarray:
 
 
 def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
-    """The whole test set with the answers of `found`; a question that `found` lacks was not answered.
+    """The whole test set with the predictions of `found`, none where `found` lacks the question.
 
     A pair of SLAM-LLM, which knows no scenes, must have a line for every question, in their order.
     """
@@ -394,7 +395,7 @@ def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter
 
 
 def vocabulary_of(files: Iterable[Predictions], names: Sequence[str] | None, where: Path | None) -> Vocabulary:
-    """The label names that answers are read with: `names`, or else all that stand in the true answers."""
+    """The vocabulary to read answers with: `names`, or else all labels of the true answers. Raises InputError."""
     used: set[str] = set()
     for file in files:
         for name, question_type in QUESTION_TYPES.items():

@@ -61,7 +61,7 @@ class System:
     embedder: dict[str, str] | None = None  # name, hash
 
     def find(self, name: str) -> Score | None:
-        """`DOA.doa_acc` or `B.doa_acc`."""
+        """The score that `DOA.doa_acc` or `B.doa_acc` names, if there is one."""
         where, _, metric = name.rpartition(".")
         if where in self.by_type:
             return self.by_type[where].scores.get(metric)
@@ -69,7 +69,7 @@ class System:
 
 
 class Difference(NamedTuple):
-    """This system minus the other, on the same questions."""
+    """A metric of one system minus that of another, on the same questions."""
 
     score: Score
     wins: int | None = None  # questions that only this one has right
@@ -79,6 +79,8 @@ class Difference(NamedTuple):
 
 @dataclass
 class Comparison:
+    """The first system minus another, on the questions of both."""
+
     other: str
     n: int  # questions in both
     only_here: int
@@ -131,7 +133,7 @@ def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
 
 
 def about_published(file: Predictions) -> str:
-    """A note for whoever compares the file with the published rows."""
+    """A note on whether the file can be compared with the published rows."""
     if file.looks_published == len(file):
         return (
             "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
@@ -209,7 +211,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """NaN → null, all the way down: JSON has no NaN."""
+    """A copy with None in place of NaN at every depth, for JSON."""
     if isinstance(value, Mapping):
         return {key: finite(below) for key, below in value.items()}
     if isinstance(value, (list, tuple)):
@@ -221,7 +223,7 @@ def finite(value: Any) -> Any:
 
 
 def tidy(scores: Scores) -> Iterator[dict[str, Any]]:
-    """One row per system, type and metric: fractions and metres."""
+    """One row per system, type and metric, for the CSV: fractions and metres."""
     for system in scores.systems:
         for type_name, found in system.by_type.items():
             for metric, score in found.scores.items():
@@ -251,7 +253,7 @@ def to_csv(scores: Scores) -> str:
 
 
 def shown(score: Score | None, metric: str, sign: str = "") -> str:
-    """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)` in metres, `–` for nothing; `sign`: "+" for differences."""
+    """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)`, `–` for NaN. `sign`: "+" of a difference."""
     if score is None or math.isnan(score.value):
         return "–"
     scale, digits, unit = (1.0, 2, " m") if metric in METRES else (100.0, 1, "")
@@ -321,7 +323,7 @@ def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
 
 
 def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
-    """(heading, rows, note) of each table."""
+    """The tables of the report: (heading, rows, note) each."""
     settings = scores.settings
     interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
     yield "Scores in per cent", type_rows(scores), interval if settings["replicates"] else ""

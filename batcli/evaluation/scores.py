@@ -35,7 +35,7 @@ class ScoredAnswers:
     errors: np.ndarray  # (n,) how wrong: 0 is right
 
     def details(self) -> dict[str, Any]:
-        """The octant `confusion` and the `calibration` of distances, where answers have such parts."""
+        """The `confusion` of octants and the `calibration` of distances, where answers have these parts."""
         found: dict[str, Any] = {}
         if "direction" in self.question_type.parts:
             found["confusion"] = confusion(*([doa.octant for doa in side] for side in (self.predicted, self.targets)))
@@ -45,7 +45,7 @@ class ScoredAnswers:
 
 
 def distances(values: Sequence[Doa]) -> np.ndarray:
-    """(n,) metres; NaN where there is no distance."""
+    """Distances (n,) in metres, NaN where there is none."""
     return np.array([math.nan if value.distance is None else value.distance for value in values])
 
 
@@ -91,7 +91,7 @@ class Measured(NamedTuple):
 def measure(
     file: Predictions, clusters: np.ndarray, n_clusters: int, vocabulary: Vocabulary, embedder: Embedder
 ) -> list[Measured]:
-    """Each type that the file has, with all its metrics. clusters (n,): each question's
+    """Score each type that the file has. clusters (n,): each question's
     cluster, one of `n_clusters`."""
     measured = []
     for name, question_type in QUESTION_TYPES.items():
@@ -132,7 +132,7 @@ def unparsed(
 
 
 def sample(measured: Sequence[Measured], n_clusters: int, replicates: int, seed: int) -> Samples:
-    """Every metric's value and resamples. Equal clusters and seed give equal draws, whatever the system."""
+    """Value and resamples of every metric. Equal clusters and seed give equal draws, whatever the system."""
     statistics = [statistic for found in measured for statistic in found.statistics]
     names = [found.type_name for found in measured for _ in found.statistics]
     drawn = bootstrap(statistics, n_clusters, replicates, seed)
@@ -153,7 +153,7 @@ def mean_score(samples: Samples, keys: Sequence[tuple[str, str]]) -> Score:
 
 
 def paper_scores(samples: Samples) -> dict[str, Score]:
-    """Columns of the published table: `mAP A` → its score."""
+    """Scores in the columns of the published table: `mAP A` → its score."""
     return {
         f"{heading} {column}": mean_score(samples, keys)
         for heading, columns in paper_columns().items()
@@ -162,7 +162,7 @@ def paper_scores(samples: Samples) -> dict[str, Score]:
 
 
 def _families(samples: Samples) -> dict[str, dict[str, Score]]:
-    """Family → metric → the mean over the family's types that have it, as the published average is."""
+    """Family → metric → mean over the family's types that have it, like the published average."""
     grouped: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for type_name, metric in samples:
         family = grouped.setdefault(QUESTION_TYPES[type_name].family, {})
@@ -197,7 +197,7 @@ def score_systems(
     seed: int,
     reporter: Reporter,
 ) -> tuple[list[System], list[Measured]]:
-    """Every file scored, and the measures of the first."""
+    """Score every file. Returns the systems, and the measures of the first file."""
     facts = {"name": embedder.name, "hash": embedder.hash(vocabulary.names)}
     systems: list[System] = []
     first: list[Measured] = []

@@ -27,7 +27,7 @@ class Score(NamedTuple):
 
 
 class Statistic(Protocol):
-    """Some metrics as functions of how often each cluster is drawn."""
+    """Metrics as functions of the weights of clusters: how often a resample has each."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -38,7 +38,7 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True)
 class Ratios:
-    """Metrics that are a sum over questions divided by another: all but average precision."""
+    """Metrics that are a ratio of two sums over questions: all but average precision."""
 
     names: Sequence[str]
     clusters: np.ndarray  # (c,) the clusters that have such questions
@@ -47,7 +47,7 @@ class Ratios:
 
     @classmethod
     def of(cls, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], clusters: np.ndarray) -> Ratios:
-        """parts: metric → (numerator, denominator), each (n,) per question; clusters (n,)."""
+        """Sum the ratios of questions by cluster. parts: metric → numerators and denominators (n,); clusters (n,)."""
         present, place = np.unique(clusters, return_inverse=True)
 
         def summed(column: int) -> np.ndarray:
@@ -81,7 +81,8 @@ def resamples(clusters: int, replicates: int, seed: int) -> Iterator[np.ndarray]
 def bootstrap(
     statistics: Sequence[Statistic], clusters: int, replicates: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per statistic: its values on the data, (metrics,), and on the resamples, (metrics, replicates)."""
+    """Bootstrap over clusters. Returns of each statistic its values on the data, (metrics,), and on the resamples,
+    (metrics, replicates)."""
     ones = np.ones((clusters, 1))
     values = [statistic.values(ones)[:, 0] for statistic in statistics]
     # One cluster, or none, says nothing about how much scenes differ.

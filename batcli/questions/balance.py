@@ -30,6 +30,8 @@ class PartBalance:
 
 @dataclass(frozen=True)
 class BalanceReport:
+    """The balance of all questions of a split."""
+
     counts: dict[str, int]  # questions by type
     scenes: dict[int, int]  # distinct scenes by number of sources
     parts: tuple[PartBalance, ...]

@@ -61,7 +61,7 @@ class GeneratedQuestion(NamedTuple):
 
 
 class Balancer:
-    """Counts what was asked, and chooses what was asked least."""
+    """Counts of what was asked, to choose what was asked least."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -99,7 +99,7 @@ class Balancer:
 
 
 def question_types(text: str) -> tuple[str, ...]:
-    """`"A,MIXUP_DIRECTION"` → question types in the published order. Raises InputError for unknown names."""
+    """Parse `"A,MIXUP_DIRECTION"` into question types, in the published order. Raises InputError for unknown names."""
     wanted: set[str] = set()
     for name in filter(None, (part.strip().upper() for part in text.split(","))):
         found = [kind.name for kind in QUESTION_TYPES.values() if name in (kind.family, kind.name)]
@@ -114,7 +114,7 @@ def question_types(text: str) -> tuple[str, ...]:
 
 
 def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] | None = None) -> dict[str, int]:
-    """Exactly `count` questions in proportion to the types' shares (largest remainders).
+    """Divide `count` questions among types in proportion to their shares (largest remainders).
 
     The shares are those of the released training set where none are given; a type that is not among them has none.
     """
@@ -140,10 +140,11 @@ def generate(
     per_scene: int = PER_SCENE,
     shares: Mapping[str, float] | None = None,
 ) -> Iterator[Question]:
-    """`count` questions of the given types (default: all), `per_scene` about two sources, which follow one another.
+    """Generate `count` questions of the given types (default: all).
 
-    The same arguments give the same questions. `balance` counts them; `shares` as in `counts_by_type`. Raises
-    InputError when the clips or the BRIRs do not allow such questions.
+    The `per_scene` questions about a scene with two sources follow one another. The same arguments give the
+    same questions. `balance` counts them; `shares` as in `counts_by_type`. Raises InputError when the clips
+    or the BRIRs do not allow such questions.
     """
     rng = random.Random(seed)
     scenes = SceneSampler(clips, labels, reverbs, rng)
@@ -189,7 +190,7 @@ def _about(
     balancer: Balancer,
     most: int,
 ) -> Iterator[tuple[str, GeneratedQuestion]]:
-    """Up to `most` questions about one scene; takes them off `remaining`."""
+    """Generate up to `most` questions about one scene and subtract them from `remaining`."""
     topics: set[Hashable] = set()
     types = [name for name in types if name in remaining]
     while scene and types and len(topics) < most:
@@ -312,7 +313,7 @@ def _distance_both(scene: Placement, topics: set[Hashable], balancer: Balancer) 
 
 
 def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
-    """Of the relations that do not have this answer more often than the other, the one that has it least."""
+    """The relation that had this answer least, of those that did not have it more often than the other answer."""
     used = balancer.used
     fit = [relation for relation in relations if used[relation, answer] <= used[relation, not answer]]
     return min(fit, key=lambda relation: used[relation, answer] + balancer.rng.random()) if fit else None

@@ -88,7 +88,7 @@ class ShuffledCycle(Generic[T]):
         return self.items[self.drawn - 1]
 
     def draw_where(self, condition: Callable[[T], bool]) -> T | None:
-        """The next item that meets the condition, those before it stay next; None if no item soon does."""
+        """Draw the next item that meets the condition, without passing over others; None if the next few do not."""
         self._shuffle_if_done()
         for at in range(self.drawn, min(self.drawn + LOOK_AHEAD, len(self.items))):
             if condition(self.items[at]):
@@ -154,6 +154,7 @@ class LocationSampler:
 
 
 def location_of(reverb: Reverb) -> Location:
+    """The location of a BRIR, from its metadata."""
     distance, (x, y, z) = reverb.position.distance, offset(reverb.position)
     along = (x, -z, y)
     angles = tuple(math.degrees(math.asin(max(-1.0, min(1.0, a / distance)))) for a in along)
@@ -172,7 +173,7 @@ def location_of(reverb: Reverb) -> Location:
 
 
 def compare(first: Location, second: Location, axis: int) -> int:
-    """+1 if `first` is clearly further along the axis of `AXES`, −1 if clearly less far, 0 if it is not clear.
+    """Compare along an axis of `AXES`: +1 if `first` is clearly further, −1 if clearly less far, 0 if neither.
 
     Along the three axes both readings of "further to the left" must agree: metres and degrees.
     """
@@ -194,7 +195,7 @@ def is_unambiguous(target: Location, other: Location) -> bool:
 
 
 def incompatible_labels(clips: Sequence[Clip]) -> dict[str, frozenset[str]]:
-    """mid → the mids that the other source of a scene must not have: itself, and what usually comes with it."""
+    """For each mid, those that the other source of a scene must not have: itself and what usually comes with it."""
     alone: Counter[str] = Counter()
     together: Counter[tuple[str, str]] = Counter()
     for clip in clips:
@@ -254,13 +255,13 @@ class SceneSampler:
         return self.samplers[sources, clear]
 
     def one(self, clear: bool) -> Placement:
-        """A scene with one source. `clear`: all three of its direction words are."""
+        """Draw a scene with one source. `clear`: its three direction words must be clear."""
         audio_id, _, names = self.clips.draw()
         location = self._sampler(1, clear).draw()
         return (SourcePosition(Source(audio_id, location.reverb_id), names, location),)
 
     def two(self, clear: bool) -> Placement:
-        """A scene with two sources, or () where this draw gives none. `clear`: the words of one at least are."""
+        """Draw a scene with two sources, or () where the draw fails. `clear`: the words of one source must be clear."""
         first = self._sampler(2, clear).draw()
         second = self._second(first)
         if second is None:
@@ -278,7 +279,7 @@ class SceneSampler:
         return tuple(placed)
 
     def _second(self, first: Location) -> Location | None:
-        """Of some locations in the room of `first`, the rarest so far: by octant, distance, distance from `first`."""
+        """The location in the room of `first` that is rarest so far, by octant, distance, and distance from `first`."""
         room = self.room_of[first.reverb_id]
         some = room if len(room) <= CANDIDATES else self.rng.sample(room, CANDIDATES)
         x, y, z = first.direction

@@ -279,16 +279,16 @@ NONBINARY_SOURCE = (
 
 
 def place(words: Sequence[str]) -> str:
-    """("right", "front", "above") → "to your right, in front of you and above you"."""
+    """A direction as a phrase: ("right", "front", "above") → "to your right, in front of you and above you"."""
     *first, last = (PLACES[word] for word in words)
     return f"{', '.join(first)} and {last}"
 
 
 def fill_place(wording: str, words: Sequence[str], distance: float) -> str:
-    """A wording of `SINGLE_CLASSIFICATION` with a direction, by its three words, and a distance in metres."""
+    """Fill a wording of `SINGLE_CLASSIFICATION` with a direction (three words) and a distance in metres."""
     return wording.format(direction=", ".join(words), place=place(words), distance=meters(distance))
 
 
 def meters(distance: float) -> str:
-    """1.0 → "1 meter", 3.5 → "3.5 meters"."""
+    """A distance as a phrase: 1.0 → "1 meter", 3.5 → "3.5 meters"."""
     return f"{distance:g} meter{'' if distance == 1 else 's'}"
