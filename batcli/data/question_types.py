@@ -94,6 +94,10 @@ class QuestionType:
         """`A CLASSIFICATION`."""
         return f"{self.family} {self.name}"
 
+    def has(self, metric: str) -> bool:
+        """Whether answers of this type have a metric."""
+        return metric in self.metrics or (metric == "map" and self.has_map)
+
     def parse(self, text: str, vocabulary: Vocabulary) -> Any:
         """The value of a predicted answer; a part that it does not give, or contradicts, is None or empty."""
         raise NotImplementedError

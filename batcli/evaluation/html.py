@@ -76,29 +76,25 @@ def write_report(
     """Write `index.html` in the folder `report`, about the first system, whose predictions are `file`."""
     reverbs = _all_reverbs(dataset) if dataset else {}
     links = _scene_links(scenes, report) if scenes else {}
-    worst = {row: order for found in measured for order, row in enumerate(_worst(found))}
+    worst = [row for found in measured for row in _worst(found)]
     with_distance = {
         int(row): (found, number)
         for found in measured
         if "distance" in found.answers.question_type.parts
         for number, row in enumerate(found.rows)
     }
-    type_names = list(QUESTION_TYPES)
-    places, cases = [], []
+    places: list[dict[str, Any]] = []
+    cases: dict[int, Case] = {}
     for row, one in enumerate(predictions):
         if row in with_distance:
             places.append(_located(one, *with_distance[row], reverbs))
         if row in worst:
-            predicted = file.answer(row)
+            title, predicted = QUESTION_TYPES[one.type_name].title, file.answer(row)
             text = "(no answer)" if predicted is None else predicted
             files = links.get(one.scene) or _source_links(one.scene, dataset, report)
-            case = Case(
-                QUESTION_TYPES[one.type_name].title, one.question, one.target, text, " + ".join(one.scene), files
-            )
-            cases.append((type_names.index(one.type_name), worst[row], case))
+            cases[row] = Case(title, one.question, one.target, text, " + ".join(one.scene), files)
     frame = pandas.DataFrame(places, columns=["type", "target", "predicted", "near", "right", *AXES])
-    ordered = [case for _, _, case in sorted(cases, key=lambda entry: entry[:2])]
-    write_text(report / "index.html", _page(result, frame, ordered))
+    write_text(report / "index.html", _page(result, frame, [cases[row] for row in worst]))
 
 
 def _page(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> str:
@@ -156,11 +152,8 @@ def _located(one: Prediction, found: Measured, number: int, reverbs: Mapping[str
 
 
 def _all_reverbs(dataset: Dataset) -> dict[str, Reverb]:
-    found: dict[str, Reverb] = {}
-    for name, split in dataset.splits.items():
-        if split.reverbs is not None:
-            found |= dataset.reverbs(name)
-    return found
+    splits = [name for name, split in dataset.splits.items() if split.reverbs is not None]
+    return {key: reverb for name in splits for key, reverb in dataset.reverbs(name).items()}
 
 
 def _address(path: Path, folder: Path) -> str:

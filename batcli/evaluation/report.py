@@ -122,9 +122,9 @@ def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
     """The published table: heading → column → (type, metric) of the scores whose mean it is."""
     columns: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         heading: {
-            found.column: ((found.name, metric),)
-            for found in QUESTION_TYPES.values()
-            if found.column and (found.has_map if metric == "map" else metric in found.metrics)
+            question_type.column: ((name, metric),)
+            for name, question_type in QUESTION_TYPES.items()
+            if question_type.column and question_type.has(metric)
         }
         for metric, heading in HEADINGS.items()
     }

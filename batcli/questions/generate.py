@@ -102,9 +102,9 @@ def question_types(text: str) -> tuple[str, ...]:
     """Parse `"A,MIXUP_DIRECTION"` into question types, in the published order. Raises InputError for unknown names."""
     wanted: set[str] = set()
     for name in filter(None, (part.strip().upper() for part in text.split(","))):
-        found = [kind.name for kind in QUESTION_TYPES.values() if name in (kind.family, kind.name)]
+        found = [known for known, question_type in QUESTION_TYPES.items() if name in (question_type.family, known)]
         if not found:
-            families = dict.fromkeys(kind.family for kind in QUESTION_TYPES.values())
+            families = dict.fromkeys(question_type.family for question_type in QUESTION_TYPES.values())
             known = ", ".join([*families, *QUESTION_TYPES])
             raise InputError(f"unknown question type {name!r:.80}", "--types", f"known: {known}")
         wanted.update(found)
