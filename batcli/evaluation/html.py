@@ -18,7 +18,6 @@ import matplotlib
 import numpy as np
 import pandas
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -198,7 +197,7 @@ _STYLE: Any = {
 }
 
 
-def _galleries(scores: Scores, places: pandas.DataFrame) -> Iterator[tuple[str, list[tuple[str, Markup]], str]]:
+def _galleries(scores: Scores, places: pandas.DataFrame) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
     """(heading, figures by their captions, note) of each kind of picture."""
     confusions = [
         _figure(
@@ -229,11 +228,11 @@ def _galleries(scores: Scores, places: pandas.DataFrame) -> Iterator[tuple[str, 
     yield "Where it goes wrong", shares, note
 
 
-def _figure(caption: str, figure: Figure) -> tuple[str, Markup]:
+def _figure(caption: str, figure: Figure) -> tuple[str, str]:
     """The caption, and the SVG without its opening `<svg `, which the page writes with a label."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return caption, Markup(file.getvalue().partition("<svg ")[2])
+    return caption, file.getvalue().partition("<svg ")[2]
 
 
 def _axes(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
