@@ -10,31 +10,31 @@ from batcli.core.errors import InputError
 from batcli.core.files import STDIO, require_writable, require_writable_file, write_text
 from batcli.core.jsonl import write_records
 from batcli.core.progress import SILENT, Reporter
+from batcli.data.answers import Vocabulary
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.metadata import read_labels
-from batcli.data.schema import FIELDS, QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import FIELDS
 from batcli.evaluation import baselines
 from batcli.evaluation.compare import compare
 from batcli.evaluation.embed import embedder_of
 from batcli.evaluation.gates import Gate, judge, parse_gates
-from batcli.evaluation.pages import unparsed, write_report
 from batcli.evaluation.predictions import (
-    Answered,
     File,
     Layout,
+    Prediction,
     Predictions,
-    matched,
-    of_test_set,
-    opened,
-    read_answers,
+    align_to_test_set,
+    iterate_predictions,
+    match_questions,
+    open_predictions,
     read_predictions,
     vocabulary_of,
 )
 from batcli.evaluation.report import Scores, about_published, to_junit
-from batcli.evaluation.scores import score_systems
+from batcli.evaluation.scores import score_systems, unparsed
 from batcli.evaluation.stats import LEVEL
 from batcli.options import ScoreOptions
-from batcli.questions.answers import Vocabulary
 
 
 def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
@@ -48,19 +48,19 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
     _check_options(options, gates)
     dataset = open_dataset(options.data) if options.data else None
     paths = [*options.predictions, *([options.against] if options.against else [])]
-    again = bool(options.unparsed or options.report or options.baseline)
-    with opened(paths, again) as files:
+    reread = bool(options.unparsed or options.report or options.baseline)
+    with open_predictions(paths, reread) as files:
         origin, origin_layout = files[0], layout
         read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
         if options.questions:
             origin = File(options.questions, options.questions.stem, str(options.questions))
             origin_layout = Layout({}, questions_only=True)
             whole = read_predictions(origin, origin_layout, options.cluster, reporter)
-            read = [of_test_set(found, whole, reporter) for found in read]
+            read = [align_to_test_set(found, whole, reporter) for found in read]
         vocabulary = vocabulary_of(read, *_label_names(options, dataset))
         against = read.pop() if options.against else None
         answered = _answered_files(read, against, gates, reporter)
-        answers = partial(read_answers, origin, origin_layout)  # the questions of the first column, again
+        answers = partial(iterate_predictions, origin, origin_layout)  # the questions of the first column, again
         columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
         if options.dry_run:
             return _counts_only(columns, reporter)
@@ -80,6 +80,8 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
             count = write_records(options.unparsed, unparsed(answers(), columns[0], measured))
             reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
         if options.report:
+            from batcli.evaluation.html import write_report
+
             write_report(options.report, result, answers(), columns[0], measured, dataset, options.scenes)
     if options.junit:
         write_text(options.junit, to_junit(result))
@@ -96,7 +98,7 @@ def _answered_files(
     if missing:
         return []
     for other in files[1:]:
-        pairs = matched(files[0], other)
+        pairs = match_questions(files[0], other)
         common = len(pairs.rows) + pairs.left_out
         if common < max(len(files[0]), len(other)):
             reporter.warn(
@@ -150,17 +152,17 @@ def _label_names(options: ScoreOptions, dataset: Dataset | None) -> tuple[list[s
 
 
 def _baselines(
-    options: ScoreOptions, file: Predictions, answers: Callable[[], Iterator[Answered]], vocabulary: Vocabulary
+    options: ScoreOptions, file: Predictions, answers: Callable[[], Iterator[Prediction]], vocabulary: Vocabulary
 ) -> Iterator[Predictions]:
     if not options.baseline:
         return
     counted = answers
     if options.prior:
         prior_file = File(options.prior, options.prior.stem, str(options.prior))
-        counted = partial(read_answers, prior_file, Layout({}, questions_only=True))
+        counted = partial(iterate_predictions, prior_file, Layout({}, questions_only=True))
     prior = baselines.count_answers(counted(), vocabulary)
     for name in dict.fromkeys(options.baseline):
-        yield baselines.answer_without_listening(name, file, answers(), prior, vocabulary, options.seed)
+        yield baselines.answer_by_prior(name, file, answers(), prior, vocabulary, options.seed)
 
 
 def _counts_only(files: Sequence[Predictions], reporter: Reporter) -> Scores:

@@ -60,10 +60,10 @@ from batcli.audio.cues import interaural
 from batcli.audio.hrtf import load_hrtf
 from batcli.audio.io import MAX_RATE, read_binaural
 from batcli.core.errors import BatError, InputError
+from batcli.data.answers import Doa
 from batcli.data.dataset import open_dataset
 from batcli.decode import LoadedModel, answer, encode_audio, load_model
 from batcli.options import DecodeOptions
-from batcli.questions.answers import Doa
 from batcli.questions.scenes import Placement
 
 PAGE = Path(__file__).parent / "page"
@@ -213,7 +213,7 @@ def reveal(game: Game, key: str, player: str, guess: Mapping[str, Any] | None) -
             **({"you": yours.to_dict()} if yours is not None else {}),
         },
         "marks": marks,
-        "sounds": [{"names": placed.names, "place": placed.spot.place} for placed in scene.placement],
+        "sounds": [{"names": placed.names, "place": placed.location.offset} for placed in scene.placement],
         "located": scene.placement.index(scene.asked.located),
         "match": vars(match),
         "more": [asked.question for asked in scene.more],

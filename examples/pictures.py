@@ -89,11 +89,11 @@ def play(browser: Browser, quickstart: Path, output: Path) -> None:
             expect(page.locator("#guess")).to_be_visible()
             right = next(reversed(game.heard.values())).asked
             page.select_option("#what", right.named.names[0])
-            for name, word in zip(("side", "depth", "height"), right.located.spot.words, strict=True):
+            for name, word in zip(("side", "depth", "height"), right.located.location.words, strict=True):
                 page.check(f"#form-guess input[name={name}][value={word}]", force=True)
-            wrong = "front" if right.located.spot.words[1] == "behind" else "behind"
+            wrong = "front" if right.located.location.words[1] == "behind" else "behind"
             page.check(f"#form-guess input[name=depth][value={wrong}]", force=True)
-            page.locator("#distance").fill(f"{right.located.spot.step:g}")
+            page.locator("#distance").fill(f"{right.located.location.rounded:g}")
             page.get_by_role("button", name="That is my guess").click()
             expect(page.locator("#result")).to_be_visible()
         page.wait_for_timeout(500)

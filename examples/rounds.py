@@ -25,15 +25,22 @@ from batcli.audio.hrtf import Hrtf, load_hrtf
 from batcli.audio.io import read_clip
 from batcli.audio.rooms import Listener, Room, draw_room, simulate, to_room
 from batcli.core.errors import InputError
+from batcli.data.answers import Doa, Vocabulary, read_doa, read_labels, write_labels
 from batcli.data.dataset import Dataset
 from batcli.data.geometry import Position, Vector, locate, offset, round_distance
 from batcli.data.metadata import Clip, Reverb
-from batcli.data.schema import FAMILIES, Source
-from batcli.evaluation.localization import distance_wrong
+from batcli.data.question_types import QUESTION_TYPES, is_distance_wrong
+from batcli.data.schema import Source
 from batcli.questions import templates
-from batcli.questions.answers import Doa, Vocabulary, read_doa, read_labels, write_labels
-from batcli.questions.generate import MAKERS, Balance
-from batcli.questions.scenes import COS_MIN_ANGLE, Placement, SourcePosition, fits_only, keep_apart, to_spot
+from batcli.questions.generate import MAKERS, Balancer
+from batcli.questions.scenes import (
+    COS_MIN_ANGLE,
+    Placement,
+    SourcePosition,
+    incompatible_labels,
+    is_unambiguous,
+    location_of,
+)
 
 SAMPLE_RATE = 32_000
 PLAY_GAIN = 0.2  # the same for all scenes: loudness tells distance, and no peak of a near sound is clipped
@@ -116,13 +123,14 @@ def open_stock(dataset: Dataset, split: str) -> Stock:
     for clip in clips:
         for mid in set(clip.mids) & set(names):
             by_label[names[mid]].append(clip)
-    return Stock(dataset, clips, names, {name: tuple(found) for name, found in by_label.items()}, keep_apart(clips))
+    grouped = {name: tuple(found) for name, found in by_label.items()}
+    return Stock(dataset, clips, names, grouped, incompatible_labels(clips))
 
 
 def put(stock: Stock, clip: Clip, place: Vector, number: int) -> SourcePosition:
     """A clip at `place`, metres from the head in the listener's axes (x right, y up, −z front)."""
     reverb = Reverb(f"{number}.npy", locate((0.0, 0.0, 0.0), place), place, {})
-    return SourcePosition(Source(clip.audio_id, reverb.reverb_id), stock.names_of(clip), to_spot(reverb))
+    return SourcePosition(Source(clip.audio_id, reverb.reverb_id), stock.names_of(clip), location_of(reverb))
 
 
 def draw_placement(rng: random.Random, stock: Stock, hall: Hall, count: int) -> Placement:
@@ -135,9 +143,9 @@ def draw_placement(rng: random.Random, stock: Stock, hall: Hall, count: int) -> 
         if count == 2 and not stock.can_meet(*clips):
             continue
         placement = tuple(put(stock, clip, _draw_place(rng, hall), number) for number, clip in enumerate(clips))
-        if not all(all(placed.spot.clear) for placed in placement):
+        if not all(all(placed.location.clear) for placed in placement):
             continue
-        if count == 1 or (is_apart(placement) and any(fits_only(*pair) for pair in _both_ways(placement))):
+        if count == 1 or (is_apart(placement) and any(is_unambiguous(*pair) for pair in _both_ways(placement))):
             return placement
     raise InputError(f"no place for {count} sounds", hall.name)
 
@@ -154,7 +162,7 @@ def _draw_place(rng: random.Random, hall: Hall) -> Vector:
 
 def is_apart(placement: Placement) -> bool:
     """Whether the two directions differ by 30°, as in the questions that the model has learnt."""
-    one, other = (placed.spot.direction for placed in placement)
+    one, other = (placed.location.direction for placed in placement)
     return sum(a * b for a, b in zip(one, other, strict=True)) <= COS_MIN_ANGLE
 
 
@@ -183,7 +191,7 @@ def render_placement(
     """What the two ears hear: float32 (2, seconds · 32,000)."""
     length = round(seconds * SAMPLE_RATE)
     rng = np.random.default_rng(0)
-    places = [placed.spot.place for placed in placement]
+    places = [placed.location.offset for placed in placement]
     brirs = simulate(hall.room, Listener(hall.listener), places, hrtf or load_hrtf("kemar"), rng)
     clips = [read_clip(stock.dataset.audio_path(placed.source.audio_id)) for placed in placement]
     filters = [prepare(brir.samples, length) for brir in brirs]
@@ -224,31 +232,29 @@ def challenge(placement: Placement, rng: random.Random) -> Challenge:
     if len(placement) == 1:
         placed = placement[0]
         what = Asked("CLASSIFICATION", rng.choice(templates.CLASSIFICATION), write_labels(placed.names))
-        return Challenge(what, Asked("DOA", rng.choice(templates.DOA), placed.spot.doa), placed, placed)
+        return Challenge(what, Asked("DOA", rng.choice(templates.DOA), placed.location.doa), placed, placed)
     pairs = _both_ways(placement)
-    fit = [i for i, pair in enumerate(pairs) if fits_only(*pair)]
+    fit = [i for i, pair in enumerate(pairs) if is_unambiguous(*pair)]
     number = rng.choice(fit) if fit else 0
     named, located = placement[number], placement[1 - number]
-    spot = named.spot
-    question = rng.choice(templates.SINGLE_CLASSIFICATION).format(
-        direction=", ".join(spot.words), place=templates.place(spot.words), distance=templates.meters(spot.step)
-    )
+    location = named.location
+    wording = rng.choice(templates.SINGLE_CLASSIFICATION)
+    question = templates.fill_place(wording, location.words, location.rounded)
     what = Asked("MIXUP_SINGLE_CLASSIFICATION", question, write_labels(named.names)) if fit else None
     where = rng.choice(templates.SINGLE_DOA).format(x=rng.choice(located.names))
-    return Challenge(what, Asked("MIXUP_SINGLE_DOA", where, located.spot.doa), named, located)
+    return Challenge(what, Asked("MIXUP_SINGLE_DOA", where, located.location.doa), named, located)
 
 
 def _both_ways(placement: Placement) -> list[tuple[Any, Any]]:
-    first, second = (placed.spot for placed in placement)
+    first, second = (placed.location for placed in placement)
     return [(first, second), (second, first)]
 
 
 def more_questions(placement: Placement, rng: random.Random) -> list[Asked]:
     """One question of each published type that this placement allows, with its answer."""
-    balance = Balance(rng)
-    families = "AB" if len(placement) == 1 else "CDE"
-    kinds = [kind for kind, family in FAMILIES.items() if family in families]
-    found = [(kind, MAKERS[kind](placement, set(), balance)) for kind in kinds]
+    balancer = Balancer(rng)
+    kinds = [kind.name for kind in QUESTION_TYPES.values() if kind.sources == len(placement)]
+    found = [(kind, MAKERS[kind].make(placement, set(), balancer)) for kind in kinds]
     return [Asked(kind, asked.question, asked.answer) for kind, asked in found if asked is not None]
 
 
@@ -272,8 +278,8 @@ def read_answers(stock: Stock, what: str | None, where: str) -> Said:
 
 
 def truth(asked: Challenge) -> Said:
-    spot = asked.located.spot
-    return Said(frozenset(asked.named.names), Doa(*spot.words, spot.step))
+    location = asked.located.location
+    return Said(frozenset(asked.named.names), Doa(*location.words, location.rounded))
 
 
 def mark(said: Said, asked: Challenge) -> dict[str, bool | None]:
@@ -282,14 +288,14 @@ def mark(said: Said, asked: Challenge) -> dict[str, bool | None]:
     A name is right when it is one of the sound's labels and nothing else is said; a distance when it
     is off by no more than 0.5 m, as in the published DER.
     """
-    spot = asked.located.spot
-    metres = math.nan if said.doa.distance is None else round_distance(said.doa.distance)
+    location = asked.located.location
+    metres = None if said.doa.distance is None else round_distance(said.doa.distance)
     marks: dict[str, bool | None] = {
         "what": None if asked.what is None else bool(said.names) and said.names <= set(asked.named.names)
     }
-    for name, word, right, clear in zip(POINTS[1:4], said.doa[:3], spot.words, spot.clear, strict=True):
+    for name, word, right, clear in zip(POINTS[1:4], said.doa[:3], location.words, location.clear, strict=True):
         marks[name] = word == right if clear else None
-    marks["distance"] = not distance_wrong(np.array([metres]), np.array([spot.step]))[0]
+    marks["distance"] = not is_distance_wrong(metres, location.rounded)
     return marks
 
 

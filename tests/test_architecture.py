@@ -18,7 +18,7 @@ MAY_IMPORT = {  # layer → the layers below it
     "data": ("core",),
     "audio": ("core", "data"),
     "questions": ("core", "data"),
-    "evaluation": ("core", "data", "questions"),
+    "evaluation": ("core", "data"),
     "model": ("core", "data"),
     "options": ("core", "data"),
     "training": ("core", "data", "audio", "questions", "evaluation", "model", "options"),
@@ -33,9 +33,10 @@ MAY_LOAD = {  # packages that few modules may know
     "accelerate": ("training/", "train.py"),
     "typer": ("cli.py", "command.py"),
     "click": (),
+    "jinja2": ("evaluation/html.py",),
     "rich": ("ui.py", "cli.py"),
 }
-HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "pydantic")
+HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft", "accelerate", "pydantic", "jinja2")
 
 
 def layer_of(module: str) -> str:

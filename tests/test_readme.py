@@ -1,4 +1,4 @@
-"""The README tells the truth about commands and files."""
+"""The README and the guide to scoring agree with the commands, the files, and the question types."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from batcli.cli import app
+from batcli.data.question_types import QUESTION_TYPES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +53,14 @@ def test_the_options_of_every_command_exist(command: str):
             assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", result.output), (
                 f"{command}: {word}"
             )
+
+
+def test_every_question_type_and_metric_has_a_row():
+    scoring = (ROOT / "examples" / "scoring.md").read_text(encoding="utf-8")
+    metrics = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*) \|", scoring, flags=re.MULTILINE))))
+    for name, question_type in QUESTION_TYPES.items():
+        assert f"| {question_type.family} | {question_type.sources} | `{name}` |" in README
+        assert set(question_type.metrics) <= metrics
 
 
 def test_linked_files_exist():

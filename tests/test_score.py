@@ -17,20 +17,20 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from batcli.core.errors import InputError
 from batcli.core.files import write_json
+from batcli.data.answers import write_doa
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import read_reverbs
-from batcli.data.schema import FAMILIES, QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.evaluation.embed import Lexical
 from batcli.evaluation.report import FORMATS, PUBLISHED
 from batcli.options import ScoreOptions
-from batcli.questions.answers import write_doa
 from batcli.score import score
 
 LABELS = ["speech", "music", "dog", "bark", "car", "accelerating, revving, vroom", "church bell", "bell"]
 SIDES, DEPTHS, HEIGHTS = ("left", "right"), ("front", "behind"), ("above", "below")
 
 
-def truth_of(kind: str, rng: random.Random) -> str:
+def target_of(kind: str, rng: random.Random) -> str:
     if kind in ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION"):
         return "; ".join(rng.sample(LABELS, rng.choice([1, 1, 2, 3])))
     if kind in ("DOA", "MIXUP_SINGLE_DOA"):
@@ -43,14 +43,14 @@ def truth_of(kind: str, rng: random.Random) -> str:
 
 
 def make(count: int, seed: int = 0, skill: float = 0.6, answers: int = 0) -> list[dict]:
-    """Predictions of all types; `seed` fixes the questions, `answers` what was said."""
-    rng, said = random.Random(seed), random.Random(answers + 1_000)
+    """Predictions of all types; `seed` fixes the questions, `answers` the predictions."""
+    rng, drawn = random.Random(seed), random.Random(answers + 1_000)
     records = []
     while len(records) < count:
         one, two = ((f"eval/Y{rng.randrange(10**9)}", f"room{rng.randrange(20)}/{rng.randrange(5)}.npy") for _ in "12")
-        for kind in rng.sample(QUESTION_TYPES, 3):
-            pair = two if FAMILIES[kind] in "CDE" else (None, None)
-            truth = truth_of(kind, rng)
+        for kind in rng.sample(list(QUESTION_TYPES), 3):
+            pair = two if QUESTION_TYPES[kind].sources == 2 else (None, None)
+            target = target_of(kind, rng)
             names = rng.sample(LABELS, 2)
             records.append(
                 {
@@ -61,8 +61,8 @@ def make(count: int, seed: int = 0, skill: float = 0.6, answers: int = 0) -> lis
                     "question_id": len(records),
                     "question_type": kind,
                     "question": f"{kind} about the sound of {names[0]} and {names[1]}?",
-                    "answer": truth,
-                    "prediction": truth if said.random() < skill else truth_of(kind, said),
+                    "answer": target,
+                    "prediction": target if drawn.random() < skill else target_of(kind, drawn),
                 }
             )
     return records[:count]
@@ -119,15 +119,15 @@ def independent(records: list[dict], kind: str) -> dict[str, float]:
     n = len(rows)
     found = {"answered": 1.0}
     if kind in ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION"):
-        truth, said = (
+        targets, predicted = (
             np.array([[name in row[i].split("; ") for name in sorted(LABELS)] for row in rows]) for i in (0, 1)
         )
-        found["label_f1"] = f1_score(truth, said, average="micro")
+        found["label_f1"] = f1_score(targets, predicted, average="micro")
         similar = np.zeros((n, len(LABELS)))
         for number, (scored, values) in enumerate(Lexical().columns([row[1] for row in rows], sorted(LABELS))):
             similar[scored, number] = values
-        present = [c for c in range(len(LABELS)) if truth[:, c].any()]
-        found["map"] = np.mean([average_precision_score(truth[:, c], similar[:, c]) for c in present])
+        present = [c for c in range(len(LABELS)) if targets[:, c].any()]
+        found["map"] = np.mean([average_precision_score(targets[:, c], similar[:, c]) for c in present])
     elif kind in ("DOA", "MIXUP_SINGLE_DOA"):
         pairs = [[(*part.split("; ")[0].split(", "), float(part.split("; ")[1][:-1])) for part in row] for row in rows]
         for axis, name in enumerate(("lr_acc", "fb_acc", "ud_acc")):
@@ -195,7 +195,7 @@ def test_free_text_counts_as_what_it_says(tmp_path):
     }
 
 
-def test_no_answer_is_wrong_and_said_so(tmp_path):
+def test_no_answer_is_wrong_with_a_warning(tmp_path):
     records = make(90)
     for record in records:
         record |= {"prediction": None, "error": {"kind": "InputError", "message": "no such file"}}
@@ -323,9 +323,9 @@ def test_records_that_cannot_be_told_apart_are_refused(shared):
 
 
 def yes_no_records(count: int, answers: int) -> list[dict]:
-    truths, said = random.Random(0), random.Random(answers)
+    targets, predicted = random.Random(0), random.Random(answers)
     return [
-        {"qid": f"q{number}", "target": truths.choice(["Yes", "No"]), "response": said.choice(["Yes", "No"])}
+        {"qid": f"q{number}", "target": targets.choice(["Yes", "No"]), "response": predicted.choice(["Yes", "No"])}
         for number in range(count)
     ]
 
@@ -364,8 +364,8 @@ def test_records_without_ids_in_the_same_order_are_paired_and_counted(tmp_path):
 def test_repeated_questions_about_a_scene_are_paired_by_their_ids(tmp_path):
     """In another order, with other answers to each: nothing differs."""
     records = [r for r in make(60) if r["question_type"] == "DOA"][:1] * 3
-    said = ["left", "right", "nowhere"]
-    a = [{**r, "question_id": place, "prediction": said[place]} for place, r in enumerate(records)]
+    predicted = ["left", "right", "nowhere"]
+    a = [{**r, "question_id": place, "prediction": predicted[place]} for place, r in enumerate(records)]
     comparison = scores_of(write(tmp_path / "a.jsonl", a), against=write(tmp_path / "b.jsonl", a[::-1])).comparison
     difference = comparison.by_type["DOA"]["lr_acc"]
     assert (comparison.n, difference.wins, difference.losses) == (3, 0, 0)
@@ -552,6 +552,7 @@ RECORD = make(3)[0]
         (json.dumps({k: v for k, v in RECORD.items() if k != "prediction"}), ":2: no field 'prediction'"),
         (json.dumps({k: v for k, v in RECORD.items() if k != "answer"}), ":2: no field 'answer'"),
         (json.dumps({**RECORD, "question_type": "GUESS"}), ":2: unknown question type 'GUESS'"),
+        (json.dumps({**RECORD, "question_type": ["DOA"]}), ":2: unknown question type ['DOA']"),
         (
             json.dumps({**RECORD, "question_type": "DOA", "audio_id2": None, "reverb_id2": None, "answer": "there"}),
             "the true answer of a DOA is not a direction and a distance: 'there'",
@@ -573,7 +574,7 @@ def test_an_empty_file_is_refused(tmp_path):
         scores_of(write(tmp_path / "p.jsonl", []))
 
 
-def test_duplicates_and_mixed_splits_are_said(tmp_path):
+def test_a_warning_of_duplicates_and_mixed_splits(tmp_path):
     records = make(30)
     records += records[:4]
     records[0] = {**records[0], "audio_id": "train/Y1"}
@@ -699,6 +700,8 @@ def test_fields_of_another_system(preds, tmp_path):
     assert found.by_type["DOA"].scores == ours.by_type["DOA"].scores
     with pytest.raises(InputError, match="no field 'answer'"):
         scores_of(tmp_path / "theirs.jsonl", field=fields[:1], type="DOA")
+    with pytest.raises(InputError, match="unknown question type"):
+        scores_of(write(tmp_path / "theirs.jsonl", [{**theirs[0], "task": ["DOA"]}]), field=fields)
 
 
 def test_one_type_for_all_records(tmp_path):
@@ -727,18 +730,18 @@ def test_the_incumbents_pair_of_files(preds, tmp_path):
 
 def test_a_pair_that_does_not_fit(tmp_path):
     pair = write_pair(tmp_path, make(30))
-    truths = tmp_path / "decode_beam4_gt"
-    lines = truths.read_text().splitlines(keepends=True)
-    truths.write_text("".join(lines[:-1]))
+    targets = tmp_path / "decode_beam4_gt"
+    lines = targets.read_text().splitlines(keepends=True)
+    targets.write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match="not as many lines"):
         scores_of(pair)
-    truths.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    targets.write_text("".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(InputError, match=r"decode_beam4_pred:\d"):
         scores_of(pair)
     questions = write(
         tmp_path / "q.jsonl", [{k: v for k, v in r.items() if k != "prediction"} for r in make(30, seed=3)]
     )
-    truths.write_text("".join(lines))
+    targets.write_text("".join(lines))
     with pytest.raises(InputError, match="another question"):
         scores_of(pair, questions=questions)
 
@@ -818,11 +821,11 @@ def test_the_page_places_sources_and_links_scenes(tmp_path):
     dataset.save()
     records, scenes = [], []
     for number, (name, reverb) in enumerate(reverbs.items()):
-        said = write_doa(reverb.position) if number % 3 else "left, front, above; 9m"
+        predicted = write_doa(reverb.position) if number % 3 else "left, front, above; 9m"
         ids = {"audio_id": f"eval/Y{number}", "reverb_id": name}
         question = {"question_type": "DOA", "question": "Where?", "answer": write_doa(reverb.position)}
         none = {"audio_id2": None, "reverb_id2": None, "question_id": number}
-        records.append({**ids, **none, **question, "prediction": said})
+        records.append({**ids, **none, **question, "prediction": predicted})
         scenes.append({"scene_id": str(number), "file": f"scene {number}.wav", "sources": [ids]})
     (tmp_path / "scenes").mkdir()
     write(tmp_path / "scenes" / "scenes.jsonl", scenes)

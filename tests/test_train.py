@@ -22,7 +22,7 @@ from batcli.model import checkpoint
 from batcli.model.config import PRESETS, EncoderConfig
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.options import TrainOptions
-from batcli.questions.templates import is_turned
+from batcli.questions.generate import is_turned
 from batcli.train import train
 from batcli.training.order import bucket_by_length, epoch_order, one_way
 from batcli.training.recipe import RECIPES

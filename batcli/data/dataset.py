@@ -17,7 +17,8 @@ from batcli.core.jsonl import write_records
 from batcli.core.manifest import versions
 from batcli.data.constants import MAX_SECONDS, SCENE_SECONDS
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
-from batcli.data.schema import QUESTION_TYPES, Question, Source, read_questions
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Question, Source, read_questions
 
 FILE = "dataset.json"
 SCHEMA = 1

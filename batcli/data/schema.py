@@ -10,21 +10,7 @@ from typing import Any, NamedTuple
 from batcli.core.errors import InputError
 from batcli.core.files import stays_below
 from batcli.core.jsonl import read_records
-
-FAMILIES = {
-    "CLASSIFICATION": "A",
-    "DOA": "B",
-    "MIXUP_SINGLE_CLASSIFICATION": "C",
-    "MIXUP_SINGLE_DOA": "D",
-    "MIXUP_DIRECTION": "E",
-    "MIXUP_DISTANCE_BOTH": "E",
-    "MIXUP_NONBINARY_DIRECTION": "E",
-    "MIXUP_NONBINARY_DISTANCE": "E",
-    "MIXUP_NONBINARY_SOURCE": "E",
-}
-"""`question_type` → family: the published letter of the table's columns."""
-
-QUESTION_TYPES = tuple(FAMILIES)
+from batcli.data.question_types import QUESTION_TYPES
 
 
 class Source(NamedTuple):
@@ -68,7 +54,7 @@ class Question:
 
     @property
     def family(self) -> str:
-        return FAMILIES[self.question_type]
+        return QUESTION_TYPES[self.question_type].family
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` copies each value, which takes five times as long
@@ -105,11 +91,11 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
     if isinstance(record["question_id"], bool) or not isinstance(record["question_id"], (int, str)):
         raise InputError(f"'question_id' is neither a number nor text: {record['question_id']!r:.80}", where)
     kind = record["question_type"]
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in QUESTION_TYPES:
         raise InputError(f"unknown question type {kind!r:.80}", where, "known: " + ", ".join(QUESTION_TYPES))
-    two = FAMILIES[kind] in "CDE"
-    if two != (record["audio_id2"] is not None):
-        raise InputError(f"{kind} is about {'two sources' if two else 'one source'}", where, "check 'audio_id2'")
+    sources = QUESTION_TYPES[kind].sources
+    if sources != 1 + (record["audio_id2"] is not None):
+        raise InputError(f"{kind} is about {('one source', 'two sources')[sources - 1]}", where, "check 'audio_id2'")
     return Question(**{name: record[name] for name in FIELDS})
 
 

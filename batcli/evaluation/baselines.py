@@ -1,4 +1,4 @@
-"""Answers without listening: what the wording of the questions and the answers' frequencies give away.
+"""Baselines that answer without the audio, from the wording of a question and the frequencies of answers.
 
 random
     An answer drawn from the true answers of the question's type.
@@ -12,7 +12,7 @@ Direction and distance are chosen apart, and the distance so that most true ones
 0.5 m away. Where a question names the events to choose from, what counts is which of them it is: the
 first, or the second. Frequencies come from other questions where given (a training split), and otherwise from
 the scored questions themselves: then they flatter the baseline, the more the fewer questions there
-are, and are the most that anyone could know without listening.
+are, and are the most that anyone could know without the audio.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batcli.core.errors import InputError
-from batcli.evaluation.predictions import PLACE_TYPES, Answered, Predictions
-from batcli.questions.answers import Vocabulary, find_labels, read_distance, words_of, write_distance
+from batcli.data.answers import Vocabulary, find_labels, read_distance, words_of, write_distance
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.evaluation.predictions import Prediction, Predictions
 
 NAMES = ("random", "majority", "prior-by-wording")
 FEWEST = 20
@@ -36,7 +37,7 @@ STEP = 0.5  # metres between the distances of answers
 
 @dataclass(frozen=True)
 class Prior:
-    """How often which answer is true."""
+    """Counts of true answers."""
 
     whole: dict[str, Counter[str]]  # type → answers
     parts: dict[tuple[str, str], list[Counter[str]]]  # (type, wording) → a count for each part of an answer
@@ -60,42 +61,45 @@ def _named(question: str, vocabulary: Vocabulary) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _parts(answer: Answered, vocabulary: Vocabulary) -> list[str]:
-    """What is counted of a true answer; `#1` is the second event that the question names."""
-    if answer.kind in PLACE_TYPES:
-        return [part.strip() for part in answer.truth.split(";")]
-    named = _named(answer.question, vocabulary) if answer.kind == "MIXUP_NONBINARY_SOURCE" else []
-    return [f"#{named.index(answer.truth)}" if answer.truth in named else answer.truth]
+def _parts(one: Prediction, vocabulary: Vocabulary) -> list[str]:
+    """The parts of a true answer that are counted; `#1` is the second event that the question names."""
+    question_type = QUESTION_TYPES[one.type_name]
+    if len(question_type.parts) > 1:
+        return [part.strip() for part in one.target.split(";")]
+    named = _named(one.question, vocabulary) if question_type.names_choices else []
+    return [f"#{named.index(one.target)}" if one.target in named else one.target]
 
 
 def _text(parts: str, question: str, vocabulary: Vocabulary) -> str:
-    """An answer to `question` from its parts, joined."""
+    """The answer to `question` whose joined parts are `parts`."""
     if not parts.startswith("#"):
         return parts
     named = _named(question, vocabulary)
     return named[min(int(parts[1:]), len(named) - 1)] if named else ""
 
 
-def count_answers(answers: Iterable[Answered], vocabulary: Vocabulary) -> Prior:
+def count_answers(predictions: Iterable[Prediction], vocabulary: Vocabulary) -> Prior:
+    """Count the true answers of questions; their predictions do not matter."""
     prior = Prior({}, {})
-    for answer in answers:
-        parts = _parts(answer, vocabulary)
-        prior.whole.setdefault(answer.kind, Counter())["; ".join(parts)] += 1
-        for wording in ("", wording_of(answer.question, vocabulary)):
-            counts = prior.parts.setdefault((answer.kind, wording), [])
+    for one in predictions:
+        parts = _parts(one, vocabulary)
+        prior.whole.setdefault(one.type_name, Counter())["; ".join(parts)] += 1
+        for wording in ("", wording_of(one.question, vocabulary)):
+            counts = prior.parts.setdefault((one.type_name, wording), [])
             counts += [Counter() for _ in parts[len(counts) :]]
             for count, part in zip(counts, parts, strict=False):
                 count[part] += 1
     return prior
 
 
-def commonest(prior: Prior, kind: str, wording: str) -> str:
+def commonest(prior: Prior, type_name: str, wording: str) -> str:
     """The commonest answer, part by part; ties go to the first in the alphabet."""
-    counts = prior.parts.get((kind, wording), [])
+    counts = prior.parts.get((type_name, wording), [])
     if not counts or counts[0].total() < FEWEST:
-        counts = prior.parts[kind, ""]
-    distance = {"MIXUP_NONBINARY_DISTANCE": 0, "DOA": 1, "MIXUP_SINGLE_DOA": 1}.get(kind)  # which part is one
-    return "; ".join(_central(count) if part == distance else _mode(count) for part, count in enumerate(counts))
+        counts = prior.parts[type_name, ""]
+    parts = QUESTION_TYPES[type_name].parts
+    distance = parts.index("distance") if "distance" in parts else None
+    return "; ".join(_central(count) if place == distance else _mode(count) for place, count in enumerate(counts))
 
 
 def _mode(count: Counter[str]) -> str:
@@ -103,7 +107,7 @@ def _mode(count: Counter[str]) -> str:
 
 
 def _central(count: Counter[str]) -> str:
-    """The distance that most are within a step of; the nearest of several."""
+    """The distance within `STEP` of most distances; the nearest of several."""
     metres: Counter[float] = Counter()
     for text, times in count.items():
         metres[read_distance(text) or 0.0] += times
@@ -111,23 +115,23 @@ def _central(count: Counter[str]) -> str:
     return write_distance(min(near, key=lambda distance: (-near[distance], distance)))
 
 
-def answer_without_listening(
-    name: str, file: Predictions, answers: Iterable[Answered], prior: Prior, vocabulary: Vocabulary, seed: int
+def answer_by_prior(
+    name: str, file: Predictions, predictions: Iterable[Prediction], prior: Prior, vocabulary: Vocabulary, seed: int
 ) -> Predictions:
-    """The questions of `file` (`answers`: the same, in their order) answered by one of `NAMES`."""
+    """Answer the questions of `file` by the baseline `name`. `predictions`: the same questions, in the same order."""
     texts = {text: place for place, text in enumerate(file.texts)}
     rng = np.random.default_rng(seed)
-    said = np.empty_like(file.said)
-    drawn = {kind: (list(count), np.cumsum(list(count.values()))) for kind, count in prior.whole.items()}
+    predicted = np.empty_like(file.predicted)
+    drawn = {type_name: (list(count), np.cumsum(list(count.values()))) for type_name, count in prior.whole.items()}
     chosen: dict[tuple[str, str], str] = {}
-    for row, answer in enumerate(answers):
-        if answer.kind not in prior.whole:
-            raise InputError(f"no {answer.kind} among the questions of --prior", hint="give a split that has them")
+    for row, one in enumerate(predictions):
+        if one.type_name not in prior.whole:
+            raise InputError(f"no {one.type_name} among the questions of --prior", hint="give a split that has them")
         if name == "random":
-            choices, ends = drawn[answer.kind]
+            choices, ends = drawn[one.type_name]
             parts = choices[int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))]
         else:
-            key = answer.kind, wording_of(answer.question, vocabulary) if name == "prior-by-wording" else ""
+            key = one.type_name, wording_of(one.question, vocabulary) if name == "prior-by-wording" else ""
             parts = chosen[key] = chosen.get(key) or commonest(prior, *key)
-        said[row] = texts.setdefault(_text(parts, answer.question, vocabulary), len(texts))
-    return replace(file, name=name, said=said, texts=list(texts), answered=True)
+        predicted[row] = texts.setdefault(_text(parts, one.question, vocabulary), len(texts))
+    return replace(file, name=name, predicted=predicted, texts=list(texts), answered=True)

@@ -1,4 +1,4 @@
-"""Two systems on the questions that both answered."""
+"""Comparison of two systems on the questions that both answered."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from batcli.core.errors import InputError
 from batcli.core.progress import Reporter
+from batcli.data.answers import Vocabulary
 from batcli.evaluation.embed import Embedder
-from batcli.evaluation.predictions import Predictions, matched
-from batcli.evaluation.report import Comparison, Difference
-from batcli.evaluation.scores import Marks, mean_score, measure, paper_scores, sample
+from batcli.evaluation.predictions import Predictions, match_questions
+from batcli.evaluation.report import LOWER_IS_BETTER, Comparison, Difference
+from batcli.evaluation.scores import ScoredAnswers, mean_score, measure, paper_scores, sample
 from batcli.evaluation.stats import Score, mcnemar
-from batcli.questions.answers import Vocabulary
 
 
 def compare(
@@ -23,7 +23,7 @@ def compare(
     seed: int,
     reporter: Reporter,
 ) -> Comparison:
-    """`first` − `second` on the questions that both answered: bootstrap of the pairs, and McNemar's test."""
+    """Scores of `first` minus those of `second`, with intervals of the paired bootstrap and McNemar's test."""
     rows, others = _pairs(first, second, reporter)
     names, clusters = np.unique(first.clusters[rows], return_inverse=True)
     pair = [first.only(rows), second.only(others)]
@@ -32,10 +32,10 @@ def compare(
     differences = {key: (here[key][0] - there[key][0], here[key][1] - there[key][1]) for key in here}
     by_type: dict[str, dict[str, Difference]] = {}
     for one, other in zip(*measured, strict=True):
-        by_type[one.marks.kind] = {
-            name: _difference(name, mean_score(differences, [(kind, name)]), one.marks, other.marks)
-            for kind, name in differences
-            if kind == one.marks.kind
+        by_type[one.type_name] = {
+            metric: _difference(metric, mean_score(differences, [(name, metric)]), one.answers, other.answers)
+            for name, metric in differences
+            if name == one.type_name
         }
     return Comparison(
         second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, paper_scores(differences)
@@ -43,8 +43,8 @@ def compare(
 
 
 def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the same questions in both. Says how many could not be told apart; refuses if that is all of them."""
-    pairs = matched(first, second)
+    """Rows of the same questions in both. Warns of those that cannot be told apart; raises InputError if all are so."""
+    pairs = match_questions(first, second)
     where, hint = f"--against {second.name}", "name the field of the ids: --field question_id=THEIR_NAME"
     if pairs.left_out:
         what = f"{pairs.left_out:,} of {len(first):,} questions cannot be told apart: no scene, no id of their own"
@@ -61,11 +61,12 @@ def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple
     return pairs.rows, pairs.others
 
 
-def _difference(name: str, score: Score, one: Marks, other: Marks) -> Difference:
-    if name in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
+def _difference(metric: str, score: Score, one: ScoredAnswers, other: ScoredAnswers) -> Difference:
+    """The difference `score`, with wins, losses and their p-value where answers are right or wrong."""
+    if metric in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
         return Difference(score)
-    here, there = (found.parts[name][0] > 0 for found in (one, other))
-    if name == "der":
+    here, there = (found.ratios[metric][0] > 0 for found in (one, other))
+    if metric in LOWER_IS_BETTER:
         here, there = ~here, ~there
     wins, losses = int(np.count_nonzero(here & ~there)), int(np.count_nonzero(there & ~here))
     return Difference(score, wins, losses, mcnemar(wins, losses))

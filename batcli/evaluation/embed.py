@@ -1,7 +1,7 @@
-"""Embedders: how much a predicted text has of each class, for mean average precision.
+"""Embedders: the similarity of predicted texts with the names of classes, for mean average precision.
 
-The published mAP is the cosine similarity of a text's embedding and that of each class name. Which
-model embeds decides the number, so a result carries the embedder's name and hash.
+The published mAP is the cosine similarity of a text's embedding and that of each class name. The number
+depends on the model, so a result carries the embedder's name and hash.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from scipy.sparse import csr_array
 
 from batcli.core.errors import InputError
 from batcli.core.files import require_file, sha256
-from batcli.evaluation.detection import Column
-from batcli.questions.answers import Vocabulary, read_labels
+from batcli.data.answers import Vocabulary, read_labels
+from batcli.evaluation.metrics import Column
 
 
 class Embedder(Protocol):
+    """A measure of similarity between texts and labels."""
+
     name: str
 
     def columns(self, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
@@ -55,7 +57,7 @@ _STOP = frozenset(
 
 
 def _words(text: str) -> set[str]:
-    """Words without case, plural and function words."""
+    """The words of a text in lower case and singular, without function words."""
     words = set(re.findall(r"[^\W_]+", text.casefold())) - _STOP
     return {word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words}
 
@@ -69,7 +71,7 @@ def _rarity(labels: Sequence[str]) -> dict[str, float]:
 class Lexical:
     """Cosine of bags of words, weighted by how rare a word is among the class names.
 
-    Words of no class name are left out, so what a sentence says around the labels does not matter.
+    Words of no class name are left out, so words around the labels do not matter.
     Needs no model: same texts, same scores, everywhere.
     """
 
@@ -241,7 +243,7 @@ _SELECT = "SELECT vector FROM embeddings WHERE key = ?"
 
 
 def _request(base: str, secret: str, model: str, texts: list[str], pause: Callable[[float], None]) -> np.ndarray:
-    """(texts, dimensions) float32. Tries again where that can help."""
+    """Request embeddings (texts, dimensions), float32. Tries again after errors that may pass."""
     body = json.dumps({"model": model, "input": texts, "encoding_format": "float"}).encode()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     url = f"{base}/embeddings"

@@ -1,4 +1,4 @@
-"""Limits that scores must keep."""
+"""Gates: limits that the options set on scores, for continuous integration."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from batcli.evaluation.stats import Score
 
 
 class Gate(NamedTuple):
+    """A limit of one metric."""
+
     name: str  # TYPE.metric or FAMILY.metric
     over: bool  # whether `limit` is an upper one
     limit: float
 
 
 def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gate]:
-    """Gates from `TYPE.metric=LIMIT`, or `FAMILY.metric=LIMIT`. Raises InputError for any other text."""
+    """Parse `TYPE.metric=LIMIT` or `FAMILY.metric=LIMIT` texts. Raises InputError for any other text."""
     gates = []
     for over, texts in ((False, fail_under), (True, fail_over)):
         for text in texts:
@@ -37,7 +39,7 @@ def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gat
 
 
 def judge(systems: Sequence[System], gates: Sequence[Gate]) -> list[Verdict]:
-    """A gate holds for each system; a metric that is not there fails it."""
+    """Hold each system against each gate. A metric that a system lacks fails."""
     return [
         Verdict(system.name, name, over, limit, (system.find(name) or Score(math.nan)).value)
         for system in systems

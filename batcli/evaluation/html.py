@@ -1,4 +1,4 @@
-"""One HTML page about a result: tables, confusion, distances, where it goes wrong. Needs matplotlib.
+"""The page of `bat score --report`: tables, pictures, and the worst answers of each type. Needs matplotlib.
 
 The page holds everything it shows (SVG, style) and asks no network for anything; only the worst cases
 link to files, the scenes that can be listened to.
@@ -6,23 +6,37 @@ link to files, the scenes that can be listened to.
 
 from __future__ import annotations
 
-import html
 import io
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import matplotlib
 import numpy as np
 import pandas
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from batcli.data.schema import FAMILIES
-from batcli.evaluation.localization import OCTANTS
+from batcli.core.errors import InputError
+from batcli.core.files import inside, write_text
+from batcli.core.jsonl import read_records
+from batcli.data.answers import write_doa
+from batcli.data.dataset import Dataset
+from batcli.data.metadata import Reverb
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Source
+from batcli.evaluation.metrics import OCTANTS
+from batcli.evaluation.predictions import Prediction, Predictions
 from batcli.evaluation.report import Scores, sections, shown
+from batcli.evaluation.scores import Measured
 from batcli.evaluation.stats import Score, wilson
 
+WORST = 6
+"""Cases of each type on the page."""
 INK, ACCENT, SOFT = "#1f2933", "#2f6db5", "#c9d3df"
 FEWEST = 5
 """Answers in a bin, for its share to be drawn."""
@@ -35,65 +49,135 @@ AXES = {
     "rt60": ("reverberation time RT60, s", None),
     "drr": ("direct-to-reverberant ratio, dB", None),
 }
-"""What accuracy is drawn against: label, and the edges of the bins (None: deciles)."""
+"""Columns that accuracy is drawn against: label, and the edges of the bins (None: deciles)."""
 
 
 class Case(NamedTuple):
-    """A wrong answer to look into."""
+    """A wrong answer, for the table of worst cases."""
 
-    kind: str
+    title: str  # of its question type
     question: str
-    truth: str
-    said: str
-    scene: str  # ids
+    target: str
+    predicted: str
+    scene: str  # ids of clips and BRIRs
     links: Sequence[tuple[str, str]]  # (text, address); sound files play in place
 
 
-def html_report(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> str:
-    """places: one row per answer with a distance: `kind`, `truth` and `said` in metres, `near` (within
-    0.5 m), `right` (the direction) and the columns of `AXES`; NaN where unknown."""
-    with matplotlib.rc_context(_STYLE):
-        body = "\n".join(filter(None, [_head(scores), *_tables(scores), *_pictures(scores, places), _cases(cases)]))
-    title = html.escape(f"Scores of {scores.systems[0].name}")
-    return _PAGE.format(title=title, style=_CSS, body=body)
+def write_report(
+    report: Path,
+    result: Scores,
+    predictions: Iterator[Prediction],
+    file: Predictions,
+    measured: Sequence[Measured],
+    dataset: Dataset | None,
+    scenes: Path | None,
+) -> None:
+    """Write `index.html` in the folder `report`, about the first system, whose predictions are `file`."""
+    reverbs = _all_reverbs(dataset) if dataset else {}
+    links = _scene_links(scenes, report) if scenes else {}
+    worst = [row for found in measured for row in _worst(found)]
+    with_distance = {
+        int(row): (found, number)
+        for found in measured
+        if "distance" in found.answers.question_type.parts
+        for number, row in enumerate(found.rows)
+    }
+    places: list[dict[str, Any]] = []
+    cases: dict[int, Case] = {}
+    for row, one in enumerate(predictions):
+        if row in with_distance:
+            places.append(_located(one, *with_distance[row], reverbs))
+        if row in worst:
+            title, predicted = QUESTION_TYPES[one.type_name].title, file.answer(row)
+            text = "(no answer)" if predicted is None else predicted
+            files = links.get(one.scene) or _source_links(one.scene, dataset, report)
+            cases[row] = Case(title, one.question, one.target, text, " + ".join(one.scene), files)
+    frame = pandas.DataFrame(places, columns=["type", "target", "predicted", "near", "right", *AXES])
+    write_text(report / "index.html", _page(result, frame, [cases[row] for row in worst]))
 
 
-def _head(scores: Scores) -> str:
+def _page(scores: Scores, places: pandas.DataFrame, cases: Sequence[Case]) -> str:
+    """The page as HTML. places: one row per answer with a distance: `type`, `target` and `predicted` in metres,
+    `near` (within 0.5 m), `right` (the direction) and the columns of `AXES`; NaN where unknown."""
+    loader = PackageLoader("batcli.evaluation")
+    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     first = scores.systems[0]
-    tiles = "".join(
-        f"<div class=tile><b>{html.escape(shown(Score(score.value), name))}</b><span>{html.escape(name)}</span></div>"
-        for name, score in first.paper.items()
-        if not math.isnan(score.value)
-    )
-    kinds = ", ".join(f"{found.n:,} {FAMILIES[kind]} {kind}" for kind, found in first.by_type.items())
-    return (
-        f"<h1>Scores of {html.escape(first.name)}</h1>\n<p>{first.n:,} questions: {html.escape(kinds)}.</p>\n"
-        f"<div class=tiles>{tiles}</div>"
-    )
-
-
-def _tables(scores: Scores) -> Iterator[str]:
-    if scores.verdicts:
-        gates = "".join(
-            f"<li class={'passed' if v.passed else 'missed'}>{html.escape(str(v))}</li>" for v in scores.verdicts
+    with matplotlib.rc_context(_STYLE):
+        return pages.get_template("report.html").render(
+            system=first,
+            types=[f"{found.n:,} {QUESTION_TYPES[name].title}" for name, found in first.by_type.items()],
+            tiles=[
+                (n, shown(Score(score.value), n)) for n, score in first.paper.items() if not math.isnan(score.value)
+            ],
+            verdicts=scores.verdicts,
+            sections=list(sections(scores)),
+            galleries=list(_galleries(scores, places)),
+            cases=cases,
         )
-        yield f"<h2>Gates</h2><ul class=gates>{gates}</ul>"
-    for heading, rows, note in sections(scores):
-        yield f"<h2>{html.escape(heading)}</h2>{_table(rows)}<p class=note>{html.escape(note)}</p>"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """A table; where its first columns are type and n, they become a line of their own above their metrics."""
-    grouped = len([name for name in rows[0] if name in ("type", "n")])
-    header, *body = ([html.escape(cell) for cell in row] for row in rows)
-    lines = []
-    for row in body:
-        if grouped and row[0]:
-            count = f" · {row[1]} questions" if grouped == 2 else ""
-            lines.append(f"<tr><th colspan={len(row) - grouped} scope=rowgroup>{row[0]}{count}</th></tr>")
-        lines.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row[grouped:])}</tr>")
-    head = "".join(f"<th scope=col>{cell}</th>" for cell in header[grouped:])
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+# ---- answers -------------------------------------------------------------------------------------
+
+
+def _worst(found: Measured) -> list[int]:
+    """Rows of the answers with the largest errors, the worst first."""
+    errors = found.answers.errors
+    return [int(found.rows[number]) for number in np.argsort(-errors, kind="stable")[:WORST] if errors[number] > 0]
+
+
+def _located(one: Prediction, found: Measured, number: int, reverbs: Mapping[str, Reverb]) -> dict[str, Any]:
+    """One row of the page's pictures. `number`: of the answer among those of its type."""
+    answers = found.answers
+    target = answers.targets[number].distance
+    row = {
+        "type": one.type_name,
+        "target": target,
+        "predicted": answers.predicted[number].distance,
+        "near": 1.0 - answers.ratios["der"][0][number],
+        "distance": target,
+    }
+    if "direction" not in answers.question_type.parts:
+        return row
+    row["right"] = answers.ratios["doa_acc"][0][number]
+    # Which of two sources was asked about, the true answer tells; if both fit, neither is taken.
+    fitting = [
+        reverb for name in one.scene[1::2] if (reverb := reverbs.get(name)) and write_doa(reverb.position) == one.target
+    ]
+    if len(fitting) == 1:
+        position, extra = fitting[0].position, fitting[0].extra
+        row |= {"azimuth": position.azimuth, "elevation": position.elevation, "distance": position.distance}
+        row |= {name: extra[name] for name in ("rt60", "drr") if isinstance(extra.get(name), (int, float))}
+    return row
+
+
+def _all_reverbs(dataset: Dataset) -> dict[str, Reverb]:
+    splits = [name for name, split in dataset.splits.items() if split.reverbs is not None]
+    return {key: reverb for name in splits for key, reverb in dataset.reverbs(name).items()}
+
+
+def _address(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+
+def _scene_links(folder: Path, report: Path) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """Links to the scenes that `bat spatialize` rendered: ids → (text, address)."""
+    links = {}
+    for where, record in read_records(folder / "scenes.jsonl"):
+        try:
+            ids = tuple(part for source in record["sources"] for part in (source["audio_id"], source["reverb_id"]))
+            if record["file"] is not None:
+                links[ids] = [(record["file"], _address(inside(folder, record["file"], where), report))]
+        except (KeyError, TypeError):
+            raise InputError("not a scene of `bat spatialize`", where) from None
+    return links
+
+
+def _source_links(scene: Sequence[str], dataset: Dataset | None, report: Path) -> list[tuple[str, str]]:
+    """Links to the clips and BRIRs of a scene, where the dataset is known."""
+    if dataset is None:
+        return []
+    files = [path for pair in zip(scene[::2], scene[1::2], strict=True) for path in dataset.files_of(Source(*pair))]
+    return [(path.name, _address(path, report)) for path in files if path.exists()]
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -113,28 +197,27 @@ _STYLE: Any = {
 }
 
 
-def _pictures(scores: Scores, places: pandas.DataFrame) -> Iterator[str]:
-    first = scores.systems[0]
+def _galleries(scores: Scores, places: pandas.DataFrame) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
+    """(heading, figures by their captions, note) of each kind of picture."""
     confusions = [
         _figure(
+            f"{QUESTION_TYPES[name].title}: true octant (rows) and answered octant (columns), per cent of the row",
             _confusion(found.details["confusion"]),
-            f"{FAMILIES[kind]} {kind}: true octant (rows) and answered octant (columns), per cent of the row",
         )
-        for kind, found in first.by_type.items()
+        for name, found in scores.systems[0].by_type.items()
         if "confusion" in found.details
     ]
-    note = "L left, R right; F front, B behind; A above, U below; – not said in full."
-    yield _gallery("Directions", confusions, note)
+    yield "Directions", confusions, "L left, R right; F front, B behind; A above, U below; – not said in full."
     distances = [
-        _figure(_distances(here), f"{FAMILIES[kind]} {kind}: true and answered distance")
-        for kind in FAMILIES
-        if len(here := places[(places["kind"] == kind) & places["said"].notna()])
+        _figure(f"{question_type.title}: true and answered distance", _distances(here))
+        for name, question_type in QUESTION_TYPES.items()
+        if len(here := places[(places["type"] == name) & places["predicted"].notna()])
     ]
     note = "A disc's area is the number of answers; the line joins their medians; the band is ± 0.5 m."
-    yield _gallery("Distances", distances, note)
+    yield "Distances", distances, note
     located = places[places["right"].notna()]
     shares = [
-        _figure(_shares(located, name, label, edges), f"Right answers against {label.partition(',')[0]}")
+        _figure(f"Right answers against {label.partition(',')[0]}", _shares(located, name, label, edges))
         for name, (label, edges) in AXES.items()
         if located[name].notna().sum() >= FEWEST
     ]
@@ -142,21 +225,14 @@ def _pictures(scores: Scores, places: pandas.DataFrame) -> Iterator[str]:
         "Direction right (all three words), and distance within 0.5 m, in per cent; bands are 95 % Wilson "
         f"intervals, which take answers for independent; bins of fewer than {FEWEST} answers are left out."
     )
-    yield _gallery("Where it goes wrong", shares, note)
+    yield "Where it goes wrong", shares, note
 
 
-def _gallery(heading: str, figures: Sequence[str], note: str) -> str:
-    if not figures:
-        return ""
-    return f"<h2>{heading}</h2><div class=grid>{''.join(figures)}</div><p class=note>{html.escape(note)}</p>"
-
-
-def _figure(figure: Figure, caption: str) -> str:
+def _figure(caption: str, figure: Figure) -> tuple[str, str]:
+    """The caption, and the SVG without its opening `<svg `, which the page writes with a label."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
-    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return caption, file.getvalue().partition("<svg ")[2]
 
 
 def _axes(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
@@ -186,14 +262,14 @@ def _confusion(confusion: dict[str, Any]) -> Figure:
 def _distances(places: pandas.DataFrame) -> Figure:
     """Discs on the 0.5 m grid of the true answers; other answers are drawn at their nearest step."""
     figure, axes = _axes()
-    top = float(max(places["truth"].max(), places["said"].quantile(0.99))) + 0.5
-    steps = places.assign(said=(2.0 * places["said"]).round() / 2.0)
-    counts = steps.groupby(["truth", "said"]).size().reset_index(name="n")
+    top = float(max(places["target"].max(), places["predicted"].quantile(0.99))) + 0.5
+    steps = places.assign(predicted=(2.0 * places["predicted"]).round() / 2.0)
+    counts = steps.groupby(["target", "predicted"]).size().reset_index(name="n")
     ends = np.array([0.0, top])
     axes.fill_between(ends, ends - 0.5, ends + 0.5, color=SOFT, alpha=0.5, linewidth=0)
     sizes = 140.0 * counts["n"] / counts["n"].max()
-    axes.scatter(counts["truth"], counts["said"], s=sizes, color=ACCENT, alpha=0.6, linewidths=0)
-    medians = places.groupby("truth")["said"].median()
+    axes.scatter(counts["target"], counts["predicted"], s=sizes, color=ACCENT, alpha=0.6, linewidths=0)
+    medians = places.groupby("target")["predicted"].median()
     axes.plot(medians.index, medians.to_numpy(), color=INK, linewidth=1.2)
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="true distance, m", ylabel="answered distance, m")
     return figure
@@ -217,76 +293,3 @@ def _shares(places: pandas.DataFrame, name: str, label: str, edges: Sequence[flo
         axes.set_xticks(range(0, 361, 90))
     axes.legend(frameon=False, loc="lower right")
     return figure
-
-
-# ---- worst cases ---------------------------------------------------------------------------------
-
-
-def _cases(cases: Sequence[Case]) -> str:
-    if not cases:
-        return ""
-    rows = "".join(
-        f"<tr><td>{FAMILIES[case.kind]} {html.escape(case.kind)}</td><td>{html.escape(case.question)}</td>"
-        f"<td>{html.escape(case.truth)}</td><td>{html.escape(case.said)}</td><td>{_links(case)}</td></tr>"
-        for case in cases
-    )
-    head = "".join(f"<th>{name}</th>" for name in ("type", "question", "true answer", "answer", "scene"))
-    return (
-        "<h2>Worst cases</h2><div class=wide><table class=cases>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _links(case: Case) -> str:
-    parts = []
-    for text, address in case.links:
-        escaped = html.escape(address, quote=True)
-        if address.endswith((".wav", ".flac")):
-            parts.append(f'<audio controls preload="none" src="{escaped}"></audio>')
-        parts.append(f'<a href="{escaped}">{html.escape(text)}</a>')
-    return f"<small>{html.escape(case.scene)}</small>{' '.join(parts)}"
-
-
-_CSS = """
-:root { color-scheme: light; --ink: #1f2933; --soft: #c9d3df; --accent: #2f6db5; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 82rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-p { margin: .25rem 0; }
-.note { color: #52606d; font-size: .87rem; max-width: 60rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .6rem; margin-top: 1rem; }
-.tile { border: 1px solid var(--soft); border-radius: .5rem; padding: .5rem .7rem; }
-.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.tile span { color: #52606d; font-size: .85rem; }
-.wide { overflow-x: auto; border: 1px solid var(--soft); border-radius: .5rem; }
-table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { text-align: left; padding: .3rem .7rem; white-space: nowrap; vertical-align: top; }
-tbody th { background: #fafbfc; border-top: 1px solid var(--soft); font-weight: 600; }
-thead th { background: #f3f6f9; border-bottom: 1px solid var(--soft); }
-tbody tr + tr td { border-top: 1px solid #eef2f6; }
-.cases td { white-space: normal; min-width: 9rem; }
-.cases td:nth-child(2) { min-width: 16rem; }
-.cases small { display: block; color: #52606d; overflow-wrap: anywhere; }
-.cases audio { display: block; width: 15rem; height: 2rem; margin: .2rem 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; border: 1px solid var(--soft); border-radius: .5rem; padding: .6rem; min-width: 0; }
-figure svg { width: 100%; height: auto; display: block; }
-figcaption { color: #52606d; font-size: .85rem; margin-top: .3rem; overflow-wrap: anywhere; }
-.gates { padding-left: 1.2rem; } .missed { color: #a61b1b; font-weight: 600; } .passed { color: #1f6b3a; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

@@ -1,4 +1,4 @@
-"""Files of answers, whoever wrote them, as columns that can be scored."""
+"""Files of predictions, of `bat decode` or of other systems, as columns that can be scored."""
 
 from __future__ import annotations
 
@@ -21,25 +21,23 @@ from batcli.core.errors import InputError
 from batcli.core.files import MAX_LIST, STDIO, read_json, require_file
 from batcli.core.jsonl import numbered_lines, parse_line, reading
 from batcli.core.progress import Reporter
-from batcli.data.schema import FIELDS, QUESTION_TYPES, parse_question
-from batcli.questions.answers import Vocabulary, read_distance, read_doa, read_yes_no, split_labels, words_of
+from batcli.data.answers import Vocabulary, split_labels, words_of
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import FIELDS, parse_question
 
-NOT_SAID = -1
+NO_ANSWER = -1  # in place of a text's number
 NO_ID = 0
-LABEL_TYPES = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_SOURCE")
-PLACE_TYPES = ("DOA", "MIXUP_SINGLE_DOA")
-CLUSTERS = ("scene", "room", "question")
 
 
-class Answered(NamedTuple):
-    """One question and what was said."""
+class Prediction(NamedTuple):
+    """One question with its true and its predicted answer."""
 
     where: str  # file:line
-    kind: str
+    type_name: str
     scene: tuple[str, ...]  # ids of clips and BRIRs; empty where the file has none
     question: str
-    truth: str
-    said: str | None
+    target: str
+    predicted: str | None
     record: Mapping[str, Any]
     id: int | str | None = None  # the question's in its file; not always unique
 
@@ -50,16 +48,16 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read a file that `bat decode` did not write."""
+    """The layout of a file's records, for files that `bat decode` did not write."""
 
     fields: Mapping[str, str]  # our name → theirs; empty: the project's own records, checked strictly
-    kind: str = ""  # question type of every record, where the file does not say
+    type_name: str = ""  # question type of every record, where the file does not say
     questions_only: bool = False  # there need be no predictions
 
 
 @dataclass(frozen=True)
 class File:
-    """Where answers stand. `path` is a copy when they came through standard input."""
+    """A file of predictions. `path` is a copy where they came through standard input."""
 
     path: Path
     name: str  # of the column in tables
@@ -68,28 +66,35 @@ class File:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A file of answers as columns: 34 bytes a question, and each distinct answer once."""
+    """The predictions of a file as columns: 34 bytes a question, and each distinct answer once."""
 
     name: str
-    kinds: np.ndarray  # (n,) int8: place in QUESTION_TYPES
+    types: np.ndarray  # (n,) int8: place in QUESTION_TYPES
     clusters: np.ndarray  # (n,) uint64: hash of what a bootstrap draws together, such as the scene
     questions: np.ndarray  # (n,) uint64: hash of scene, type, wording and true answer
     ids: np.ndarray  # (n,) uint64: hash of the question's id, or NO_ID
-    placed: np.ndarray  # (n,) bool: whether the question names its scene
-    truths: np.ndarray  # (n,) int32: place in `texts` of the true answer
-    said: np.ndarray  # (n,) int32: place in `texts` of what was said, or NOT_SAID
+    has_scene: np.ndarray  # (n,) bool: whether the question names its scene
+    targets: np.ndarray  # (n,) int32: place in `texts` of the true answer
+    predicted: np.ndarray  # (n,) int32: place in `texts` of the predicted answer, or NO_ANSWER
     texts: list[str]
-    published_look: int = 0  # how many are about AudioSet evaluation clips in Matterport3D rooms
+    looks_published: int = 0  # questions about AudioSet evaluation clips in Matterport3D rooms
     answered: bool = True  # False: questions alone, without predictions
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.types)
 
-    def rows(self, kind: str) -> np.ndarray:
-        return np.flatnonzero(self.kinds == QUESTION_TYPES.index(kind))
+    def rows(self, type_name: str) -> np.ndarray:
+        """Numbers of the questions of one type, ascending."""
+        return np.flatnonzero(self.types == list(QUESTION_TYPES).index(type_name))
+
+    def answer(self, row: int) -> str | None:
+        """The predicted answer to one question."""
+        number = int(self.predicted[row])
+        return None if number == NO_ANSWER else self.texts[number]
 
     def only(self, rows: np.ndarray) -> Predictions:
-        columns = ("kinds", "clusters", "questions", "ids", "placed", "truths", "said")
+        """The predictions of some rows."""
+        columns = ("types", "clusters", "questions", "ids", "has_scene", "targets", "predicted")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
@@ -97,8 +102,8 @@ class Predictions:
 
 
 @contextmanager
-def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
-    """The files, by names that differ. Standard input is copied to disk if it is read `again`."""
+def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]]:
+    """Open files of predictions, each with a name of its own. `reread`: standard input is to be read again later."""
     stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
     clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
     names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
@@ -111,24 +116,24 @@ def opened(paths: Sequence[Path], again: bool) -> Iterator[list[File]]:
                 files.append(File(require_file(path), name, str(path)))
                 continue
             copy = Path(folder) / "stdin"
-            if again:
+            if reread:
                 with open(copy, "wb") as target:
                     shutil.copyfileobj(sys.stdin.buffer, target)
-            files.append(File(copy if again else STDIO, "stdin", "stdin"))
+            files.append(File(copy if reread else STDIO, "stdin", "stdin"))
         yield files
 
 
-def read_answers(file: File, layout: Layout) -> Iterator[Answered]:
-    """Every answer of a file, in its order. Raises InputError at the first bad line.
+def iterate_predictions(file: File, layout: Layout) -> Iterator[Prediction]:
+    """Read the predictions of a file, in its order. Raises InputError at the first bad line.
 
     Three forms: records of `bat decode`, one JSON object a line (or the published `{"data": [...]}`);
     other systems' JSON records, with the fields of `layout`; and the pair of `…_pred` and `…_gt` files
     of SLAM-LLM, lines of a key and a text.
     """
-    truths = file.path.with_name(file.path.name.removesuffix("_pred") + "_gt")
-    if file.path.name.endswith("_pred") and truths.is_file():
-        return _read_pair(file, truths, layout)
-    return (_answered(record, where, layout) for where, record in _records(file))
+    targets = file.path.with_name(file.path.name.removesuffix("_pred") + "_gt")
+    if file.path.name.endswith("_pred") and targets.is_file():
+        return _read_pair(file, targets, layout)
+    return (_prediction(record, where, layout) for where, record in _records(file))
 
 
 def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -152,38 +157,38 @@ def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
 _SCENE_FIELDS = ("audio_id", "reverb_id", "audio_id2", "reverb_id2")
 
 
-def _answered(record: dict[str, Any], where: str, layout: Layout) -> Answered:
-    if layout.fields or layout.kind:
+def _prediction(record: dict[str, Any], where: str, layout: Layout) -> Prediction:
+    if layout.fields or layout.type_name:
         return _foreign(record, where, layout)
     question = parse_question(record, where, extra=("prediction", "error"))
     if "prediction" not in record and not layout.questions_only:
         raise InputError("no field 'prediction'", where, "score the output of `bat decode`, not the questions")
-    said = _text_or_null(record.get("prediction"), "prediction", where)
+    predicted = _text_or_null(record.get("prediction"), "prediction", where)
     scene = tuple(part for source in question.scene for part in source)
-    kind, wording, truth = question.question_type, question.question, question.answer
-    return Answered(where, kind, scene, wording, truth, said, record, question.question_id)
+    type_name, target = question.question_type, question.answer
+    return Prediction(where, type_name, scene, question.question, target, predicted, record, question.question_id)
 
 
-def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Answered:
-    """A record with other names: what the scores need is checked, the rest is left alone."""
+def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Prediction:
+    """A record with other names. Fields that scores need are checked, others ignored."""
     found = {name: record.get(layout.fields.get(name, name)) for name in (*FIELDS, "prediction")}
-    kind = layout.kind or found["question_type"]
-    if kind not in QUESTION_TYPES:
+    type_name = layout.type_name or found["question_type"]
+    if not isinstance(type_name, str) or type_name not in QUESTION_TYPES:
         hint = "give --type for all records, or --field question_type=THEIR_NAME; known: " + ", ".join(QUESTION_TYPES)
-        raise InputError(f"unknown question type {kind!r:.80}", where, hint)
+        raise InputError(f"unknown question type {type_name!r:.80}", where, hint)
     for name in ("answer", "prediction"):
         theirs = layout.fields.get(name, name)
         if theirs not in record and not (name == "prediction" and layout.questions_only):
             raise InputError(f"no field {theirs!r}", where, f"--field {name}=THEIR_NAME")
-    truth = _text_or_null(found["answer"], "answer", where)
-    if truth is None:
+    target = _text_or_null(found["answer"], "answer", where)
+    if target is None:
         raise InputError("no true answer", where)
     scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] is not None)
-    said = _text_or_null(found["prediction"], "prediction", where)
+    predicted = _text_or_null(found["prediction"], "prediction", where)
     number = found["question_id"]
     if number is not None and (isinstance(number, bool) or not isinstance(number, (int, str))):
         raise InputError(f"a question's id is neither a number nor text: {number!r:.80}", where)
-    return Answered(where, kind, scene, str(found["question"] or ""), truth, said, record, number)
+    return Prediction(where, type_name, scene, str(found["question"] or ""), target, predicted, record, number)
 
 
 def _text_or_null(value: Any, name: str, where: str) -> str | None:
@@ -192,62 +197,63 @@ def _text_or_null(value: Any, name: str, where: str) -> str | None:
     return value
 
 
-def _read_pair(file: File, truths: Path, layout: Layout) -> Iterator[Answered]:
-    """SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
-    with reading(file.path) as (predicted, _), reading(truths) as (true, _):
-        pairs = zip(numbered_lines(predicted, file.shown), numbered_lines(true, truths), strict=True)
+def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction]:
+    """Read a pair of SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
+    with reading(file.path) as (lines, _), reading(targets) as (true, _):
+        pairs = zip(numbered_lines(lines, file.shown), numbered_lines(true, targets), strict=True)
         try:
             for (where, line), (true_where, true_line) in pairs:
-                key, tab, said = line.rstrip("\n").partition("\t")
-                true_key, true_tab, truth = true_line.rstrip("\n").partition("\t")
+                key, tab, predicted = line.rstrip("\n").partition("\t")
+                true_key, true_tab, target = true_line.rstrip("\n").partition("\t")
                 if not tab or not true_tab:
                     raise InputError("no tab between key and text", where if not tab else true_where)
                 if key != true_key:
                     raise InputError(f"key {key!r:.60}, but {true_key!r:.60} in {true_where}", where)
-                kind = layout.kind or key.rpartition("-")[0]
-                if kind not in QUESTION_TYPES:
+                type_name = layout.type_name or key.rpartition("-")[0]
+                if type_name not in QUESTION_TYPES:
                     raise InputError(f"no question type in the key {key!r:.60}", where, "give --type")
-                record = {"key": key, "question_type": kind, "answer": truth, "prediction": said}
-                yield Answered(where, kind, (), key, truth.strip(), said.strip(), record)
+                record = {"key": key, "question_type": type_name, "answer": target, "prediction": predicted}
+                yield Prediction(where, type_name, (), key, target.strip(), predicted.strip(), record)
         except ValueError:
-            raise InputError(f"not as many lines as {truths}", file.shown, "the two belong to one run") from None
+            raise InputError(f"not as many lines as {targets}", file.shown, "the two belong to one run") from None
 
 
 def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporter) -> Predictions:
-    """All columns of a file. Raises InputError at the first bad line, and when there is no line."""
+    """Read a file into columns. Raises InputError at the first bad line, and when there is no line."""
     texts: dict[str, int] = {}
-    kinds, clusters, questions, ids, placed = array("b"), array("Q"), array("Q"), array("Q"), array("b")
-    truths, said = array("i"), array("i")
-    sound: set[tuple[str, str]] = set()  # true answers that were checked
+    types, clusters, questions, ids, has_scene = array("b"), array("Q"), array("Q"), array("Q"), array("b")
+    targets, predicted = array("i"), array("i")
+    checked: set[tuple[str, str]] = set()  # true answers
     published, predictions, splits = 0, 0, Counter[str]()
-    for answer in reporter.track(read_answers(file, layout), f"reading {file.shown}"):
-        if (answer.kind, answer.truth) not in sound:
-            _check_truth(answer)
-            sound.add((answer.kind, answer.truth))
-        kinds.append(QUESTION_TYPES.index(answer.kind))
-        drawn = {"scene": answer.scene, "room": answer.room, "question": ()}[cluster]
-        clusters.append(_hash(*(drawn or (str(len(kinds)),))))  # what has no scene is drawn alone
-        questions.append(_hash(*answer.scene, answer.kind, answer.question, answer.truth))
-        ids.append(NO_ID if answer.id is None else _hash(str(answer.id)))
-        placed.append(bool(answer.scene))
-        truths.append(texts.setdefault(answer.truth, len(texts)))
-        said.append(NOT_SAID if answer.said is None else texts.setdefault(answer.said, len(texts)))
-        predictions += layout.fields.get("prediction", "prediction") in answer.record
-        published += _looks_published(answer.scene)
-        splits.update(_splits_in(answer.scene))
-    if not kinds:
+    numbers = {name: number for number, name in enumerate(QUESTION_TYPES)}
+    for one in reporter.track(iterate_predictions(file, layout), f"reading {file.shown}"):
+        if (one.type_name, one.target) not in checked:
+            _check_target(one)
+            checked.add((one.type_name, one.target))
+        types.append(numbers[one.type_name])
+        drawn = {"scene": one.scene, "room": one.room, "question": ()}[cluster]
+        clusters.append(_hash(*(drawn or (str(len(types)),))))  # what has no scene is drawn alone
+        questions.append(_hash(*one.scene, one.type_name, one.question, one.target))
+        ids.append(NO_ID if one.id is None else _hash(str(one.id)))
+        has_scene.append(bool(one.scene))
+        targets.append(texts.setdefault(one.target, len(texts)))
+        predicted.append(NO_ANSWER if one.predicted is None else texts.setdefault(one.predicted, len(texts)))
+        predictions += layout.fields.get("prediction", "prediction") in one.record
+        published += _looks_published(one.scene)
+        splits.update(_splits_in(one.scene))
+    if not types:
         raise InputError("no predictions", file.shown, "is this the output of `bat decode`?")
     found = Predictions(
         file.name,
-        np.array(kinds),
+        np.array(types),
         np.array(clusters),
         np.array(questions),
         np.array(ids),
-        np.array(placed, dtype=bool),
-        np.array(truths),
-        np.array(said),
+        np.array(has_scene, dtype=bool),
+        np.array(targets),
+        np.array(predicted),
         texts=list(texts),
-        published_look=published,
+        looks_published=published,
         answered=predictions > 0,
     )
     if 0 < predictions < len(found):
@@ -260,11 +266,11 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
 
 
 def _warn(found: Predictions, splits: Counter[str], reporter: Reporter) -> None:
-    if found.answered and (failed := np.count_nonzero(found.said == NOT_SAID)):
+    if found.answered and (failed := np.count_nonzero(found.predicted == NO_ANSWER)):
         reporter.warn(
             f"{found.name}: {failed:,} of {len(found):,} questions have no answer (null); they count as wrong"
         )
-    distinct = np.where(found.placed, found.questions, found.questions ^ found.ids)  # without a scene, the id tells
+    distinct = np.where(found.has_scene, found.questions, found.questions ^ found.ids)  # without a scene, the id tells
     if repeated := len(found) - len(np.unique(distinct)):
         reporter.warn(f"{found.name}: {repeated:,} questions stand more than once (scene, type, wording); each counts")
     if len(splits) > 1:
@@ -289,24 +295,15 @@ def _looks_published(scene: Sequence[str]) -> bool:
 
 
 def _hash(*parts: str) -> int:
-    """64 bits, the same in every process."""
+    """A hash of 64 bits that is equal in every process, unlike Python's."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
 
 
-def _check_truth(answer: Answered) -> None:
-    if answer.kind in LABEL_TYPES:
-        fine, expected = bool(split_labels(answer.truth)), "labels"
-    elif answer.kind in PLACE_TYPES:
-        fine, expected = None not in read_doa(answer.truth), "a direction and a distance"
-    elif answer.kind == "MIXUP_NONBINARY_DIRECTION":
-        fine, expected = read_doa(answer.truth)[:3] != (None, None, None), "a direction"
-    elif answer.kind == "MIXUP_NONBINARY_DISTANCE":
-        fine, expected = read_distance(answer.truth) is not None, "a distance"
-    else:
-        fine, expected = read_yes_no(answer.truth) is not None, "Yes or No"
-    if not fine:
-        what = f"the true answer of a {answer.kind} is not {expected}: {answer.truth!r:.80}"
-        raise InputError(what, answer.where)
+def _check_target(one: Prediction) -> None:
+    question_type = QUESTION_TYPES[one.type_name]
+    if not question_type.is_valid(one.target):
+        what = f"the true answer of a {one.type_name} is not {question_type.expected}: {one.target!r:.80}"
+        raise InputError(what, one.where)
 
 
 # ---- which questions are the same ----------------------------------------------------------------
@@ -321,8 +318,8 @@ class Pairs(NamedTuple):
     left_out: int = 0  # rows of the first that cannot be told from others, and are not paired
 
 
-def matched(first: Predictions, second: Predictions) -> Pairs:
-    """The questions that two files share: scene, type, wording and true answer are the same.
+def match_questions(first: Predictions, second: Predictions) -> Pairs:
+    """Match the questions that two files share: scene, type, wording and true answer are equal.
 
     Questions that stand more than once are told apart by their ids. Where these repeat too, or are
     missing, they are paired by their order, the first with the first; without a scene only if both
@@ -338,8 +335,8 @@ def matched(first: Predictions, second: Predictions) -> Pairs:
     left_out = 0
     if not np.array_equal(first.questions, second.questions):
         common = np.isin(first.questions[free], second.questions[other_free])
-        left_out = int(np.count_nonzero(common & ~first.placed[free]))
-        free, other_free = free[first.placed[free]], other_free[second.placed[other_free]]
+        left_out = int(np.count_nonzero(common & ~first.has_scene[free]))
+        free, other_free = free[first.has_scene[free]], other_free[second.has_scene[other_free]]
     found, other_found = _shared(_numbered(first.questions[free]), _numbered(second.questions[other_free]))
     rows, others = np.append(rows, free[found]), np.append(others, other_free[other_found])
     order = np.argsort(rows)
@@ -347,7 +344,7 @@ def matched(first: Predictions, second: Predictions) -> Pairs:
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the values that stand exactly once in each."""
+    """Places in each of the values that both have exactly once."""
     places = []
     for hashes in (first, second):
         _, starts, counts = np.unique(hashes, return_index=True, return_counts=True)
@@ -362,49 +359,49 @@ def _rest(file: Predictions, rows: np.ndarray) -> np.ndarray:
 
 
 def _numbered(hashes: np.ndarray) -> np.ndarray:
-    """Makes repeated hashes distinct, the same way in every file."""
+    """The hashes, with repeated ones made distinct in the same way in every file."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    ranks = np.arange(len(hashes)) - np.repeat(starts, np.diff(np.append(starts, len(hashes))))
+    ranks = np.arange(len(hashes)) - np.searchsorted(ordered, ordered)  # among equal ones
     numbered = np.empty_like(hashes)
     numbered[order] = ordered + ranks.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return numbered
 
 
-def of_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
-    """The whole test set with the answers of `found`; a question that `found` lacks was not answered.
+def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
+    """The whole test set with the predictions of `found`, none where `found` lacks the question.
 
     A pair of SLAM-LLM, which knows no scenes, must have a line for every question, in their order.
     """
     if len(found) == len(whole) and not np.isin(found.questions, whole.questions).any():
-        answers = [(found.texts[f], whole.texts[w]) for f, w in zip(found.truths, whole.truths, strict=True)]
-        wrong = [place for place, (f, w) in enumerate(answers) if f.split() != w.split()]
-        if wrong or not np.array_equal(found.kinds, whole.kinds):
-            place = wrong[0] if wrong else int(np.flatnonzero(found.kinds != whole.kinds)[0])
+        pairs = [(found.texts[f], whole.texts[w]) for f, w in zip(found.targets, whole.targets, strict=True)]
+        wrong = [place for place, (f, w) in enumerate(pairs) if f.split() != w.split()]
+        if wrong or not np.array_equal(found.types, whole.types):
+            place = wrong[0] if wrong else int(np.flatnonzero(found.types != whole.types)[0])
             what = f"answer {place + 1} is to another question than --questions has there"
             raise InputError(what, found.name, "give the file that the answers were made from")
         rows = others = np.arange(len(found))
     else:
-        rows, others, *_ = matched(whole, found)
+        rows, others, *_ = match_questions(whole, found)
     if not len(rows):
         raise InputError("no answer to any of the questions in --questions", found.name)
     if missing := len(whole) - len(rows):
         reporter.warn(f"{found.name}: {missing:,} of {len(whole):,} questions were not answered; they count as wrong")
     if surplus := len(found) - len(rows):
         reporter.warn(f"{found.name}: {surplus:,} answers are to no question of --questions; they are left out")
-    said = np.full(len(whole), NOT_SAID, dtype=np.int32)
-    said[rows] = np.where(found.said[others] == NOT_SAID, NOT_SAID, found.said[others] + len(whole.texts))
-    return replace(whole, name=found.name, said=said, texts=[*whole.texts, *found.texts], answered=True)
+    predicted, answers = np.full(len(whole), NO_ANSWER, dtype=np.int32), found.predicted[others]
+    predicted[rows] = np.where(answers == NO_ANSWER, NO_ANSWER, answers + len(whole.texts))
+    return replace(whole, name=found.name, predicted=predicted, texts=[*whole.texts, *found.texts], answered=True)
 
 
 def vocabulary_of(files: Iterable[Predictions], names: Sequence[str] | None, where: Path | None) -> Vocabulary:
-    """The label names that answers are read with: `names`, or else all that stand in the true answers."""
+    """The vocabulary to read answers with: `names`, or else all labels of the true answers. Raises InputError."""
     used: set[str] = set()
     for file in files:
-        for kind in LABEL_TYPES:
-            for text in np.unique(file.truths[file.rows(kind)]):
-                used.update(split_labels(file.texts[text]))
+        for name, question_type in QUESTION_TYPES.items():
+            if "labels" in question_type.parts:
+                for text in np.unique(file.targets[file.rows(name)]):
+                    used.update(split_labels(file.texts[text]))
     vocabulary = Vocabulary.of(sorted(used) if names is None else names)
     for name in sorted(used):
         if words_of(name) not in vocabulary.by_words:

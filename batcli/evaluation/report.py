@@ -1,4 +1,4 @@
-"""What `bat score` found, and its forms: table, JSON, CSV, Markdown, JUnit."""
+"""The result of `bat score` and its forms: table, JSON, CSV, Markdown, JUnit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
-from batcli.data.schema import FAMILIES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.evaluation.predictions import Predictions
 from batcli.evaluation.stats import Score
 
@@ -17,21 +17,9 @@ SCHEMA = 1
 METRES = ("distance_mae",)
 """Metrics in metres; all others are fractions, shown as per cent."""
 LOWER_IS_BETTER = ("der", "distance_mae")
-
-Parts = tuple[tuple[str, str], ...]
-PAPER_COLUMNS: dict[str, dict[str, Parts]] = {
-    "mAP": {"A": (("CLASSIFICATION", "map"),), "C": (("MIXUP_SINGLE_CLASSIFICATION", "map"),)},
-    "label F1": {"A": (("CLASSIFICATION", "label_f1"),), "C": (("MIXUP_SINGLE_CLASSIFICATION", "label_f1"),)},
-    "DoA": {"B": (("DOA", "doa_acc"),), "D": (("MIXUP_SINGLE_DOA", "doa_acc"),)},
-    "DER": {"B": (("DOA", "der"),), "D": (("MIXUP_SINGLE_DOA", "der"),)},
-    "BA": {
-        "direction": (("MIXUP_DIRECTION", "binary_acc"),),
-        "distance": (("MIXUP_DISTANCE_BOTH", "binary_acc"),),
-        "avg": (("MIXUP_DIRECTION", "binary_acc"), ("MIXUP_DISTANCE_BOTH", "binary_acc")),
-    },
-}
-"""The published table: heading → column → the metrics whose mean it is. Label F1 is not in it: it
-stands beside mAP because it needs no embedder."""
+HEADINGS = {"map": "mAP", "label_f1": "label F1", "doa_acc": "DoA", "der": "DER", "binary_acc": "BA"}
+"""Metric → heading in the published table. Label F1 is not in that: it stands beside mAP because it needs no
+embedder."""
 
 _NONE = math.nan
 _PUBLISHED_NAMES = ("mAP A", "mAP C", "DoA B", "DoA D", "DER B", "DER D", "BA direction", "BA distance", "BA avg")
@@ -54,7 +42,7 @@ PUBLISHED_EMBEDDER = "OpenAI"
 
 @dataclass
 class TypeScores:
-    """The questions of one type."""
+    """The scores of one question type."""
 
     n: int
     scores: dict[str, Score]
@@ -63,7 +51,7 @@ class TypeScores:
 
 @dataclass
 class System:
-    """One column of the table: a file of predictions, or a baseline."""
+    """The scores of a file of predictions or a baseline: one column of the table."""
 
     name: str
     n: int
@@ -73,7 +61,7 @@ class System:
     embedder: dict[str, str] | None = None  # name, hash
 
     def find(self, name: str) -> Score | None:
-        """`DOA.doa_acc` or `B.doa_acc`."""
+        """The score that `DOA.doa_acc` or `B.doa_acc` names, if there is one."""
         where, _, metric = name.rpartition(".")
         if where in self.by_type:
             return self.by_type[where].scores.get(metric)
@@ -81,7 +69,7 @@ class System:
 
 
 class Difference(NamedTuple):
-    """This system minus the other, on the same questions."""
+    """A metric of one system minus that of another, on the same questions."""
 
     score: Score
     wins: int | None = None  # questions that only this one has right
@@ -91,6 +79,8 @@ class Difference(NamedTuple):
 
 @dataclass
 class Comparison:
+    """The first system minus another, on the questions of both."""
+
     other: str
     n: int  # questions in both
     only_here: int
@@ -100,7 +90,7 @@ class Comparison:
 
 
 class Verdict(NamedTuple):
-    """What became of a gate."""
+    """A gate against the value that it was held against."""
 
     system: str
     name: str  # TYPE.metric
@@ -119,29 +109,38 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Scores:
-    """The whole result; the first system is the one that was asked about."""
+    """The result of `bat score`. The first system is the first file of predictions."""
 
     systems: list[System]
     settings: dict[str, Any]
     comparison: Comparison | None = None
     verdicts: list[Verdict] = field(default_factory=list)
-    published: str | None = None  # what to know about the published rows, where they are wanted
+    published: str | None = None  # a note on the published rows, where they are wanted
 
 
-def paper_columns() -> dict[str, Parts]:
-    """`mAP A` → its metrics, in the order of the published table."""
-    return {f"{head} {column}": parts for head, columns in PAPER_COLUMNS.items() for column, parts in columns.items()}
+def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
+    """The published table: heading → column → (type, metric) of the scores whose mean it is."""
+    columns: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+        heading: {
+            question_type.column: ((name, metric),)
+            for name, question_type in QUESTION_TYPES.items()
+            if question_type.column and question_type.has(metric)
+        }
+        for metric, heading in HEADINGS.items()
+    }
+    columns["BA"]["avg"] = tuple(key for keys in columns["BA"].values() for key in keys)
+    return columns
 
 
 def about_published(file: Predictions) -> str:
-    """A note for whoever compares the file with the published rows."""
-    if file.published_look == len(file):
+    """A note on whether the file can be compared with the published rows."""
+    if file.looks_published == len(file):
         return (
             "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
             "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
         )
     return (
-        f"The published rows are of another test set: {len(file) - file.published_look:,} of these {len(file):,} "
+        f"The published rows are of another test set: {len(file) - file.looks_published:,} of these {len(file):,} "
         "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
         "not compare."
     )
@@ -171,12 +170,12 @@ def _key(paper_column: str) -> str:
 
 def _system_json(system: System) -> dict[str, Any]:
     by_type = {
-        kind: {
+        type_name: {
             "n": found.n,
-            **{name: _score_json(score, name, system) for name, score in found.scores.items()},
+            **{metric: _score_json(score, metric, system) for metric, score in found.scores.items()},
             **found.details,
         }
-        for kind, found in system.by_type.items()
+        for type_name, found in system.by_type.items()
     }
     by_family = {
         family: {name: _score_json(score, name, system) for name, score in found.items()}
@@ -204,14 +203,15 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "only_here": comparison.only_here,
         "only_there": comparison.only_there,
         "by_type": {
-            kind: {name: difference(one) for name, one in found.items()} for kind, found in comparison.by_type.items()
+            type_name: {metric: difference(one) for metric, one in found.items()}
+            for type_name, found in comparison.by_type.items()
         },
         "paper_table": {_key(name): difference(Difference(score)) for name, score in comparison.paper.items()},
     }
 
 
 def finite(value: Any) -> Any:
-    """NaN → null, all the way down: JSON has no NaN."""
+    """A copy with None in place of NaN at every depth, for JSON."""
     if isinstance(value, Mapping):
         return {key: finite(below) for key, below in value.items()}
     if isinstance(value, (list, tuple)):
@@ -223,14 +223,14 @@ def finite(value: Any) -> Any:
 
 
 def tidy(scores: Scores) -> Iterator[dict[str, Any]]:
-    """One row per system, type and metric: fractions and metres."""
+    """One row per system, type and metric, for the CSV: fractions and metres."""
     for system in scores.systems:
-        for kind, found in system.by_type.items():
+        for type_name, found in system.by_type.items():
             for metric, score in found.scores.items():
                 row = {
                     "system": system.name,
-                    "family": FAMILIES[kind],
-                    "type": kind,
+                    "family": QUESTION_TYPES[type_name].family,
+                    "type": type_name,
                     "n": found.n,
                     "metric": metric,
                     "embedder": system.embedder["name"] if system.embedder and metric == "map" else "",
@@ -240,7 +240,7 @@ def tidy(scores: Scores) -> Iterator[dict[str, Any]]:
                 }
                 if scores.comparison:
                     here = scores.comparison.by_type if system is scores.systems[0] else {}
-                    score, _, _, p_value = here.get(kind, {}).get(metric, Difference(Score(math.nan)))
+                    score, _, _, p_value = here.get(type_name, {}).get(metric, Difference(Score(math.nan)))
                     row |= {"difference": score.value, "difference_low": score.low, "difference_high": score.high}
                     row["mcnemar_p"] = p_value
                 yield row
@@ -253,7 +253,7 @@ def to_csv(scores: Scores) -> str:
 
 
 def shown(score: Score | None, metric: str, sign: str = "") -> str:
-    """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)` in metres, `–` for nothing; `sign`: "+" for differences."""
+    """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)`, `–` for NaN. `sign`: "+" of a difference."""
     if score is None or math.isnan(score.value):
         return "–"
     scale, digits, unit = (1.0, 2, " m") if metric in METRES else (100.0, 1, "")
@@ -266,11 +266,11 @@ def shown(score: Score | None, metric: str, sign: str = "") -> str:
 def type_rows(scores: Scores) -> list[list[str]]:
     """Header and rows: type, n, metric, then a column per system."""
     rows = [["type", "n", "metric", *(system.name for system in scores.systems)]]
-    for kind in FAMILIES:
-        columns = [system.by_type.get(kind) for system in scores.systems]
+    for type_name, question_type in QUESTION_TYPES.items():
+        columns = [system.by_type.get(type_name) for system in scores.systems]
         present = [found for found in columns if found]
         counts = " / ".join(dict.fromkeys(f"{found.n:,}" for found in present))
-        first = [f"{FAMILIES[kind]} {kind}", counts]
+        first = [question_type.title, counts]
         for metric in dict.fromkeys(metric for found in present for metric in found.scores):
             cells = [shown(found.scores.get(metric) if found else None, metric) for found in columns]
             rows.append([*first, _with_embedder(metric, scores), *cells])
@@ -287,7 +287,7 @@ def paper_rows(scores: Scores) -> list[list[str]]:
     """Header and rows in the layout of the published table; columns that no system has are left out."""
     used = {
         head: columns
-        for head, columns in PAPER_COLUMNS.items()
+        for head, columns in paper_columns().items()
         if any(not math.isnan(s.paper[f"{head} {column}"].value) for s in scores.systems for column in columns)
     }
     rows = [["per cent", "embedder", *(f"{head} {' / '.join(columns)}" for head, columns in used.items())]]
@@ -311,10 +311,10 @@ def _cell(value: float) -> str:
 
 
 def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
-    """Header and rows: what the first system has more than the other, on the questions of both."""
+    """Header and rows: the first system minus the other, on the questions of both."""
     rows = [["type", "metric", f"{scores.systems[0].name} − {comparison.other}", "wins / losses", "McNemar p"]]
-    for kind, found in comparison.by_type.items():
-        first = f"{FAMILIES[kind]} {kind}"
+    for type_name, found in comparison.by_type.items():
+        first = QUESTION_TYPES[type_name].title
         for metric, (score, wins, losses, p_value) in found.items():
             pair = ["", ""] if wins is None else [f"{wins:,} / {losses:,}", f"{p_value:.2g}"]
             rows.append([first, metric, shown(score, metric, "+"), *pair])
@@ -323,7 +323,7 @@ def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
 
 
 def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
-    """(heading, rows, note) of each table."""
+    """The tables of the report: (heading, rows, note) each."""
     settings = scores.settings
     interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
     yield "Scores in per cent", type_rows(scores), interval if settings["replicates"] else ""
@@ -356,7 +356,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_markdown(scores: Scores) -> str:
-    """As a CI job summary shows it."""
+    """Tables and gates, as the summary of a CI job shows them."""
     gates = "".join(f"- {'✅' if v.passed else '❌'} {_escaped(str(v))}\n" for v in scores.verdicts)
     parts = [f"### Gates\n\n{gates}"] if gates else []
     parts += [

@@ -1,8 +1,6 @@
-"""How sure a score is: bootstrap over clusters of questions, and McNemar's test for pairs.
+"""Intervals and tests of scores: bootstrap over clusters of questions, Wilson's interval, McNemar's test.
 
-Questions about one scene succeed and fail together, so scenes are drawn, not questions: drawing
-questions would take twelve questions about one scene for twelve independent observations, and
-promise an interval that is too narrow.
+Answers about one scene are not independent, so scenes are drawn, not questions, whose interval would be too narrow.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class Score(NamedTuple):
 
 
 class Statistic(Protocol):
-    """Some metrics as functions of how often each cluster is drawn."""
+    """Metrics as functions of the weights of clusters: how often a resample has each."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -40,7 +38,7 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True)
 class Ratios:
-    """Metrics that are a sum over questions divided by another: all but average precision."""
+    """Metrics that are a ratio of two sums over questions: all but average precision."""
 
     names: Sequence[str]
     clusters: np.ndarray  # (c,) the clusters that have such questions
@@ -49,7 +47,7 @@ class Ratios:
 
     @classmethod
     def of(cls, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], clusters: np.ndarray) -> Ratios:
-        """parts: metric → (numerator, denominator), each (n,) per question; clusters (n,)."""
+        """Sum the ratios of questions by cluster. parts: metric → numerators and denominators (n,); clusters (n,)."""
         present, place = np.unique(clusters, return_inverse=True)
 
         def summed(column: int) -> np.ndarray:
@@ -65,7 +63,7 @@ class Ratios:
 
 
 def resamples(clusters: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn, with replacement: blocks of (clusters, some replicates).
+    """Draws of clusters with replacement: blocks of counts, (clusters, some replicates).
 
     Replicate i depends on the seed, i and the number of clusters alone, so that two systems
     measured on the same scenes are measured on the same draws.
@@ -83,7 +81,8 @@ def resamples(clusters: int, replicates: int, seed: int) -> Iterator[np.ndarray]
 def bootstrap(
     statistics: Sequence[Statistic], clusters: int, replicates: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per statistic: its values on the data, (metrics,), and on the resamples, (metrics, replicates)."""
+    """Bootstrap over clusters. Returns of each statistic its values on the data, (metrics,), and on the resamples,
+    (metrics, replicates)."""
     ones = np.ones((clusters, 1))
     values = [statistic.values(ones)[:, 0] for statistic in statistics]
     # One cluster, or none, says nothing about how much scenes differ.
@@ -98,10 +97,8 @@ def bootstrap(
 def interval(value: float, samples: np.ndarray, reflected: bool = False) -> tuple[float, float]:
     """The 95 % percentile interval of bootstrap samples (replicates,); NaN samples had no data and are left out.
 
-    `reflected`: the basic interval instead, the percentiles mirrored at the value. For average
-    precision: a resample holds some questions twice, which lifts its precision as having few
-    questions lifts that of the data; mirroring takes both lifts off. With 20 classes and 1,000
-    questions, where the percentile interval holds the truth 80 times in 100, this one does 94 times.
+    `reflected`: the basic interval instead, the percentiles mirrored at the value. For average precision, which
+    is biased upwards in small samples, and again in resamples, which hold some questions twice.
     """
     samples = samples[np.isfinite(samples)]
     if not len(samples) or math.isnan(value):

@@ -29,7 +29,7 @@ from batcli.data.dataset import FILE, Dataset, open_dataset
 from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
 from batcli.options import DemoOptions, RoomsOptions
 from batcli.prepare.rooms import SPLITS, rooms
-from batcli.questions.generate import PUBLISHED, generate
+from batcli.questions.generate import generate
 
 RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
 MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
@@ -120,7 +120,7 @@ def _make(
             questions[split],
             seed=seed,
             per_scene=PER_SCENE[split],
-            shares=TRAIN_SHARES if split == "train" else PUBLISHED,
+            shares=TRAIN_SHARES if split == "train" else None,
         )
         dataset.add_split(split, reporter.track(asked, f"{split} questions", questions[split]), clips, reverbs)
     dataset.save()

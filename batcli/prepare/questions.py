@@ -12,13 +12,13 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.data.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
 from batcli.data.metadata import Clip, read_clips, read_reverbs
 from batcli.options import QuestionsOptions, require
-from batcli.questions.balance import Report, Tally
+from batcli.questions.balance import BalanceCounter, BalanceReport
 from batcli.questions.generate import counts_by_type, generate, question_types
 
 SHOWN = 24  # answers per line of detail
 
 
-def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
+def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> BalanceReport:
     """Add a split of `options.count` questions to DATA, which is made if it is not there.
 
     Clips and BRIRs whose file is missing, and clips without a label of the CSV, are left out, with a
@@ -40,25 +40,25 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Report:
     reverbs = {name: reverb for name, reverb in reverbs.items() if name in there}
     _warn_of_sharing(dataset, options.split, options.clips, file, reporter)
 
-    tally = Tally()
-    asked = generate(clips, dataset.labels, reverbs, options.count, types, options.seed, tally, options.per_scene)
+    balance = BalanceCounter()
+    asked = generate(clips, dataset.labels, reverbs, options.count, types, options.seed, balance, options.per_scene)
     if options.dry_run:
         counts = counts_by_type(options.count, types)
         rooms = len({reverb.scene for reverb in reverbs.values()})
         reporter.info(f"{len(clips):,} clips, {len(reverbs):,} BRIRs of {rooms:,} rooms, {options.count:,} questions:")
         for kind, n in counts.items():
             reporter.info(f"{kind:<27}{n:>9,}")
-        return Report(counts, {}, ())
+        return BalanceReport(counts, {}, ())
     with exclusive_lock(require_writable(options.data)):
         dataset.take_splits()
         dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
         dataset.save()
-    report = tally.report()
+    report = balance.report()
     for line in report.lines():
         reporter.info(line)
-    for aspect in report.aspects:
-        most = ", ".join(f"{answer!r} {n:,}" for answer, n in list(aspect.answers.items())[:SHOWN])
-        reporter.detail(f"{aspect.question_type}, {aspect.about}: {most}")
+    for found in report.parts:
+        most = ", ".join(f"{value!r} {n:,}" for value, n in list(found.values.items())[:SHOWN])
+        reporter.detail(f"{found.question_type}, {found.part}: {most}")
     return report
 
 

@@ -20,7 +20,8 @@ from batcli.core.files import STDIO, exclusive_lock, require_file, require_writa
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.dataset import Dataset, extend_dataset, require_split_name
-from batcli.data.schema import QUESTION_TYPES, Question, parse_question
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Question, parse_question
 from batcli.options import ImportOptions, require
 
 CHUNK = 1 << 20  # characters

@@ -1,4 +1,4 @@
-"""What was asked and answered: how even it is, and what a question's wording alone gives away."""
+"""The balance of a set of questions: counts of answers, and how well a wording alone predicts them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batcli.data.schema import QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
 
 
 @dataclass(frozen=True)
-class Aspect:
-    """One side of the answers of one type: their labels, octant, distance, answer, or which name it is."""
+class PartBalance:
+    """The values that one part of the answers of a type has: labels, octant, distance, answer, or which event."""
 
     question_type: str
-    about: str
+    part: str
     n: int
-    answers: dict[str, int]  # most frequent first
+    values: dict[str, int]  # most frequent first
     ceiling: float
-    """Best accuracy of one fixed answer per wording (its names left out), 0…1: what can be had without
-    listening. It is measured on the questions themselves, so with few questions a wording it lies
-    above what chance gives: compare with the answer that is most frequent over all wordings."""
+    """Best accuracy of one fixed value per wording (its names left out), 0…1, and so of answers without the
+    audio. It is measured on the questions themselves, so with few questions a wording it lies above
+    chance: compare with the value that is most frequent over all wordings."""
 
     @property
     def most_frequent(self) -> float:
-        """Share of the most frequent answer, 0…1."""
-        return next(iter(self.answers.values())) / self.n
+        """Share of the most frequent value, 0…1."""
+        return next(iter(self.values.values())) / self.n
 
 
 @dataclass(frozen=True)
-class Report:
+class BalanceReport:
+    """The balance of all questions of a split."""
+
     counts: dict[str, int]  # questions by type
     scenes: dict[int, int]  # distinct scenes by number of sources
-    aspects: tuple[Aspect, ...]
+    parts: tuple[PartBalance, ...]
 
     def lines(self) -> list[str]:
         """A table of at most 80 columns."""
@@ -42,12 +44,12 @@ class Report:
             f"{self.scenes.get(1, 0):,} of one source, {self.scenes.get(2, 0):,} of two",
             f"{'type':<27}{'n':>9} {'about':<8} {'kinds':>6} {'most frequent':<13}{'share':>6} {'ceil.':>6}",
         ]
-        for a in self.aspects:
-            top = next(iter(a.answers))
+        for found in self.parts:
+            top = next(iter(found.values))
             top = top if len(top) <= 13 else top[:12] + "…"
             rows.append(
-                f"{a.question_type:<27}{a.n:>9,} {a.about:<8} {len(a.answers):>6,} {top:<13}"
-                f"{100 * a.most_frequent:>5.1f}% {100 * a.ceiling:>5.1f}%"
+                f"{found.question_type:<27}{found.n:>9,} {found.part:<8} {len(found.values):>6,} {top:<13}"
+                f"{100 * found.most_frequent:>5.1f}% {100 * found.ceiling:>5.1f}%"
             )
         return [
             *rows,
@@ -56,29 +58,30 @@ class Report:
         ]
 
 
-class Tally:
-    """Counts questions as they are made. Its size depends on how many different answers there are."""
+class BalanceCounter:
+    """Counts questions as they are generated. Its size depends on how many different answers there are."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.scenes: Counter[int] = Counter()
-        self.answers: dict[tuple[str, str], dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self.values: dict[tuple[str, str], dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
 
-    def add(self, question_type: str, wording: str, aspects: Mapping[str, str]) -> None:
-        """`aspects`: what the answer says, by aspect, such as `{"octant": …, "distance": …}`."""
+    def add(self, question_type: str, wording: str, parts: Mapping[str, str]) -> None:
+        """`parts`: of the answer, such as `{"octant": …, "distance": …}`."""
         self.counts[question_type] += 1
-        for about, answer in aspects.items():
-            self.answers[question_type, about][wording][answer] += 1
+        for part, value in parts.items():
+            self.values[question_type, part][wording][value] += 1
 
-    def report(self) -> Report:
-        aspects = []
-        for kind, about in sorted(self.answers, key=lambda key: QUESTION_TYPES.index(key[0])):
-            answers: Counter[str] = Counter()
+    def report(self) -> BalanceReport:
+        parts = []
+        order = list(QUESTION_TYPES)
+        for type_name, part in sorted(self.values, key=lambda key: order.index(key[0])):
+            values: Counter[str] = Counter()
             best = 0
-            for of_wording in self.answers[kind, about].values():
-                answers.update(of_wording)
+            for of_wording in self.values[type_name, part].values():
+                values.update(of_wording)
                 best += max(of_wording.values())
-            n = sum(answers.values())
-            aspects.append(Aspect(kind, about, n, dict(answers.most_common()), best / n))
-        counts = {kind: self.counts[kind] for kind in QUESTION_TYPES if self.counts[kind]}
-        return Report(counts, dict(sorted(self.scenes.items())), tuple(aspects))
+            n = sum(values.values())
+            parts.append(PartBalance(type_name, part, n, dict(values.most_common()), best / n))
+        counts = {name: self.counts[name] for name in QUESTION_TYPES if self.counts[name]}
+        return BalanceReport(counts, dict(sorted(self.scenes.items())), tuple(parts))

@@ -2,12 +2,12 @@
 
 Yes and No are even overall, for every relation that is asked ("to the left of", "both above", …)
 and for every wording of it; so are "left" and "right", and whether the event that answers "which
-one" is named first or second. This comes out because a comparison can be asked either way round:
+one" is named first or second. That is possible because a comparison can be asked either way round:
 which source is called X follows from the answer that is due. For octants, distances, clips and what
 two sources must differ in, see `questions/scenes`; every word that an answer or a question relies
 on, and every comparison, is clear by the margins given there.
 
-Rendering and encoding are paid for once per scene, so questions share scenes: one A and one B, or
+Rendering and encoding cost time per scene, so questions share scenes: one A and one B, or
 `PER_SCENE` of C, D and E, where C and D are asked about both sources if both can be, and no relation
 is asked twice along the same axis by the same type. Where more are wanted, for training, a scene is
 asked about in several such rounds, in other words each time.
@@ -24,50 +24,50 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from batcli.core.errors import InputError
+from batcli.data.answers import write_distance, write_labels, write_yes_no
 from batcli.data.metadata import Clip, Label, Reverb
-from batcli.data.schema import FAMILIES, QUESTION_TYPES, Question
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Question
 from batcli.questions import templates
-from batcli.questions.answers import write_distance, write_labels, write_yes_no
-from batcli.questions.balance import Tally
-from batcli.questions.scenes import AXES, AXIS, SIDES, Deck, Placement, SourcePosition, Spot, Stage, excess, fits_only
+from batcli.questions.balance import BalanceCounter
+from batcli.questions.scenes import (
+    AXES,
+    AXIS_OF,
+    DISTANCE,
+    Location,
+    Placement,
+    SceneSampler,
+    ShuffledCycle,
+    SourcePosition,
+    compare,
+    is_unambiguous,
+)
 
 PER_SCENE = 4  # questions about two sources: few, so that scores rest on many scenes
 MIN_APART = 0.5  # metres between two sources whose distance from one another is asked for
-PATIENCE = 5_000  # scenes in a row that allow no question, after which there is no hope
-PUBLISHED = {
-    "CLASSIFICATION": 139_392,
-    "DOA": 139_392,
-    "MIXUP_SINGLE_CLASSIFICATION": 118_000,
-    "MIXUP_SINGLE_DOA": 118_000,
-    "MIXUP_DIRECTION": 357_528 / 5,
-    "MIXUP_DISTANCE_BOTH": 357_528 / 5,
-    "MIXUP_NONBINARY_DIRECTION": 357_528 / 5,
-    "MIXUP_NONBINARY_DISTANCE": 357_528 / 5,
-    "MIXUP_NONBINARY_SOURCE": 357_528 / 5,
-}
-"""Shares of the types: questions per family in the released training set. E's five types share evenly."""
+MAX_FAILURES = 5_000  # scenes in a row that allow no question, after which generation gives up
 
 T = TypeVar("T", bound=Hashable)
 
 
-class Asked(NamedTuple):
-    """A question about a scene."""
+class GeneratedQuestion(NamedTuple):
+    """A question about a scene, with its answer."""
 
     topic: Hashable  # never twice in one scene
     question: str
     answer: str
     wording: str  # the question with the names left out
-    aspects: Mapping[str, str]  # for the tally
+    parts: Mapping[str, str]  # of the answer, for the report on balance
 
 
-class Balance:
-    """What was asked how often, so that what is due comes next."""
+class Balancer:
+    """Counts of what was asked, to choose what was asked least."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.used: Counter[Hashable] = Counter()
-        self.decks: dict[Hashable, Deck[str]] = {}
-        self.owed: dict[Hashable, str] = {}  # wordings that come once more
+        self.wordings: dict[Hashable, ShuffledCycle[str]] = {}
+        self.once_more: dict[Hashable, str] = {}  # wordings of `wording_twice` that were used once
 
     def rarest(self, keys: Sequence[T]) -> T:
         """The key that was counted least, ties broken at random."""
@@ -78,51 +78,55 @@ class Balance:
             self.used[key] += 1
 
     def wording(self, key: Hashable, wordings: Sequence[str]) -> str:
-        """Under each key all wordings come equally often."""
-        if key not in self.decks:
-            self.decks[key] = Deck(wordings, self.rng)
-        return self.decks[key].deal()
+        """The next wording. Under each key all come equally often."""
+        if key not in self.wordings:
+            self.wordings[key] = ShuffledCycle(wordings, self.rng)
+        return self.wordings[key].draw()
 
     def wording_twice(self, key: Hashable, wordings: Sequence[str]) -> str:
-        """The same wording twice running, for a key whose answers come in pairs: one each, so none leans to either."""
-        if key not in self.owed:
-            self.owed[key] = self.wording(key, wordings)
-            return self.owed[key]
-        return self.owed.pop(key)
+        """Each wording twice running, for a key whose two answers alternate, so that no wording predicts one."""
+        if key not in self.once_more:
+            self.once_more[key] = self.wording(key, wordings)
+            return self.once_more[key]
+        return self.once_more.pop(key)
 
     def name(self, placed: SourcePosition) -> str:
         """One of the source's labels, which is enough: two sources share none."""
         return placed.names[0] if len(placed.names) == 1 else self.rng.choice(placed.names)
 
 
-# ---- how many of what ----------------------------------------------------------------------------
+# ---- how many of each type -----------------------------------------------------------------------
 
 
 def question_types(text: str) -> tuple[str, ...]:
-    """`"A,MIXUP_DIRECTION"` → question types in the published order. Raises InputError for unknown names."""
+    """Parse `"A,MIXUP_DIRECTION"` into question types, in the published order. Raises InputError for unknown names."""
     wanted: set[str] = set()
     for name in filter(None, (part.strip().upper() for part in text.split(","))):
-        found = [kind for kind, family in FAMILIES.items() if name in (family, kind)]
+        found = [known for known, question_type in QUESTION_TYPES.items() if name in (question_type.family, known)]
         if not found:
-            known = "A, B, C, D, E, " + ", ".join(QUESTION_TYPES)
+            families = dict.fromkeys(question_type.family for question_type in QUESTION_TYPES.values())
+            known = ", ".join([*families, *QUESTION_TYPES])
             raise InputError(f"unknown question type {name!r:.80}", "--types", f"known: {known}")
         wanted.update(found)
     if not wanted:
         raise InputError("no question types", "--types", "such as A,B,C,D,E")
-    return tuple(kind for kind in QUESTION_TYPES if kind in wanted)
+    return tuple(name for name in QUESTION_TYPES if name in wanted)
 
 
-def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] = PUBLISHED) -> dict[str, int]:
-    """Exactly `count` questions in proportion to the types' shares (largest remainders)."""
-    weights = {kind: shares[kind] for kind in types}
-    exact = {kind: count * weight / sum(weights.values()) for kind, weight in weights.items()}
-    counts = {kind: math.floor(value) for kind, value in exact.items()}
-    for kind in sorted(types, key=lambda k: counts[k] - exact[k])[: count - sum(counts.values())]:
-        counts[kind] += 1
+def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] | None = None) -> dict[str, int]:
+    """Divide `count` questions among types in proportion to their shares (largest remainders).
+
+    The shares are those of the released training set where none are given; a type that is not among them has none.
+    """
+    weights = {name: shares.get(name, 0.0) if shares else QUESTION_TYPES[name].published for name in types}
+    exact = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
+    counts = {name: math.floor(value) for name, value in exact.items()}
+    for name in sorted(types, key=lambda name: counts[name] - exact[name])[: count - sum(counts.values())]:
+        counts[name] += 1
     return counts
 
 
-# ---- the course of a run -------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------
 
 
 def generate(
@@ -130,257 +134,238 @@ def generate(
     labels: Sequence[Label],
     reverbs: Mapping[str, Reverb],
     count: int,
-    types: Sequence[str] = QUESTION_TYPES,
+    types: Sequence[str] | None = None,
     seed: int = 0,
-    tally: Tally | None = None,
+    balance: BalanceCounter | None = None,
     per_scene: int = PER_SCENE,
-    shares: Mapping[str, float] = PUBLISHED,
+    shares: Mapping[str, float] | None = None,
 ) -> Iterator[Question]:
-    """`count` questions of the given types, `per_scene` about two sources, which follow one another.
+    """Generate `count` questions of the given types (default: all).
 
-    The same arguments give the same questions. `tally` counts them. Raises InputError when the clips
+    The `per_scene` questions about a scene with two sources follow one another. The same arguments give the
+    same questions. `balance` counts them; `shares` as in `counts_by_type`. Raises InputError when the clips
     or the BRIRs do not allow such questions.
     """
     rng = random.Random(seed)
-    stage = Stage(clips, labels, reverbs, rng)
-    counts = counts_by_type(count, types, shares)
-    return _run(stage, Balance(rng), counts, Tally() if tally is None else tally, per_scene)
+    scenes = SceneSampler(clips, labels, reverbs, rng)
+    counts = counts_by_type(count, list(QUESTION_TYPES) if types is None else types, shares)
+    return _generate(scenes, Balancer(rng), counts, balance or BalanceCounter(), per_scene)
 
 
-def _run(stage: Stage, balance: Balance, counts: Mapping[str, int], tally: Tally, per_scene: int) -> Iterator[Question]:
-    left = {kind: n for kind, n in counts.items() if n}
-    groups = [tuple(kind for kind in left if FAMILIES[kind] in families) for families in ("AB", "CDE")]
-    totals = [sum(counts[kind] for kind in group) for group in groups]
-    number = idle = 0
-    while left:
+def _generate(
+    scenes: SceneSampler, balancer: Balancer, counts: Mapping[str, int], balance: BalanceCounter, per_scene: int
+) -> Iterator[Question]:
+    remaining = {name: n for name, n in counts.items() if n}
+    groups = [tuple(name for name in remaining if QUESTION_TYPES[name].sources == sources) for sources in (1, 2)]
+    totals = [sum(counts[name] for name in group) for group in groups]
+    number = failures = 0
+    while remaining:
         # Scenes with one source and with two come in proportion, so that any stretch of the file is alike.
-        rest = [sum(left.get(kind, 0) for kind in group) / max(1, n) for group, n in zip(groups, totals, strict=True)]
-        one = rest[0] > rest[1]
-        kinds = [kind for kind in groups[0 if one else 1] if kind in left]
-        scene = stage.one("DOA" in kinds) if one else stage.two(any(FAMILIES[kind] in "CD" for kind in kinds))
+        left = [sum(remaining.get(name, 0) for name in group) for group in groups]
+        one = left[0] / max(1, totals[0]) > left[1] / max(1, totals[1])
+        types = [name for name in groups[0 if one else 1] if name in remaining]
+        clear = any(MAKERS[name].needs_clear for name in types)
+        scene = scenes.one(clear) if one else scenes.two(clear)
         sources, before = tuple(placed.source for placed in scene), number
         rounds = (min(PER_SCENE, per_scene - done) for done in range(0, per_scene, PER_SCENE))
-        for kind, asked in (a for most in rounds for a in _ask(scene, kinds, left, counts, balance, most)):
-            yield Question.of(sources, number, kind, asked.question, asked.answer)
-            tally.add(kind, asked.wording, asked.aspects)
+        for name, made in (m for most in rounds for m in _about(scene, types, remaining, counts, balancer, most)):
+            yield Question.of(sources, number, name, made.question, made.answer)
+            balance.add(name, made.wording, made.parts)
             number += 1
         if number > before:
-            tally.scenes[len(scene)] += 1
-            idle = 0
+            balance.scenes[len(scene)] += 1
+            failures = 0
             continue
-        idle += 1
-        if idle == PATIENCE:
+        failures += 1
+        if failures == MAX_FAILURES:
             hint = "give more BRIRs, clips that differ more, or other --types"
-            raise InputError(f"no scene allows another question of type {', '.join(kinds)}", hint=hint)
+            raise InputError(f"no scene allows another question of type {', '.join(types)}", hint=hint)
 
 
-def _ask(
-    scene: Placement, kinds: Sequence[str], left: dict[str, int], counts: Mapping[str, int], balance: Balance, most: int
-) -> Iterator[tuple[str, Asked]]:
-    """Up to `most` questions about one scene; takes them off `left`."""
+def _about(
+    scene: Placement,
+    types: Sequence[str],
+    remaining: dict[str, int],
+    counts: Mapping[str, int],
+    balancer: Balancer,
+    most: int,
+) -> Iterator[tuple[str, GeneratedQuestion]]:
+    """Generate up to `most` questions about one scene and subtract them from `remaining`."""
     topics: set[Hashable] = set()
-    kinds = [kind for kind in kinds if kind in left]
-    while scene and kinds and len(topics) < most:
-        # What is furthest behind goes first, so that all types run out together.
-        kind = max(kinds, key=lambda k: left[k] / counts[k])
-        twice = FAMILIES[kind] in "CD"  # the same audio with two answers makes a model heed the question
-        for _ in range(2 if twice else 1):
-            asked = MAKERS[kind](scene, topics, balance)
-            if asked is not None:
-                topics.add(asked.topic)
-                left[kind] -= 1
-                yield kind, asked
-            if asked is None or not left[kind] or len(topics) == most:
+    types = [name for name in types if name in remaining]
+    while scene and types and len(topics) < most:
+        # The type with most still to make goes first, so that all types run out together.
+        name = max(types, key=lambda name: remaining[name] / counts[name])
+        for _ in range(MAKERS[name].per_scene):
+            made = MAKERS[name].make(scene, topics, balancer)
+            if made is not None:
+                topics.add(made.topic)
+                remaining[name] -= 1
+                yield name, made
+            if made is None or not remaining[name] or len(topics) == most:
                 break
-        if asked is None or not left[kind]:
-            kinds.remove(kind)
-        if not left[kind]:
-            del left[kind]
+        if made is None or not remaining[name]:
+            types.remove(name)
+        if not remaining[name]:
+            del remaining[name]
 
 
 # ---- one source ----------------------------------------------------------------------------------
 
 
-def _classification(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
+def _classification(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
     if "A" in topics:
         return None
-    wording = balance.wording("A", templates.CLASSIFICATION)
+    wording = balancer.wording("A", templates.CLASSIFICATION)
     answer = write_labels(scene[0].names)
-    return Asked("A", wording, answer, wording, {"labels": answer})
+    return GeneratedQuestion("A", wording, answer, wording, {"labels": answer})
 
 
-def _doa(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    spot = scene[0].spot
-    if "B" in topics or not all(spot.clear):
+def _doa(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    location = scene[0].location
+    if "B" in topics or not all(location.clear):
         return None
-    wording = balance.wording(("B", spot.words), templates.DOA)  # under each octant, so that no wording leans to one
-    return Asked("B", wording, spot.doa, wording, _doa_aspects(spot))
+    wording = balancer.wording(("B", location.words), templates.DOA)  # by octant, so that no wording predicts one
+    return GeneratedQuestion("B", wording, location.doa, wording, _doa_parts(location))
 
 
-def _doa_aspects(spot: Spot) -> dict[str, str]:
-    return {"octant": ", ".join(spot.words), "distance": write_distance(spot.distance)}
+def _doa_parts(location: Location) -> dict[str, str]:
+    return {"octant": ", ".join(location.words), "distance": write_distance(location.distance)}
 
 
 # ---- one of two sources --------------------------------------------------------------------------
 
 
-def _single_classification(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    first, second = (placed.spot for placed in scene)
-    fit = [
-        i for i, pair in enumerate(((first, second), (second, first))) if ("C", i) not in topics and fits_only(*pair)
-    ]
+def _single_classification(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    locations = [placed.location for placed in scene]
+    fit = [i for i in (0, 1) if ("C", i) not in topics and is_unambiguous(locations[i], locations[1 - i])]
     if not fit:
         return None
-    target = _rarer_octant("C", scene, fit, balance)
-    spot = scene[target].spot
-    wording = balance.wording("C", templates.SINGLE_CLASSIFICATION)
-    question = wording.format(
-        direction=", ".join(spot.words),
-        place=templates.place(spot.words),
-        distance=templates.meters(spot.step),
-    )
+    target = _rarer_octant("C", scene, fit, balancer)
+    wording = balancer.wording("C", templates.SINGLE_CLASSIFICATION)
+    question = templates.fill_place(wording, locations[target].words, locations[target].rounded)
     answer = write_labels(scene[target].names)
-    return Asked(("C", target), question, answer, wording, {"labels": answer})
+    return GeneratedQuestion(("C", target), question, answer, wording, {"labels": answer})
 
 
-def _single_doa(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    fit = [i for i, placed in enumerate(scene) if ("D", i) not in topics and all(placed.spot.clear)]
+def _single_doa(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    fit = [i for i, placed in enumerate(scene) if ("D", i) not in topics and all(placed.location.clear)]
     if not fit:
         return None
-    target = _rarer_octant("D", scene, fit, balance)
-    spot = scene[target].spot
-    wording = balance.wording(("D", spot.words), templates.SINGLE_DOA)
-    question = wording.format(x=balance.name(scene[target]))
-    return Asked(("D", target), question, spot.doa, wording, _doa_aspects(spot))
+    target = _rarer_octant("D", scene, fit, balancer)
+    location = scene[target].location
+    wording = balancer.wording(("D", location.words), templates.SINGLE_DOA)
+    question = wording.format(x=balancer.name(scene[target]))
+    return GeneratedQuestion(("D", target), question, location.doa, wording, _doa_parts(location))
 
 
-def _rarer_octant(family: str, scene: Placement, fit: Sequence[int], balance: Balance) -> int:
-    target = min(fit, key=lambda i: balance.used[family, scene[i].spot.words])
-    balance.count((family, scene[target].spot.words))
+def _rarer_octant(family: str, scene: Placement, fit: Sequence[int], balancer: Balancer) -> int:
+    target = min(fit, key=lambda i: balancer.used[family, scene[i].location.words])
+    balancer.count((family, scene[target].location.words))
     return target
 
 
 # ---- relations of two sources --------------------------------------------------------------------
 
 
-def _direction(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    first, second = (placed.spot for placed in scene)
-    answer = balance.rarest([("direction", True), ("direction", False)])[1]
+def _direction(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    first, second = (placed.location for placed in scene)
+    answer = balancer.rarest([("direction", True), ("direction", False)])[1]
     ways: dict[tuple[str, str], bool] = {}  # (form, word) → whether the first source must be X
-    for axis, (more, less) in enumerate(SIDES):
-        further = excess(first, second, axis)
+    for axis, (more, less) in enumerate(AXES[:DISTANCE]):
+        further = compare(first, second, axis)
         if further and ("beside", axis) not in topics:
             ways["beside", more], ways["beside", less] = (further > 0) == answer, (further < 0) == answer
         if first.clear[axis] and second.clear[axis] and ("both", axis) not in topics:
             for word in (more, less):
                 there = (first.words[axis], second.words[axis]).count(word)
-                # Of the answers No about "both", one in three has neither source there: two in three need both heard.
-                if (there == 2) == answer and (there or 2 * balance.used["neither", word] < balance.used["one", word]):
-                    ways["both", word] = balance.rng.random() < 0.5
-    relation = _due(list(ways), answer, balance)
+                # Of the answers No about "both", one in three has neither source there, two in three have one.
+                few_have_none = 2 * balancer.used["neither", word] < balancer.used["one", word]
+                if (there == 2) == answer and (there or few_have_none):
+                    ways["both", word] = balancer.rng.random() < 0.5
+    relation = _due(list(ways), answer, balancer)
     if relation is None:
         return None
     form, word = relation
-    axis = AXIS[word]
-    balance.count(("direction", answer), (relation, answer))
+    axis = AXIS_OF[word]
+    balancer.count(("direction", answer), (relation, answer))
     if form == "both" and not answer:
-        balance.count(("neither" if first.words[axis] == second.words[axis] else "one", word))
-    wordings, phrase = (
-        (templates.DIRECTION_BOTH, templates.PLACES[word])
-        if form == "both"
-        else (templates.DIRECTION_BESIDE, templates.BESIDE[word])
-    )
-    return _yes_or_no(
-        (form, axis), scene if ways[relation] else scene[::-1], relation, phrase, answer, wordings, balance
-    )
+        balancer.count(("neither" if first.words[axis] == second.words[axis] else "one", word))
+    both = (templates.DIRECTION_BOTH, templates.PLACES)
+    wordings, phrases = both if form == "both" else (templates.DIRECTION_BESIDE, templates.BESIDE)
+    wording = balancer.wording_twice(relation, wordings)
+    pair = scene if ways[relation] else scene[::-1]
+    return _compared((form, axis), pair, wording, phrases[word], write_yes_no(answer), "answer", balancer)
 
 
-def _distance_both(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    further = excess(scene[0].spot, scene[1].spot, 3)
+def _distance_both(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    further = compare(scene[0].location, scene[1].location, DISTANCE)
     if not further or "distance" in topics:
         return None
-    answer = balance.rarest([("distance", True), ("distance", False)])[1]
-    word = _due(AXES[3], answer, balance)
+    answer = balancer.rarest([("distance", True), ("distance", False)])[1]
+    word = _due(AXES[DISTANCE], answer, balancer)
     if word is None:
         return None
-    balance.count(("distance", answer), (word, answer))
+    balancer.count(("distance", answer), (word, answer))
     pair = scene if (further == (1 if word == "far" else -1)) == answer else scene[::-1]
-    return _yes_or_no("distance", pair, word, templates.BESIDE[word], answer, templates.DISTANCE_BOTH, balance)
+    wording = balancer.wording_twice(word, templates.DISTANCE_BOTH)
+    return _compared("distance", pair, wording, templates.BESIDE[word], write_yes_no(answer), "answer", balancer)
 
 
-def _due(relations: Sequence[T], answer: bool, balance: Balance) -> T | None:
-    """Of the relations that do not have this answer more often than the other, the one that has it least."""
-    used = balance.used
+def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
+    """The relation that had this answer least, of those that did not have it more often than the other answer."""
+    used = balancer.used
     fit = [relation for relation in relations if used[relation, answer] <= used[relation, not answer]]
-    return min(fit, key=lambda relation: used[relation, answer] + balance.rng.random()) if fit else None
+    return min(fit, key=lambda relation: used[relation, answer] + balancer.rng.random()) if fit else None
 
 
-def _yes_or_no(
-    topic: Hashable,
-    pair: Placement,
-    relation: Hashable,
-    phrase: str,
-    answer: bool,
-    wordings: Sequence[str],
-    balance: Balance,
-) -> Asked:
-    wording = balance.wording_twice(relation, wordings)
-    text = write_yes_no(answer)
-    return _about(topic, pair, wording, phrase, text, {"answer": text}, balance)
-
-
-def _about(
-    topic: Hashable,
-    pair: Placement,
-    wording: str,
-    phrase: str,
-    answer: str,
-    aspects: Mapping[str, str],
-    balance: Balance,
-) -> Asked:
-    x, y = (balance.name(placed) for placed in pair)
+def _compared(
+    topic: Hashable, pair: Placement, wording: str, phrase: str, answer: str, part: str, balancer: Balancer
+) -> GeneratedQuestion:
+    """A question about X and Y, the sources of `pair` in this order. `part`: of the answer, for the report."""
+    x, y = (balancer.name(placed) for placed in pair)
     question = wording.format(x=x, y=y, relation=phrase)
-    return Asked(topic, question, answer, wording.replace("{relation}", phrase), aspects)
+    return GeneratedQuestion(topic, question, answer, wording.replace("{relation}", phrase), {part: answer})
 
 
-def _nonbinary_direction(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    further = excess(scene[0].spot, scene[1].spot, 0)
+def _nonbinary_direction(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    further = compare(scene[0].location, scene[1].location, 0)
     if not further or "side" in topics:
         return None
-    word = balance.rarest(AXES[0])
-    balance.count(word)
-    wording = balance.wording_twice("side", templates.NONBINARY_DIRECTION)
+    word = balancer.rarest(AXES[0])
+    balancer.count(word)
+    wording = balancer.wording_twice("side", templates.NONBINARY_DIRECTION)
     pair = scene if (further > 0) == (word == "right") else scene[::-1]
-    return _about("side", pair, wording, "", word, {"answer": word}, balance)
+    return _compared("side", pair, wording, "", word, "answer", balancer)
 
 
-def _nonbinary_distance(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    metres = math.dist(scene[0].spot.place, scene[1].spot.place)
+def _nonbinary_distance(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    metres = math.dist(scene[0].location.offset, scene[1].location.offset)
     if metres < MIN_APART or "apart" in topics:
         return None
-    wording = balance.wording("apart", templates.NONBINARY_DISTANCE)
+    wording = balancer.wording("apart", templates.NONBINARY_DISTANCE)
     answer = write_distance(metres)
-    return _about("apart", scene, wording, "", answer, {"distance": answer}, balance)
+    return _compared("apart", scene, wording, "", answer, "distance", balancer)
 
 
-def _nonbinary_source(scene: Placement, topics: set[Hashable], balance: Balance) -> Asked | None:
-    first, second = (placed.spot for placed in scene)
+def _nonbinary_source(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+    first, second = (placed.location for placed in scene)
     answers: dict[str, int] = {}  # word → which source it is
     for axis, (more, less) in enumerate(AXES):
-        further = excess(first, second, axis)
+        further = compare(first, second, axis)
         if further and ("which", axis) not in topics:
             answers[more], answers[less] = (0, 1) if further > 0 else (1, 0)
     if not answers:
         return None
-    word = balance.rarest([("which", word) for word in answers])[1]
-    named = balance.rarest([(word, "first"), (word, "second")])
-    balance.count(("which", word), named)
-    wording = balance.wording_twice(("which", word), templates.NONBINARY_SOURCE)
-    right, wrong = (balance.name(scene[i]) for i in (answers[word], 1 - answers[word]))
+    word = balancer.rarest([("which", word) for word in answers])[1]
+    named = balancer.rarest([(word, "first"), (word, "second")])
+    balancer.count(("which", word), named)
+    wording = balancer.wording_twice(("which", word), templates.NONBINARY_SOURCE)
+    right, wrong = (balancer.name(scene[i]) for i in (answers[word], 1 - answers[word]))
     x, y = (right, wrong) if named[1] == "first" else (wrong, right)
     phrase = templates.EXTREMES[word]
-    return Asked(
-        ("which", AXIS[word]),
+    return GeneratedQuestion(
+        ("which", AXIS_OF[word]),
         wording.format(x=x, y=y, relation=phrase),
         write_labels([right]),
         wording.replace("{relation}", phrase),
@@ -388,15 +373,38 @@ def _nonbinary_source(scene: Placement, topics: set[Hashable], balance: Balance)
     )
 
 
-MAKERS: dict[str, Callable[[Placement, set[Hashable], Balance], Asked | None]] = {
-    "CLASSIFICATION": _classification,
-    "DOA": _doa,
-    "MIXUP_SINGLE_CLASSIFICATION": _single_classification,
-    "MIXUP_SINGLE_DOA": _single_doa,
-    "MIXUP_DIRECTION": _direction,
-    "MIXUP_DISTANCE_BOTH": _distance_both,
-    "MIXUP_NONBINARY_DIRECTION": _nonbinary_direction,
-    "MIXUP_NONBINARY_DISTANCE": _nonbinary_distance,
-    "MIXUP_NONBINARY_SOURCE": _nonbinary_source,
+class Maker(NamedTuple):
+    """The way to make questions of one type."""
+
+    make: Callable[[Placement, set[Hashable], Balancer], GeneratedQuestion | None]
+    """A question about a scene, of none of the topics asked already; None where the scene does not allow one."""
+    wordings: Sequence[str]
+    needs_clear: bool = False  # whether a source's three direction words must be clear
+    per_scene: int = 1  # questions to try: 2 are about both sources
+
+
+MAKERS: dict[str, Maker] = {
+    "CLASSIFICATION": Maker(_classification, templates.CLASSIFICATION),
+    "DOA": Maker(_doa, templates.DOA, needs_clear=True),
+    # The same audio with two answers makes a model heed the question.
+    "MIXUP_SINGLE_CLASSIFICATION": Maker(_single_classification, templates.SINGLE_CLASSIFICATION, True, per_scene=2),
+    "MIXUP_SINGLE_DOA": Maker(_single_doa, templates.SINGLE_DOA, True, per_scene=2),
+    "MIXUP_DIRECTION": Maker(_direction, templates.DIRECTION_BOTH + templates.DIRECTION_BESIDE),
+    "MIXUP_DISTANCE_BOTH": Maker(_distance_both, templates.DISTANCE_BOTH),
+    "MIXUP_NONBINARY_DIRECTION": Maker(_nonbinary_direction, templates.NONBINARY_DIRECTION),
+    "MIXUP_NONBINARY_DISTANCE": Maker(_nonbinary_distance, templates.NONBINARY_DISTANCE),
+    "MIXUP_NONBINARY_SOURCE": Maker(_nonbinary_source, templates.NONBINARY_SOURCE),
 }
-"""`question_type` → what makes a question of it, or None where the scene does not allow one."""
+"""`question_type` → how its questions are made."""
+
+LESS = [
+    *(templates.PLACES[word] for word in ("left", "behind", "below")),
+    *(templates.EXTREMES[word] for word in ("left", "behind", "below", "near")),
+]
+"""Phrases of `{relation}` that ask by the second word of a pair of opposites: by left, not by right."""
+
+
+def is_turned(question: Question) -> bool:
+    """Whether a relation is asked by left, behind, below or near, and not by their opposites."""
+    asks_relation = any("{relation}" in wording for wording in MAKERS[question.question_type].wordings)
+    return asks_relation and any(phrase in question.question for phrase in LESS)

@@ -1,12 +1,12 @@
-"""Scenes to ask about: which clips sound where, so that answers are even and sources can be told apart.
+"""Scenes to ask about: clips and locations, drawn so that answers are balanced and sources can be told apart.
 
-- Octants come evenly, and distances in 0.5 m steps within each octant, as far as the BRIRs allow:
+- Octants are drawn evenly, and distances in 0.5 m steps within each octant, as far as the BRIRs allow:
   none is drawn more than `MAX_REUSE` times as often as on average. The second source of a scene is
   the rarest of some in the room: by its octant, its distance, and its distance from the first.
-- Clips are dealt like cards: each is heard once before any is heard again.
-- Two sources of a scene are in one room, at least `MIN_ANGLE` apart, and share no label; nor do two
-  labels meet of which one tends to bring the other along (`IMPLIES`), such as "guitar" and "music",
-  because a clip may hold what its labels leave out.
+- Clips are drawn in random order, each once before any again.
+- Two sources of a scene are in one room, at least `MIN_ANGLE` apart, and share no label. Nor do they have
+  two labels of which one usually implies the other (`IMPLIES`), such as "guitar" and "music", because a
+  clip's labels may be incomplete.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from batcli.core.errors import InputError
+from batcli.data.answers import write_doa
 from batcli.data.geometry import Vector, octant, offset, round_distance
 from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.schema import Source
-from batcli.questions.answers import write_doa
 
 MARGINS = (10.0, 10.0, 5.0)
-"""Degrees between a source and the median, the frontal and the horizontal plane from which on a word
-about it is beyond doubt. The last is smaller, or far sources could not be asked about: a ceiling
-1.5 m above the ears is no more than 9° up at 10 m."""
+"""Degrees between a source and the median, the frontal and the horizontal plane from which on its
+direction word is clear. The last is smaller, or far sources could not be asked about: a ceiling 1.5 m
+above the ears is no more than 9° up at 10 m."""
 MIN_ANGLE = 30.0  # degrees between two sources of a scene
 COS_MIN_ANGLE = math.cos(math.radians(MIN_ANGLE))
 MIN_OFFSET = 0.5  # metres along an axis between two sources that are compared along it
-MIN_TURN = 15.0  # degrees towards that axis, likewise
+MIN_TURN = 15.0  # degrees towards that axis between the same two
 MIN_STEP = 1.0  # metres between two distances that are compared
-MIN_RATIO = 1.25  # likewise, because nobody hears 9 m from 10 m
-MAX_REUSE = 4.0
-IMPLIES = 0.5  # share of the clips with one label that have the other too, above which the two never meet
+MIN_RATIO = 1.25  # between the same two, because nobody can tell 9 m from 10 m
+MAX_REUSE = 4.0  # draws of a BRIR, relative to the mean of all
+IMPLIES = 0.5  # share of the clips with one label that have the other too, above which a scene never has both
 MIN_CLIPS = 4  # clips with a label before this share means anything
-CANDIDATES = 6  # sources of a room among which the second of a scene is chosen
-LOOK_AHEAD = 64  # clips among which the second of a scene is looked for
+CANDIDATES = 6  # locations of a room among which the second of a scene is chosen
+LOOK_AHEAD = 64  # clips among which the second of a scene is chosen
 
 AXES = (("right", "left"), ("front", "behind"), ("above", "below"), ("far", "near"))
 """Words for more and for less: along the listener's three axes, and in distance."""
-SIDES = AXES[:3]
-AXIS = {word: axis for axis, words in enumerate(AXES) for word in words}
+DISTANCE = 3  # its place in `AXES`
+AXIS_OF = {word: axis for axis, words in enumerate(AXES) for word in words}
 
 T = TypeVar("T")
 
 
-class Spot(NamedTuple):
-    """A BRIR as questions see it."""
+class Location(NamedTuple):
+    """The position of a BRIR's source relative to the listener."""
 
     reverb_id: str
-    place: Vector  # relative to the listener, metres
+    offset: Vector  # metres
     direction: Vector  # the same as a unit vector
     distance: float  # metres
-    step: float  # the same to the nearest 0.5 m
-    words: tuple[str, str, str]
-    clear: tuple[bool, bool, bool]  # whether each word is beyond doubt
+    rounded: float  # distance to the nearest 0.5 m
+    words: tuple[str, str, str]  # of its octant: `right, behind, above`
+    clear: tuple[bool, bool, bool]  # whether each word holds by its margin
     along: tuple[float, float, float]  # metres to the right, to the front, up
     angles: tuple[float, float, float]  # degrees from the plane of each axis, −90…90
     doa: str  # as an answer
@@ -69,36 +69,37 @@ class SourcePosition(NamedTuple):
 
     source: Source
     names: tuple[str, ...]  # its labels, lower case, in alphabetical order
-    spot: Spot
+    location: Location
 
 
 Placement = tuple[SourcePosition, ...]
-"""Sources that sound together: one or two here; a third needs only more partners in `Stage.two`."""
+"""The sources of a scene, one or two."""
 
 
-class Deck(Generic[T]):
-    """Deals items like cards: in random order, all before any comes again."""
+class ShuffledCycle(Generic[T]):
+    """Draws items in random order, each once before any again."""
 
     def __init__(self, items: Sequence[T], rng: random.Random) -> None:
-        self.items, self.rng, self.dealt = list(items), rng, len(items)
+        self.items, self.rng, self.drawn = list(items), rng, len(items)
 
-    def deal(self) -> T:
-        if self.dealt >= len(self.items):
-            self.rng.shuffle(self.items)
-            self.dealt = 0
-        self.dealt += 1
-        return self.items[self.dealt - 1]
+    def draw(self) -> T:
+        self._shuffle_if_done()
+        self.drawn += 1
+        return self.items[self.drawn - 1]
 
-    def deal_wanted(self, wanted: Callable[[T], bool]) -> T | None:
-        """The next item that is wanted, before those that it jumps over; None if there is none nearby."""
-        if self.dealt >= len(self.items):
-            self.rng.shuffle(self.items)
-            self.dealt = 0
-        for at in range(self.dealt, min(self.dealt + LOOK_AHEAD, len(self.items))):
-            if wanted(self.items[at]):
-                self.items[self.dealt], self.items[at] = self.items[at], self.items[self.dealt]
-                return self.deal()
+    def draw_where(self, condition: Callable[[T], bool]) -> T | None:
+        """Draw the next item that meets the condition, without passing over others; None if the next few do not."""
+        self._shuffle_if_done()
+        for at in range(self.drawn, min(self.drawn + LOOK_AHEAD, len(self.items))):
+            if condition(self.items[at]):
+                self.items[self.drawn], self.items[at] = self.items[at], self.items[self.drawn]
+                return self.draw()
         return None
+
+    def _shuffle_if_done(self) -> None:
+        if self.drawn >= len(self.items):
+            self.rng.shuffle(self.items)
+            self.drawn = 0
 
 
 def even_shares(counts: Mapping[T, int], total: float, cap: float) -> dict[T, float]:
@@ -114,50 +115,50 @@ def even_shares(counts: Mapping[T, int], total: float, cap: float) -> dict[T, fl
     return shares
 
 
-class SpotDealer:
-    """Deals BRIRs so that octants, and distances within each, come as evenly as the BRIRs allow."""
+class ProportionalSampler(Generic[T]):
+    """Draws keys in proportion to their shares, which holds at every moment and not only on average.
 
-    def __init__(self, spots: Sequence[Spot], rng: random.Random) -> None:
-        cells: dict[tuple[str, ...], dict[float, list[Spot]]] = defaultdict(lambda: defaultdict(list))
-        for spot in spots:
-            cells[spot.words][spot.step].append(spot)
-        cap = MAX_REUSE / len(spots)
-        octants = even_shares({words: sum(map(len, steps.values())) for words, steps in cells.items()}, 1.0, cap)
-        self.rng = rng
-        self.octants = Quota(octants, rng)
-        self.steps = {
-            words: Quota(even_shares({step: len(cell) for step, cell in cells[words].items()}, share, cap), rng)
-            for words, share in octants.items()
-        }
-        self.decks = {(w, step): Deck(cell, rng) for w, steps in cells.items() for step, cell in steps.items()}
-
-    def deal(self) -> Spot:
-        words = self.octants.deal()
-        return self.decks[words, self.steps[words].deal()].deal()
-
-
-class Quota(Generic[T]):
-    """Deals keys in the proportion of their shares, not only on average but at every moment.
-
-    The n-th turn of a key with the share s comes at a random time between n/s and (n + 1)/s.
+    The n-th draw of a key with the share s comes at a random time between n/s and (n + 1)/s.
     """
 
     def __init__(self, shares: Mapping[T, float], rng: random.Random) -> None:
         self.keys, self.shares, self.rng = list(shares), list(shares.values()), rng
-        self.turns = [(rng.random() / share, key, 0) for key, share in enumerate(self.shares)]
-        heapq.heapify(self.turns)
+        self.times = [(rng.random() / share, key, 0) for key, share in enumerate(self.shares)]
+        heapq.heapify(self.times)
 
-    def deal(self) -> T:
-        _, key, turn = self.turns[0]
-        heapq.heapreplace(self.turns, ((turn + 1 + self.rng.random()) / self.shares[key], key, turn + 1))
+    def draw(self) -> T:
+        _, key, count = self.times[0]
+        heapq.heapreplace(self.times, ((count + 1 + self.rng.random()) / self.shares[key], key, count + 1))
         return self.keys[key]
 
 
-def to_spot(reverb: Reverb) -> Spot:
+class LocationSampler:
+    """Draws locations so that octants, and distances within each, are as even as the BRIRs allow."""
+
+    def __init__(self, locations: Sequence[Location], rng: random.Random) -> None:
+        cells: dict[tuple[str, ...], dict[float, list[Location]]] = defaultdict(lambda: defaultdict(list))
+        for location in locations:
+            cells[location.words][location.rounded].append(location)
+        cap = MAX_REUSE / len(locations)
+        octants = even_shares({words: sum(map(len, found.values())) for words, found in cells.items()}, 1.0, cap)
+        self.octants = ProportionalSampler(octants, rng)
+        self.distances = {
+            words: ProportionalSampler(even_shares({d: len(cell) for d, cell in cells[words].items()}, share, cap), rng)
+            for words, share in octants.items()
+        }
+        self.cells = {(w, d): ShuffledCycle(cell, rng) for w, found in cells.items() for d, cell in found.items()}
+
+    def draw(self) -> Location:
+        words = self.octants.draw()
+        return self.cells[words, self.distances[words].draw()].draw()
+
+
+def location_of(reverb: Reverb) -> Location:
+    """The location of a BRIR, from its metadata."""
     distance, (x, y, z) = reverb.position.distance, offset(reverb.position)
     along = (x, -z, y)
     angles = tuple(math.degrees(math.asin(max(-1.0, min(1.0, a / distance)))) for a in along)
-    return Spot(
+    return Location(
         reverb.reverb_id,
         (x, y, z),
         (x / distance, y / distance, z / distance),
@@ -171,12 +172,12 @@ def to_spot(reverb: Reverb) -> Spot:
     )
 
 
-def excess(first: Spot, second: Spot, axis: int) -> int:
-    """+1 if `first` is clearly further along the axis of `AXES`, −1 if clearly less far, 0 if it is doubtful.
+def compare(first: Location, second: Location, axis: int) -> int:
+    """Compare along an axis of `AXES`: +1 if `first` is clearly further, −1 if clearly less far, 0 if neither.
 
     Along the three axes both readings of "further to the left" must agree: metres and degrees.
     """
-    if axis == 3:
+    if axis == DISTANCE:
         a, b = first.distance, second.distance
         if abs(a - b) < MIN_STEP or max(a, b) < MIN_RATIO * min(a, b):
             return 0
@@ -187,14 +188,14 @@ def excess(first: Spot, second: Spot, axis: int) -> int:
     return 1 if metres > 0 else -1
 
 
-def fits_only(target: Spot, other: Spot) -> bool:
-    """Whether "from the right, front, above, about 2 m away" fits `target` and cannot mean `other`."""
+def is_unambiguous(target: Location, other: Location) -> bool:
+    """Whether a description such as "right, front, above, about 2 m away" fits `target` and cannot mean `other`."""
     elsewhere = any(other.clear[axis] and target.words[axis] != other.words[axis] for axis in range(3))
-    return all(target.clear) and (elsewhere or excess(target, other, 3) != 0)
+    return all(target.clear) and (elsewhere or compare(target, other, DISTANCE) != 0)
 
 
-def keep_apart(clips: Sequence[Clip]) -> dict[str, frozenset[str]]:
-    """mid → the mids that must not be in the other source of its scene: itself and its usual company."""
+def incompatible_labels(clips: Sequence[Clip]) -> dict[str, frozenset[str]]:
+    """For each mid, those that the other source of a scene must not have: itself and what usually comes with it."""
     alone: Counter[str] = Counter()
     together: Counter[tuple[str, str]] = Counter()
     for clip in clips:
@@ -209,11 +210,11 @@ def keep_apart(clips: Sequence[Clip]) -> dict[str, frozenset[str]]:
     return {mid: frozenset(others) for mid, others in apart.items()}
 
 
-class Stage:
-    """Puts clips into places.
+class SceneSampler:
+    """Draws clips and their locations.
 
-    Labels that the CSV does not have are not spoken of, but they keep clips apart. Clips that have no
-    other are not heard. Raises InputError where nothing is left.
+    Labels that are not in the CSV appear in no question, but they count as labels that two sources must not
+    share. Clips without any label of the CSV are left out. Raises InputError where nothing is left.
     """
 
     def __init__(
@@ -225,77 +226,81 @@ class Stage:
     ) -> None:
         self.rng = rng
         name_of = {label.mid: label.name.lower() for label in labels}
-        heard = [
+        entries = [
             (clip.audio_id, frozenset(clip.mids), tuple(sorted(name_of[mid] for mid in set(clip.mids) & set(name_of))))
             for clip in clips
         ]
-        known = [entry for entry in heard if entry[2]]
+        known = [entry for entry in entries if entry[2]]
         if not known:
             raise InputError("no clip has a label of the CSV", hint="are --clips and --labels about the same classes?")
-        self.clips = Deck(known, rng)
-        self.apart = keep_apart(clips)
-        self.spots = [to_spot(reverb) for reverb in reverbs.values()]
-        rooms: dict[str, list[Spot]] = defaultdict(list)
-        for spot in self.spots:
-            rooms[reverbs[spot.reverb_id].scene].append(spot)
-        self.room_of = {spot.reverb_id: room for room in rooms.values() for spot in room}
-        self.dealers: dict[Hashable, SpotDealer] = {}
+        self.clips = ShuffledCycle(known, rng)
+        self.incompatible = incompatible_labels(clips)
+        self.locations = [location_of(reverb) for reverb in reverbs.values()]
+        rooms: dict[str, list[Location]] = defaultdict(list)
+        for location in self.locations:
+            rooms[reverbs[location.reverb_id].scene].append(location)
+        self.room_of = {location.reverb_id: room for room in rooms.values() for location in room}
+        self.samplers: dict[Hashable, LocationSampler] = {}
         self.used: tuple[Counter[Hashable], ...] = (Counter(), Counter(), Counter())
 
-    def _dealer(self, sources: int, clear: bool) -> SpotDealer:
-        if (sources, clear) not in self.dealers:
-            spots = [spot for spot in self.spots if len(self.room_of[spot.reverb_id]) >= sources]
-            if not spots:
+    def _sampler(self, sources: int, clear: bool) -> LocationSampler:
+        if (sources, clear) not in self.samplers:
+            found = [location for location in self.locations if len(self.room_of[location.reverb_id]) >= sources]
+            if not found:
                 raise InputError("no room has two BRIRs", hint="make rooms with `bat prepare rooms --sources 4`")
-            spots = [spot for spot in spots if all(spot.clear)] if clear else spots
-            if not spots:
+            found = [location for location in found if all(location.clear)] if clear else found
+            if not found:
                 raise InputError("every source is too near to a plane between two words", hint="give more BRIRs")
-            self.dealers[sources, clear] = SpotDealer(spots, self.rng)
-        return self.dealers[sources, clear]
+            self.samplers[sources, clear] = LocationSampler(found, self.rng)
+        return self.samplers[sources, clear]
 
     def one(self, clear: bool) -> Placement:
-        """A scene with one source. `clear`: its three words are beyond doubt."""
-        audio_id, _, names = self.clips.deal()
-        spot = self._dealer(1, clear).deal()
-        return (SourcePosition(Source(audio_id, spot.reverb_id), names, spot),)
+        """Draw a scene with one source. `clear`: its three direction words must be clear."""
+        audio_id, _, names = self.clips.draw()
+        location = self._sampler(1, clear).draw()
+        return (SourcePosition(Source(audio_id, location.reverb_id), names, location),)
 
     def two(self, clear: bool) -> Placement:
-        """A scene with two sources, or () where this draw gives none. `clear`: one has clear words at least."""
-        first = self._dealer(2, clear).deal()
-        second = self._partner(first)
+        """Draw a scene with two sources, or () where the draw fails. `clear`: the words of one source must be clear."""
+        first = self._sampler(2, clear).draw()
+        second = self._second(first)
         if second is None:
             return ()
-        one = self.clips.deal()
-        avoid = frozenset().union(*(self.apart[mid] for mid in one[1]))
-        other = self.clips.deal_wanted(lambda entry: avoid.isdisjoint(entry[1]))
+        one = self.clips.draw()
+        avoid = frozenset().union(*(self.incompatible[mid] for mid in one[1]))
+        other = self.clips.draw_where(lambda entry: avoid.isdisjoint(entry[1]))
         if other is None:
             return ()
         placed = [
-            SourcePosition(Source(audio_id, spot.reverb_id), names, spot)
-            for (audio_id, _, names), spot in ((one, first), (other, second))
+            SourcePosition(Source(audio_id, location.reverb_id), names, location)
+            for (audio_id, _, names), location in ((one, first), (other, second))
         ]
         self.rng.shuffle(placed)
         return tuple(placed)
 
-    def _partner(self, first: Spot) -> Spot | None:
-        """Of some sources in the room of `first`, the rarest so far: by octant, distance, and distance from `first`."""
+    def _second(self, first: Location) -> Location | None:
+        """The location in the room of `first` that is rarest so far, by octant, distance, and distance from `first`."""
         room = self.room_of[first.reverb_id]
         some = room if len(room) <= CANDIDATES else self.rng.sample(room, CANDIDATES)
         x, y, z = first.direction
-        octants, steps, gaps = self.used
-        found: list[tuple[float, Spot, float]] = []
-        for spot in some:
-            u, v, w = spot.direction
+        octants, distances, gaps = self.used
+        found: list[tuple[float, Location, float]] = []
+        for location in some:
+            u, v, w = location.direction
             if x * u + y * v + z * w > COS_MIN_ANGLE:
                 continue
-            gap = round_distance(math.dist(first.place, spot.place))
+            gap = round_distance(math.dist(first.offset, location.offset))
             # Each count relative to the average over its values, so that the three weigh alike.
-            rarity = octants[spot.words] * len(octants) + steps[spot.step] * len(steps) + gaps[gap] * len(gaps)
-            found.append((rarity + self.rng.random(), spot, gap))
+            rarity = (
+                octants[location.words] * len(octants)
+                + distances[location.rounded] * len(distances)
+                + gaps[gap] * len(gaps)
+            )
+            found.append((rarity + self.rng.random(), location, gap))
         if not found:
             return None
-        _, spot, gap = min(found, key=itemgetter(0))
-        octants[spot.words] += 1
-        steps[spot.step] += 1
+        _, location, gap = min(found, key=itemgetter(0))
+        octants[location.words] += 1
+        distances[location.rounded] += 1
         gaps[gap] += 1
-        return spot
+        return location

@@ -1,4 +1,4 @@
-"""The wordings of the questions: at least twenty per type, all our own.
+"""The wordings of the questions, at least twenty per type, written for this project.
 
 In braces: `{x}` and `{y}`, the events' names, always after "the sound of", so that a name with
 commas ("accelerating, revving, vroom") reads as one; `{direction}` ("right, front, above"),
@@ -9,8 +9,6 @@ source is; `{relation}`, one of the phrases below, the point of a question about
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from batcli.data.schema import Question
 
 CLASSIFICATION = (
     "Which sound events can you hear in this recording?",
@@ -121,7 +119,7 @@ PLACES = {
     "above": "above you",
     "below": "below you",
 }
-"""Where a single source is."""
+"""Phrases for the place of one source, for `{relation}` and `{place}`."""
 
 BESIDE = {
     "left": "further to the left than",
@@ -133,7 +131,7 @@ BESIDE = {
     "near": "nearer to you than",
     "far": "farther from you than",
 }
-"""Where one source is relative to another, along the listener's axes or in distance from the listener."""
+"""Phrases that compare one source with another, along the listener's axes or in distance from the listener."""
 
 EXTREMES = {
     "left": "further to the left",
@@ -145,7 +143,7 @@ EXTREMES = {
     "near": "nearer to you",
     "far": "farther from you",
 }
-"""Which of two sources is asked for."""
+"""Phrases that choose one of two sources."""
 
 DIRECTION_BOTH = (
     "Are the sound of {x} and the sound of {y} both {relation}?",
@@ -279,38 +277,18 @@ NONBINARY_SOURCE = (
 )
 """`{relation}` is one of EXTREMES."""
 
-WORDINGS: dict[str, tuple[str, ...]] = {
-    "CLASSIFICATION": CLASSIFICATION,
-    "DOA": DOA,
-    "MIXUP_SINGLE_CLASSIFICATION": SINGLE_CLASSIFICATION,
-    "MIXUP_SINGLE_DOA": SINGLE_DOA,
-    "MIXUP_DIRECTION": DIRECTION_BOTH + DIRECTION_BESIDE,
-    "MIXUP_DISTANCE_BOTH": DISTANCE_BOTH,
-    "MIXUP_NONBINARY_DIRECTION": NONBINARY_DIRECTION,
-    "MIXUP_NONBINARY_DISTANCE": NONBINARY_DISTANCE,
-    "MIXUP_NONBINARY_SOURCE": NONBINARY_SOURCE,
-}
-"""`question_type` → its wordings."""
-
 
 def place(words: Sequence[str]) -> str:
-    """("right", "front", "above") → "to your right, in front of you and above you"."""
+    """A direction as a phrase: ("right", "front", "above") → "to your right, in front of you and above you"."""
     *first, last = (PLACES[word] for word in words)
     return f"{', '.join(first)} and {last}"
 
 
+def fill_place(wording: str, words: Sequence[str], distance: float) -> str:
+    """Fill a wording of `SINGLE_CLASSIFICATION` with a direction (three words) and a distance in metres."""
+    return wording.format(direction=", ".join(words), place=place(words), distance=meters(distance))
+
+
 def meters(distance: float) -> str:
-    """1.0 → "1 meter", 3.5 → "3.5 meters"."""
+    """A distance as a phrase: 1.0 → "1 meter", 3.5 → "3.5 meters"."""
     return f"{distance:g} meter{'' if distance == 1 else 's'}"
-
-
-LESS = [
-    *(PLACES[word] for word in ("left", "behind", "below")),
-    *(EXTREMES[word] for word in ("left", "behind", "below", "near")),
-]
-TURNED = ("MIXUP_DIRECTION", "MIXUP_DISTANCE_BOTH", "MIXUP_NONBINARY_SOURCE")
-
-
-def is_turned(question: Question) -> bool:
-    """Whether a relation is asked for by its less: by left, behind, below or near, and not by their opposites."""
-    return question.question_type in TURNED and any(phrase in question.question for phrase in LESS)

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
+from batcli.data.answers import Vocabulary
 from batcli.data.schema import Question
-from batcli.evaluation.scores import Texts, mark
+from batcli.evaluation.scores import score_answers
 from batcli.model.bat import BAT, Encoding
 from batcli.model.tokens import IGNORED, collate, collate_prompts, padding_id, to_ids, to_text
-from batcli.questions.answers import Vocabulary
 
 BATCH = 32
 MAX_NEW_TOKENS = 64
-LOGGED = ("doa_acc", "lr_acc", "der", "choice_acc", "binary_acc", "source_acc", "label_f1")
+NOT_LOGGED = ("fb_acc", "ud_acc", "distance_mae", "answered")
 
 
 class SampledAnswer(NamedTuple):
@@ -74,7 +74,7 @@ def answer_questions(
 def scores(answers: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, Any]:
     """Score answers by type of question.
 
-    Returns `loss`, the mean per token; `types`, for each type its `n`, `loss` and `LOGGED` metrics as in
+    Returns `loss`, the mean per token; `types`, for each type its `n`, `loss` and metrics as in
     `bat score`; and `mean`, for each metric the mean over the types that have it.
     """
     by_type: dict[str, list[SampledAnswer]] = defaultdict(list)
@@ -92,10 +92,10 @@ def _mean_loss(answers: Sequence[SampledAnswer]) -> float:
 
 
 def _metrics(kind: str, answers: Sequence[SampledAnswer], vocabulary: Vocabulary) -> dict[str, float]:
-    rows = np.arange(len(answers))
-    predicted = Texts(rows, [answer.predicted for answer in answers])
-    targets = Texts(rows, [answer.target for answer in answers])
-    parts = mark(kind, predicted, targets, vocabulary).parts
+    """Metrics of one type, as `bat score` computes them, without those that are `NOT_LOGGED`."""
+    predicted, targets = [answer.predicted for answer in answers], [answer.target for answer in answers]
     return {
-        name: float(above.sum() / max(1.0, below.sum())) for name, (above, below) in parts.items() if name in LOGGED
+        metric: float(numerators.sum() / max(1.0, denominators.sum()))
+        for metric, (numerators, denominators) in score_answers(kind, predicted, targets, vocabulary).ratios.items()
+        if metric not in NOT_LOGGED
     }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batcli.evaluation.encoder import event_map, place_scores
+from batcli.evaluation.metrics import event_map, place_scores
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.features import spectrum

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from batcli.data.schema import Question
-from batcli.questions.templates import is_turned
+from batcli.questions.generate import is_turned
 from batcli.training.recipe import STAGES
 
 WINDOW = 16  # updates within which questions are sorted by length

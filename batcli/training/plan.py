@@ -16,7 +16,7 @@ from batcli.core.files import sha256
 from batcli.core.parallel import rank_and_world
 from batcli.core.progress import Reporter
 from batcli.data.dataset import Dataset
-from batcli.data.schema import FAMILIES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.model.config import ModelConfig
 from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen
 
@@ -158,7 +158,7 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
             reporter.info(f"  {name}: {amounts[name]}")
     families = Counter[str]()
     for kind, count in counts.items():
-        families[FAMILIES[kind]] += count
+        families[QUESTION_TYPES[kind].family] += count
     for stage in (stage for stage in plan.stages if stage in STAGES):
         answers = answers_seen(stage, families, recipe)
         per_update = (recipe.batch or 0) * plan.accumulate * rank_and_world()[1]

@@ -10,10 +10,10 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Subset
 
+from batcli.data.answers import Vocabulary
 from batcli.data.schema import Scene
 from batcli.model import checkpoint
 from batcli.model.bat import Encoding
-from batcli.questions.answers import Vocabulary
 from batcli.training import answers, localization
 from batcli.training.log import VALIDATION, read_log, summary
 from batcli.training.plan import ValidationPlan

@@ -1,4 +1,4 @@
-"""Bootstrap, intervals, McNemar: against scipy, by hand, and by how often they hold the truth."""
+"""Bootstrap, intervals, McNemar: against scipy, by hand, and by how often they hold the true value."""
 
 import numpy as np
 import pytest
@@ -77,12 +77,12 @@ def test_interval_by_hand():
     assert interval(0.5, np.append(samples, np.nan)) == pytest.approx((0.025, 0.975))
 
 
-def test_clustered_intervals_hold_the_truth_where_naive_ones_do_not():
+def test_clustered_intervals_hold_the_true_value_where_naive_ones_do_not():
     """Scenes of 12 questions that succeed and fail together: 120 data sets, nominal 95 %."""
     rng = np.random.default_rng(0)
     scenes, each, runs = 60, 12, 120
     scene_of = np.repeat(np.arange(scenes), each)
-    truth, held = 0.5, {"scene": 0, "question": 0}
+    true, held = 0.5, {"scene": 0, "question": 0}
     for run in range(runs):
         chance = rng.beta(0.5, 0.5, scenes)  # mean 1/2: some scenes are easy, others hopeless
         right = (rng.random((scenes, each)) < chance[:, None]).astype(float).ravel()
@@ -90,6 +90,6 @@ def test_clustered_intervals_hold_the_truth_where_naive_ones_do_not():
             statistic = Ratios.of({"acc": (right, np.ones_like(right))}, clusters)
             ((value, samples),) = bootstrap([statistic], clusters.max() + 1, 200, seed=run)
             low, high = interval(value[0], samples[0])
-            held[name] += low <= truth <= high
+            held[name] += low <= true <= high
     assert held["scene"] / runs > 0.90
     assert held["question"] / runs < 0.70

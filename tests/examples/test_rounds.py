@@ -30,9 +30,9 @@ from rounds import (
 
 from batcli.audio.cues import interaural
 from batcli.core.errors import InputError
+from batcli.data.answers import Doa, read_doa
 from batcli.data.dataset import open_dataset
-from batcli.data.schema import FAMILIES
-from batcli.questions.answers import Doa, read_doa
+from batcli.data.question_types import QUESTION_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,15 @@ def test_drawn_sounds_stand_in_the_room_and_can_be_told_apart(stock, hall, count
         placement = draw_placement(rng, stock, hall, count)
         assert len(placement) == count
         for placed in placement:
-            x, y, z = placed.spot.place
+            x, y, z = placed.location.offset
             assert 0 < x + left < width
             assert 0 < y + floor < height
             assert 0 < z + front < length
             assert NEAREST <= math.hypot(x, y, z) <= FARTHEST + 0.02
-            assert all(placed.spot.clear)
-            steps.add(placed.spot.step)
+            assert all(placed.location.clear)
+            steps.add(placed.location.rounded)
         if count == 2:
-            a, b = (np.array(placed.spot.place) for placed in placement)
+            a, b = (np.array(placed.location.offset) for placed in placement)
             assert math.degrees(math.acos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))) >= 30 - 1e-6
             assert not set(placement[0].names) & set(placement[1].names)
     assert len(steps) >= 4  # near and far
@@ -101,9 +101,9 @@ def test_two_sounds_are_asked_about_one_each(stock, rng):
         assert {asked.named, asked.located} == set(placement)
         assert asked.what is not None
         assert asked.what.answer == "; ".join(asked.named.names)
-        assert all(word in asked.what.question for word in asked.named.spot.words)
+        assert all(word in asked.what.question for word in asked.named.location.words)
         assert any(name in asked.where.question for name in asked.located.names)
-        assert read_doa(asked.where.answer)[:3] == asked.located.spot.words
+        assert read_doa(asked.where.answer)[:3] == asked.located.location.words
 
 
 def test_a_place_that_fits_both_sounds_is_not_asked_for(stock, rng):
@@ -123,7 +123,7 @@ def test_further_questions_are_of_every_type_of_their_family(stock):
                 assert asked.question
                 assert asked.answer
                 kinds.add(asked.kind)
-    assert kinds == set(FAMILIES)
+    assert kinds == set(QUESTION_TYPES)
 
 
 def test_the_truth_is_right_and_its_opposite_wrong(stock, rng):
@@ -167,7 +167,7 @@ def test_placing_by_hand(stock, rng):
     a, b = stock.labels[:2]
     placement = place_by_hand(stock, HALLS[0], [(a, (1.0, 0.2, -1.0)), (b, (-1.0, 0.2, 1.0))], rng)
     assert [placed.names for placed in placement] == [(a,), (b,)]
-    assert placement[1].spot.words == ("left", "behind", "above")
+    assert placement[1].location.words == ("left", "behind", "above")
 
 
 @pytest.mark.parametrize(

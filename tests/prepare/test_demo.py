@@ -12,14 +12,14 @@ import soundfile
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
 from batcli.core.progress import Silent
+from batcli.data.answers import write_doa
 from batcli.data.dataset import FILE, open_dataset
 from batcli.data.geometry import octant
-from batcli.data.schema import QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.options import DemoOptions
 from batcli.prepare.demo import UNFINISHED
 from batcli.prepare.demo import demo as make
 from batcli.prepare.rooms import rooms
-from batcli.questions.answers import write_doa
 
 SPLITS = ("train", "eval", "dev")
 

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 from batcli.cli import app
 from batcli.core.errors import InputError, TooManyBad
 from batcli.data.dataset import open_dataset
-from batcli.data.schema import QUESTION_TYPES
+from batcli.data.question_types import QUESTION_TYPES
 from batcli.options import ImportOptions
 from batcli.prepare import released
 from batcli.prepare.released import import_released, read_items
 
 
 def record(number: int, **changes) -> dict:
-    kind = QUESTION_TYPES[number % len(QUESTION_TYPES)]
+    kind = list(QUESTION_TYPES)[number % len(QUESTION_TYPES)]
     two = kind.startswith("MIXUP")
     return {
         "audio_id": f"eval/audio/Y{number}",

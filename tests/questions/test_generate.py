@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from batcli.core.errors import InputError
 from batcli.data.geometry import locate
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
-from batcli.data.schema import QUESTION_TYPES
-from batcli.questions.balance import Tally
-from batcli.questions.generate import PER_SCENE, PUBLISHED, counts_by_type, generate, question_types
-from batcli.questions.templates import WORDINGS
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.questions.balance import BalanceCounter
+from batcli.questions.generate import MAKERS, PER_SCENE, counts_by_type, generate, question_types
 
 COUNT = 20_000
 NOT_A_CHOICE = ("CLASSIFICATION", "MIXUP_SINGLE_CLASSIFICATION", "MIXUP_NONBINARY_DISTANCE")
@@ -52,9 +51,9 @@ def stage(material):
 
 @pytest.fixture(scope="module")
 def made(material):
-    """(records, tally) of 20,000 questions of all types."""
-    tally = Tally()
-    return [q.to_dict() for q in generate(*stage(material), COUNT, tally=tally)], tally
+    """(records, balance) of 20,000 questions of all types."""
+    balance = BalanceCounter()
+    return [q.to_dict() for q in generate(*stage(material), COUNT, balance=balance)], balance
 
 
 # ---- the oracle ----------------------------------------------------------------------------------
@@ -86,9 +85,9 @@ class Oracle:
         self.patterns = {
             kind: [
                 re.compile("".join(part.get(piece, re.escape(piece)) for piece in re.split(r"(\{\w+})", wording)))
-                for wording in wordings
+                for wording in maker.wordings
             ]
-            for kind, wordings in WORDINGS.items()
+            for kind, maker in MAKERS.items()
         }
 
     def parse(self, record) -> dict[str, str]:
@@ -149,16 +148,16 @@ def doa(place) -> str:
 
 
 def answer(oracle: Oracle, record) -> str:
-    kind, said, sources = record["question_type"], oracle.parse(record), oracle.sources(record)
+    kind, slots, sources = record["question_type"], oracle.parse(record), oracle.sources(record)
     if kind == "CLASSIFICATION":
         return "; ".join(sorted(sources[0][0]))
     if kind == "DOA":
         return doa(sources[0][1])
     if kind == "MIXUP_SINGLE_DOA":
-        return doa(oracle.named(record, said["x"]))
+        return doa(oracle.named(record, slots["x"]))
     if kind == "MIXUP_SINGLE_CLASSIFICATION":
-        asked = [said["place"], said["place2"].removeprefix("in ").removesuffix(" of"), said["place3"]]
-        distance = float(said["metres"])
+        asked = [slots["place"], slots["place2"].removeprefix("in ").removesuffix(" of"), slots["place3"]]
+        distance = float(slots["metres"])
         fitting = []
         for labels, place in sources:
             same = [not surely(place, WORD[word][0], -WORD[word][1]) for word in asked]
@@ -167,16 +166,16 @@ def answer(oracle: Oracle, record) -> str:
         ((labels, place),) = fitting
         assert doa(place) == f"{', '.join(asked)}; {half(distance)}"
         return "; ".join(sorted(labels))
-    x, y = (oracle.named(record, said[name]) for name in "xy")
+    x, y = (oracle.named(record, slots[name]) for name in "xy")
     assert x is not y
     if kind == "MIXUP_NONBINARY_DISTANCE":
         return half(math.dist([x[c] for c in "xyz"], [y[c] for c in "xyz"]))
     if kind == "MIXUP_NONBINARY_DIRECTION":
         return "right" if compare(x, y, "x", 1) else "left"
-    coordinate, sign = MEANING[said["relation"]]
+    coordinate, sign = MEANING[slots["relation"]]
     if kind == "MIXUP_NONBINARY_SOURCE":
-        return said["x"] if compare(x, y, coordinate, sign) else said["y"]
-    if said["relation"].endswith(("you", "to your left", "to your right")) and coordinate != "r":
+        return slots["x"] if compare(x, y, coordinate, sign) else slots["y"]
+    if slots["relation"].endswith(("you", "to your left", "to your right")) and coordinate != "r":
         for place in (x, y):
             assert surely(place, coordinate, 1) or surely(place, coordinate, -1)
         return "Yes" if sign * x[coordinate] > 0 and sign * y[coordinate] > 0 else "No"
@@ -197,8 +196,8 @@ def test_the_oracle_is_no_yes_man(made, material):
     """It tells swapped names and swapped sources from the right ones."""
     oracle = Oracle(material)
     record = next(r for r in made[0] if r["question_type"] == "MIXUP_DISTANCE_BOTH" and r["answer"] == "Yes")
-    said = oracle.parse(record)
-    swapped = record["question"].replace(said["x"], "\0").replace(said["y"], said["x"]).replace("\0", said["y"])
+    slots = oracle.parse(record)
+    swapped = record["question"].replace(slots["x"], "\0").replace(slots["y"], slots["x"]).replace("\0", slots["y"])
     assert answer(oracle, record | {"question": swapped}) == "No"
     record = next(r for r in made[0] if r["question_type"] == "MIXUP_SINGLE_DOA")
     turned = record | {"reverb_id": record["reverb_id2"], "reverb_id2": record["reverb_id"]}
@@ -249,10 +248,10 @@ def test_yes_and_no_are_even_for_every_relation_and_wording(made, material):
     overall, relations, wordings = defaultdict(Counter), defaultdict(Counter), defaultdict(Counter)
     for r in made[0]:
         if r["answer"] in ("Yes", "No"):
-            said = oracle.parse(r)
-            frame = r["question"].replace(f"sound of {said['x']}", "X").replace(f"sound of {said['y']}", "Y")
+            slots = oracle.parse(r)
+            frame = r["question"].replace(f"sound of {slots['x']}", "X").replace(f"sound of {slots['y']}", "Y")
             overall[r["question_type"]][r["answer"]] += 1
-            relations[said["relation"]][r["answer"]] += 1
+            relations[slots["relation"]][r["answer"]] += 1
             wordings[frame][r["answer"]] += 1
     assert len(overall) == 2
     assert set(relations) == set(MEANING)
@@ -269,8 +268,8 @@ def test_left_and_right_and_the_order_of_names_are_even(made, material):
     order = defaultdict(Counter)
     for r in made[0]:
         if r["question_type"] == "MIXUP_NONBINARY_SOURCE":
-            said = oracle.parse(r)
-            order[said["relation"]][said["x"] == r["answer"]] += 1
+            slots = oracle.parse(r)
+            order[slots["relation"]][slots["x"] == r["answer"]] += 1
     assert len(order) == 8
     assert all(even(counts, (True, False)) for counts in order.values())
 
@@ -279,14 +278,14 @@ def test_a_no_to_both_does_not_follow_from_one_source(made, material):
     """Of the answers No about "both", two in three are about one source here and one there."""
     oracle, one = Oracle(material), Counter()
     for r in made[0]:
-        said = oracle.parse(r)
+        slots = oracle.parse(r)
         if (
             r["question_type"] == "MIXUP_DIRECTION"
             and r["answer"] == "No"
-            and said["relation"].endswith(("you", "r left"))
+            and slots["relation"].endswith(("you", "r left"))
         ):
-            coordinate, sign = MEANING[said["relation"]]
-            one[sum(sign * oracle.named(r, said[name])[coordinate] > 0 for name in "xy")] += 1
+            coordinate, sign = MEANING[slots["relation"]]
+            one[sum(sign * oracle.named(r, slots[name])[coordinate] > 0 for name in "xy")] += 1
     assert set(one) == {0, 1}
     assert 0.6 < one[1] / sum(one.values()) < 0.75
 
@@ -317,16 +316,16 @@ def test_clips_are_dealt_like_cards(made):
 @pytest.mark.parametrize("count", [1_000, COUNT])
 def test_nothing_is_given_away(made, material, count):
     """One fixed answer per wording scores no better than one fixed answer, even in a small split."""
-    tally = made[1] if count == COUNT else Tally()
+    balance = made[1] if count == COUNT else BalanceCounter()
     if count != COUNT:
-        list(generate(*stage(material), count, tally=tally))
-    choices = [a for a in tally.report().aspects if a.about in ("answer", "named", "octant")]
+        list(generate(*stage(material), count, balance=balance))
+    choices = [found for found in balance.report().parts if found.part in ("answer", "named", "octant")]
     assert [a.question_type for a in choices] == [k for k in QUESTION_TYPES if k not in NOT_A_CHOICE]
-    for aspect in choices:
-        chance = 1 / len(aspect.answers)
+    for found in choices:
+        chance = 1 / len(found.values)
         slack = 0.01 if count == COUNT else 0.04
-        assert aspect.most_frequent <= chance + slack, aspect
-        assert aspect.ceiling <= chance + 2 * slack, aspect
+        assert found.most_frequent <= chance + slack, found
+        assert found.ceiling <= chance + 2 * slack, found
 
 
 # ---- sparing -------------------------------------------------------------------------------------
@@ -359,7 +358,7 @@ def test_memory_does_not_grow_with_the_questions(material):
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        for _ in generate(*arguments, count, tally=Tally()):
+        for _ in generate(*arguments, count, balance=BalanceCounter()):
             pass
         try:
             return tracemalloc.get_traced_memory()[1]
@@ -367,7 +366,7 @@ def test_memory_does_not_grow_with_the_questions(material):
             tracemalloc.stop()
 
     peak(100)  # whatever is made once
-    # The tally's table of label combinations fills up, then stays.
+    # Its table of label combinations fills up, then stays.
     assert peak(8_000) < 1.6 * peak(2_000)
 
 
@@ -414,14 +413,14 @@ def test_more_questions_about_a_scene_are_asked_in_rounds(material):
 
 
 def test_types_come_in_the_shares_that_are_asked_for(material):
-    shares = {**PUBLISHED, "DOA": 1e7}
+    shares = {**{name: kind.published for name, kind in QUESTION_TYPES.items()}, "DOA": 1e7}
     counts = Counter(q.question_type for q in generate(*stage(material), 400, shares=shares))
     assert counts == counts_by_type(400, QUESTION_TYPES, shares)
     assert counts["DOA"] > 350
 
 
 def test_types_by_family_and_by_name():
-    assert question_types("A,B,C,D,E") == QUESTION_TYPES
+    assert question_types("A,B,C,D,E") == tuple(QUESTION_TYPES)
     assert question_types("mixup_direction, a") == ("CLASSIFICATION", "MIXUP_DIRECTION")
     with pytest.raises(InputError, match=r"--types: unknown question type 'F'; known: A, B"):
         question_types("A,F")
@@ -429,7 +428,7 @@ def test_types_by_family_and_by_name():
         question_types(" , ")
 
 
-@given(st.integers(1, 10_000), st.sets(st.sampled_from(QUESTION_TYPES), min_size=1))
+@given(st.integers(1, 10_000), st.sets(st.sampled_from(list(QUESTION_TYPES)), min_size=1))
 def test_counts_are_exact(count, types):
     counts = counts_by_type(count, [kind for kind in QUESTION_TYPES if kind in types])
     assert sum(counts.values()) == count

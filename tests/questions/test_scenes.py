@@ -1,4 +1,4 @@
-"""Which clips sound where: margins, comparisons, even dealing, labels that keep apart."""
+"""Scenes: margins, comparisons, balanced drawing, labels that do not meet."""
 
 import math
 import random
@@ -11,28 +11,28 @@ from hypothesis import strategies as st
 
 from batcli.data.geometry import Position, locate, offset
 from batcli.data.metadata import Clip, Label, Reverb
-from batcli.evaluation.encoder import great_circle
+from batcli.evaluation.metrics import great_circle
 from batcli.questions.scenes import (
     MAX_REUSE,
     MIN_ANGLE,
-    Deck,
-    Quota,
-    SpotDealer,
-    Stage,
+    LocationSampler,
+    ProportionalSampler,
+    SceneSampler,
+    ShuffledCycle,
+    compare,
     even_shares,
-    excess,
-    fits_only,
-    keep_apart,
-    to_spot,
+    incompatible_labels,
+    is_unambiguous,
+    location_of,
 )
 
 
-def spot(azimuth: float, elevation: float, distance: float, name: str = "r/0.npy"):
+def location(azimuth: float, elevation: float, distance: float, name: str = "r/0.npy"):
     position = Position(azimuth, elevation, distance)
-    return to_spot(Reverb(name, position, offset(position), {}))
+    return location_of(Reverb(name, position, offset(position), {}))
 
 
-positions = st.builds(spot, st.floats(0, 360, exclude_max=True), st.floats(-89, 89), st.floats(0.3, 10))
+positions = st.builds(location, st.floats(0, 360, exclude_max=True), st.floats(-89, 89), st.floats(0.3, 10))
 
 
 # ---- clear words ---------------------------------------------------------------------------------
@@ -50,12 +50,12 @@ positions = st.builds(spot, st.floats(0, 360, exclude_max=True), st.floats(-89, 
     ],
 )
 def test_a_word_needs_its_margin(azimuth, elevation, clear):
-    assert spot(azimuth, elevation, 2).clear == clear
+    assert location(azimuth, elevation, 2).clear == clear
 
 
 @given(positions)
 def test_words_agree_with_coordinates(here):
-    x, y, z = here.place
+    x, y, z = here.offset
     for value, word, positive in zip((x, -z, y), here.words, ("right", "front", "above"), strict=True):
         assert abs(value) < 1e-9 or (value > 0) == (word == positive)
     assert math.isclose(math.hypot(*here.direction), 1, rel_tol=1e-9)
@@ -67,48 +67,48 @@ def test_words_agree_with_coordinates(here):
 @given(positions, positions)
 def test_comparing_is_antisymmetric(a, b):
     for axis in range(4):
-        assert excess(a, b, axis) == -excess(b, a, axis)
-        assert excess(a, a, axis) == 0
+        assert compare(a, b, axis) == -compare(b, a, axis)
+        assert compare(a, a, axis) == 0
 
 
 @given(positions, positions)
 def test_what_is_compared_differs_in_metres_and_in_degrees(a, b):
     for axis, name in enumerate(("right", "front", "up")):
-        sign = excess(a, b, axis)
+        sign = compare(a, b, axis)
         if sign:
             assert sign * (a.along[axis] - b.along[axis]) >= 0.5, name
             assert sign * (a.angles[axis] - b.angles[axis]) >= 15, name
-    if excess(a, b, 3):
+    if compare(a, b, 3):
         assert abs(a.distance - b.distance) >= 1
         assert max(a.distance, b.distance) >= 1.25 * min(a.distance, b.distance)
 
 
 def test_a_description_fits_one_source_only():
-    target = spot(45, 30, 2)
-    assert fits_only(target, spot(135, 30, 2))  # on the other side
-    assert fits_only(target, spot(60, 40, 3.5))  # in the same octant, but farther
-    assert not fits_only(target, spot(60, 40, 2.5))
-    assert not fits_only(target, spot(95, 30, 2))  # left, but who could tell?
-    assert not fits_only(spot(88, 30, 2), spot(225, -30, 6))  # the description itself is in doubt
+    target = location(45, 30, 2)
+    assert is_unambiguous(target, location(135, 30, 2))  # on the other side
+    assert is_unambiguous(target, location(60, 40, 3.5))  # in the same octant, but farther
+    assert not is_unambiguous(target, location(60, 40, 2.5))
+    assert not is_unambiguous(target, location(95, 30, 2))  # left, but who could tell?
+    assert not is_unambiguous(location(88, 30, 2), location(225, -30, 6))  # the description itself is in doubt
 
 
-# ---- dealing -------------------------------------------------------------------------------------
+# ---- drawing -------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(), min_size=1, unique=True), st.integers(0, 9))
-def test_a_deck_deals_all_before_any_again(items, seed):
-    deck = Deck(items, random.Random(seed))
+def test_a_cycle_draws_all_before_any_again(items, seed):
+    cycle = ShuffledCycle(items, random.Random(seed))
     for _ in range(3):
-        assert sorted(deck.deal() for _ in items) == sorted(items)
+        assert sorted(cycle.draw() for _ in items) == sorted(items)
 
 
 @given(st.integers(2, 40), st.integers(0, 9))
-def test_a_wanted_card_takes_no_one_elses_turn(size, seed):
-    deck = Deck(range(size), random.Random(seed))
-    wanted = deck.deal_wanted(lambda item: item == size - 1)
+def test_a_wanted_item_takes_no_one_elses_turn(size, seed):
+    cycle = ShuffledCycle(range(size), random.Random(seed))
+    wanted = cycle.draw_where(lambda item: item == size - 1)
     assert wanted == size - 1
-    assert sorted([wanted, *(deck.deal() for _ in range(size - 1))]) == list(range(size))
-    assert deck.deal_wanted(lambda item: item > size) is None
+    assert sorted([wanted, *(cycle.draw() for _ in range(size - 1))]) == list(range(size))
+    assert cycle.draw_where(lambda item: item > size) is None
 
 
 @given(st.dictionaries(st.integers(), st.integers(1, 1000), min_size=1), st.floats(1, 10))
@@ -124,29 +124,29 @@ def test_even_shares(counts, reuse):
 
 
 @given(st.dictionaries(st.integers(), st.floats(0.01, 1), min_size=1, max_size=8), st.integers(0, 9))
-def test_a_quota_is_kept_at_every_moment(weights, seed):
+def test_shares_hold_at_every_moment(weights, seed):
     whole = sum(weights.values())
     shares = {key: weight / whole for key, weight in weights.items()}
-    quota, dealt = Quota(shares, random.Random(seed)), Counter()
+    sampler, drawn = ProportionalSampler(shares, random.Random(seed)), Counter()
     for n in range(1, 200):
-        dealt[quota.deal()] += 1
-        assert all(abs(dealt[key] - n * share) < 1 + len(shares) * share for key, share in shares.items())
+        drawn[sampler.draw()] += 1
+        assert all(abs(drawn[key] - n * share) < 1 + len(shares) * share for key, share in shares.items())
 
 
 def test_octants_and_distances_are_even_where_places_are_not():
     """Nine in ten BRIRs near and in front on the right, the rest anywhere."""
     rng = random.Random(5)
-    near = [spot(rng.uniform(15, 75), rng.uniform(10, 50), rng.uniform(0.5, 2), f"r/{i}") for i in range(900)]
+    near = [location(rng.uniform(15, 75), rng.uniform(10, 50), rng.uniform(0.5, 2), f"r/{i}") for i in range(900)]
     rest = [
-        spot(90 * rng.randrange(4) + rng.uniform(15, 75), rng.choice((-1, 1)) * 30, rng.uniform(0.5, 8), f"s/{i}")
+        location(90 * rng.randrange(4) + rng.uniform(15, 75), rng.choice((-1, 1)) * 30, rng.uniform(0.5, 8), f"s/{i}")
         for i in range(800)
     ]
-    dealer = SpotDealer(near + rest, random.Random(0))
-    dealt = [dealer.deal() for _ in range(8_000)]
-    octants = Counter(one.words for one in dealt)
+    sampler = LocationSampler(near + rest, random.Random(0))
+    drawn = [sampler.draw() for _ in range(8_000)]
+    octants = Counter(one.words for one in drawn)
     assert max(octants.values()) - min(octants.values()) <= 8
-    used = Counter(one.reverb_id for one in dealt)
-    assert max(used.values()) <= MAX_REUSE * len(dealt) / 1700 + 1
+    used = Counter(one.reverb_id for one in drawn)
+    assert max(used.values()) <= MAX_REUSE * len(drawn) / 1700 + 1
 
 
 def test_pairs_are_apart_and_clips_take_turns():
@@ -158,11 +158,11 @@ def test_pairs_are_apart_and_clips_take_turns():
         reverbs[name] = Reverb(name, locate((0, 0, 0), source), source, {})
     labels = [Label(i, f"/m/{i}", f"Name {i}") for i in range(5)]
     clips = [Clip(f"c{i}", (f"/m/{i % 5}",)) for i in range(20)]
-    stage = Stage(clips, labels, reverbs, random.Random(1))
+    scenes = SceneSampler(clips, labels, reverbs, random.Random(1))
     for _ in range(200):
-        scene = stage.two(clear=True)
+        scene = scenes.two(clear=True)
         if scene:
-            a, b = (reverbs[placed.spot.reverb_id] for placed in scene)
+            a, b = (reverbs[placed.location.reverb_id] for placed in scene)
             assert a.scene == b.scene
             assert great_circle(np.array([offset(a.position)]), np.array([offset(b.position)]))[0] >= MIN_ANGLE - 1e-6
             assert not set(scene[0].names) & set(scene[1].names)
@@ -171,7 +171,7 @@ def test_pairs_are_apart_and_clips_take_turns():
 # ---- labels --------------------------------------------------------------------------------------
 
 
-def test_usual_company_keeps_apart():
+def test_labels_that_usually_come_together_do_not_meet():
     clips = [
         *(Clip(f"g{i}", ("guitar", "music")) for i in range(6)),
         *(Clip(f"m{i}", ("music",)) for i in range(20)),
@@ -180,7 +180,7 @@ def test_usual_company_keeps_apart():
         *(Clip(f"t{i}", ("speech",)) for i in range(9)),
         Clip("rare", ("banjo", "dog")),
     ]
-    apart = keep_apart(clips)
+    apart = incompatible_labels(clips)
     assert apart["guitar"] == {"guitar", "music"}  # six of six clips with a guitar hold music
     assert apart["music"] == {"music", "guitar"}  # so no clip of music alone may play to a guitar either
     assert apart["dog"] == {"dog"}  # two of nine hold speech

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from batcli.data.schema import FAMILIES, QUESTION_TYPES, Question, Source
-from batcli.questions.answers import Vocabulary
+from batcli.data.answers import Vocabulary
+from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.schema import Question, Source
 from batcli.training.answers import SampledAnswer, sample, scores
 
 NAMES = Vocabulary.of(["dog", "bell", "accelerating, revving, vroom"])
@@ -15,8 +16,8 @@ NAMES = Vocabulary.of(["dog", "bell", "accelerating, revving, vroom"])
 
 def questions(count: int) -> list[Question]:
     rows = []
-    for kind in QUESTION_TYPES:
-        scene = tuple(Source(f"clip{i}", f"room/{i}.npy") for i in range(2 if FAMILIES[kind] in "CDE" else 1))
+    for kind, question_type in QUESTION_TYPES.items():
+        scene = tuple(Source(f"clip{i}", f"room/{i}.npy") for i in range(question_type.sources))
         rows += [Question.of(scene, number, kind, "Where?", "left") for number in range(count)]
     return rows
 

@@ -1,4 +1,4 @@
-"""Answers as text: one grammar, which writes them for the data and reads them for the scores.
+"""The grammar of answers, which writes them for the data and reads free text for the scores.
 
 Written exactly, and read back exactly::
 
@@ -12,7 +12,7 @@ and nothing else. Only the first 1,000 characters count; case, Unicode forms and
 
 Direction
     Three axes, each with two words and their plain synonyms: left/right, front/behind,
-    above/below. Every word that stands anywhere is said. It is not said where it is negated
+    above/below. A word counts wherever it stands. It does not count where it is negated
     ("not left", "rather than behind", "neither above nor below"), where "right" only stresses
     ("right behind you", "that's right"), where it tells which way somebody faces ("facing forward"),
     or where a bound is meant ("up to 3 m", "under 2 m").
@@ -38,10 +38,10 @@ Labels
     singular; not where "no", "not" or "without" stands before the name, or before a list with "or"
     ("no dog, cat or bird").
 
-Contradictions: an answer that says both words of an axis has not said that axis; one that gives
-two distances more than 0.25 m apart has given none; one that says both yes and no has said
-neither. Order, emphasis and afterthoughts do not decide ("left, no, right" says no side).
-What is not said counts as wrong, and is never guessed.
+Contradictions: an answer with both words of an axis has neither; one with two distances more than
+0.25 m apart has none; one with both yes and no has neither. Order, emphasis and afterthoughts do
+not decide ("left, no, right" has no side). What an answer does not have counts as wrong, and is
+never guessed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from typing import NamedTuple
 from batcli.data.geometry import Position, octant, round_distance
 
 MAX_CHARACTERS = 1_000
-"""What of an answer is read. The longest written answer has about 150 characters."""
+"""Characters of an answer that are read. The longest written answer has about 150."""
 
 WIDEST_RANGE = 1.0  # metres: more is hedging, for any number inside would be "right"
 SAME_DISTANCE = 0.25  # metres: "2 m (6.6 ft)" says one distance twice
@@ -66,21 +66,22 @@ SAME_DISTANCE = 0.25  # metres: "2 m (6.6 ft)" says one distance twice
 
 
 def write_doa(position: Position) -> str:
-    """Direction and distance of a source: `right, behind, above; 3.5m`."""
+    """Write direction and distance of a source: `right, behind, above; 3.5m`."""
     return f"{', '.join(octant(position))}; {write_distance(position.distance)}"
 
 
 def write_distance(metres: float) -> str:
-    """Metres to the nearest 0.5 m: `2m`, `3.5m`."""
+    """Write a distance, to the nearest 0.5 m: `2m`, `3.5m`."""
     return f"{round_distance(metres):g}m"
 
 
 def write_labels(names: Iterable[str]) -> str:
-    """Names of events, lower case: `accelerating, revving, vroom; car`. A name may hold a comma, but no semicolon."""
+    """Write names of events in lower case: `accelerating, revving, vroom; car`. A name may hold a comma."""
     return "; ".join(name.strip().lower() for name in names)
 
 
 def write_yes_no(value: bool) -> str:
+    """Write `Yes` or `No`."""
     return "Yes" if value else "No"
 
 
@@ -94,7 +95,7 @@ _CHARACTERS = str.maketrans(
 
 
 def _plain(text: str) -> str:
-    """Lower case, compatible characters made one, white space single."""
+    """The text in lower case and Unicode's compatible form, with single spaces."""
     text = text[:MAX_CHARACTERS].translate(_CHARACTERS)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
@@ -115,12 +116,17 @@ def _is_negated(text: str, start: int) -> bool:
 
 
 class Doa(NamedTuple):
-    """What a text says about where a source is; None where it says nothing, or contradicts itself."""
+    """Direction and distance of a source, as read from a text; None where it gives none, or contradicts itself."""
 
     side: str | None  # "left" or "right"
     depth: str | None  # "front" or "behind"
     height: str | None  # "above" or "below"
-    distance: float | None  # metres, as said: not rounded
+    distance: float | None  # metres, not rounded
+
+    @property
+    def octant(self) -> str | None:
+        """`right, behind, above`; None where a word is missing."""
+        return None if None in self[:3] else ", ".join(map(str, self[:3]))
 
 
 _DIRECTION = re.compile(
@@ -166,15 +172,15 @@ def _is_facing(text: str, start: int) -> bool:
 
 
 def _read_direction(text: str) -> tuple[str | None, ...]:
-    said: list[set[str]] = [set(), set(), set()]
+    found: list[set[str]] = [set(), set(), set()]
     for match in _DIRECTION.finditer(text):
         word = str(match.lastgroup)
         if _is_negated(text, match.start()) or _is_facing(text, match.start()):
             continue
         if word == "right" and not _is_side(text, match.start()):
             continue
-        said[_AXIS[word]].add(word)
-    return tuple(words.pop() if len(words) == 1 else None for words in said)
+        found[_AXIS[word]].add(word)
+    return tuple(words.pop() if len(words) == 1 else None for words in found)
 
 
 _METRES = {
@@ -273,7 +279,7 @@ def _read_distance(text: str) -> float | None:
 
 
 def read_doa(text: str) -> Doa:
-    """Direction words and distance of a free text; see the module for the grammar.
+    """Read direction words and distance from free text; see the module for the grammar.
 
     >>> read_doa("It's to your left, behind you, a bit below, roughly 2.5 meters away.")
     Doa(side='left', depth='behind', height='below', distance=2.5)
@@ -286,7 +292,7 @@ def read_doa(text: str) -> Doa:
 
 
 def read_distance(text: str) -> float | None:
-    """Metres, or None where the text gives no distance or two different ones.
+    """Read a distance: metres, or None where the text gives none or two different ones.
 
     >>> read_distance("two and a half metres"), read_distance("between 2 and 3 m"), read_distance("2m, no, 4m")
     (2.5, 2.5, None)
@@ -367,7 +373,7 @@ REFUSALS = (
     r"(?:could|can|would) you (?:please )?(?:provide|upload|share|attach|send|clarify|repeat)",
     r"please (?:provide|upload|share|attach|send|clarify|repeat)",
 )
-"""How models refuse a question. A sentence with one of these says neither yes nor no."""
+"""Phrases by which models refuse a question. A sentence with one of these is neither yes nor no."""
 
 DOUBTS = (
     r"may|might|could|would|should|ought|must|(?:could|would|should)n't|\w+'d",
@@ -379,7 +385,7 @@ DOUBTS = (
     r"(?:not|n't) (?:necessarily|always)",
     rf"(?:partly|partially|half|half-|somewhat|mostly|sometimes|sort of|kind of|more or less) ?{_EITHER}",
 )
-"""Modal, conditional and hedging words. A sentence with one of these says neither yes nor no."""
+"""Modal, conditional and hedging words. A sentence with one of these is neither yes nor no."""
 
 _SAYS_NOTHING = re.compile(rf"(?<!\w)(?:{'|'.join((*REFUSALS, *DOUBTS))})\b")
 _IMPRESSION = re.compile(
@@ -398,7 +404,7 @@ def _negated(words: Sequence[str]) -> bool:
 
 
 def _asserted(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The answer words that a clause asserts, each with what it comes to: True for yes, False for no.
+    """The answer words that a clause asserts, each with its value in the clause: True for yes, False for no.
 
     They assert where the clause is nothing else ("most definitely not true"), where one opens it ("no
     it is far away"), and where they are what something is ("the answer is no").
@@ -442,7 +448,7 @@ def _is_predicate(words: Sequence[str], place: int) -> bool:
 
 
 def _short_answer(words: Sequence[str]) -> bool | None:
-    """What a clause says that is no more than "it is", "they do not", "neither", "definitely", "not really"."""
+    """The value of a clause that is only "it is", "they do not", "neither", "definitely", "not really"; else None."""
     negated = _negated(words)
     core = [word.removesuffix("n't") for word in words if word not in _STRESSES and word not in _NOT]
     if core == ["none"]:
@@ -454,7 +460,7 @@ def _short_answer(words: Sequence[str]) -> bool | None:
 
 
 def _assertions(plain: str) -> Iterator[list[list[str]]]:
-    """Of each sentence that asserts something: the words of its clauses, without those that give an impression."""
+    """For each sentence that asserts something, the words of its clauses, without those that give an impression."""
     for sentence, end in _SENTENCE.findall(plain):
         if "?" in end or _SAYS_NOTHING.search(sentence):
             continue
@@ -465,7 +471,7 @@ def _assertions(plain: str) -> Iterator[list[list[str]]]:
 
 
 def read_yes_no(text: str) -> bool | None:
-    """True for yes, False for no, None where the text asserts neither or both.
+    """Read yes (True) or no (False); None where the text asserts neither or both.
 
     A whole sentence ("the dog is nearer") is not read: whether it agrees depends on the question.
 
@@ -479,11 +485,11 @@ def read_yes_no(text: str) -> bool | None:
         return words[0] in _YES
     sentences = list(_assertions(plain))
     found = [one for clauses in sentences for words in clauses for one in _asserted(words)]
-    said = {value for word, value in found if word not in _COMMENTS}
-    if not said:
+    values = {value for word, value in found if word not in _COMMENTS}
+    if not values:
         short = (_short_answer(_opening(clauses)) for clauses in sentences)
-        said = {value for _, value in found} | {value for value in short if value is not None}
-    return said.pop() if len(said) == 1 else None
+        values = {value for _, value in found} | {value for value in short if value is not None}
+    return values.pop() if len(values) == 1 else None
 
 
 def _opening(clauses: Sequence[Sequence[str]]) -> Sequence[str]:
@@ -521,7 +527,7 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Label names, lower case, and where to find them by their words. Made by `Vocabulary.of`."""
+    """Label names, lower case, and an index of them by their words. Made by `Vocabulary.of`."""
 
     names: tuple[str, ...]
     by_words: dict[tuple[str, ...], int]
@@ -545,7 +551,7 @@ class Vocabulary:
 
 
 def split_labels(text: str) -> list[str]:
-    """The names in a written answer, as they stand: `accelerating, revving, vroom; car` has two."""
+    """The names in a written answer, unchanged but for case: `accelerating, revving, vroom; car` has two."""
     return [name for part in text.split(";") if (name := part.strip().lower())]
 
 
@@ -566,7 +572,7 @@ def find_labels(words: Sequence[str], vocabulary: Vocabulary) -> Iterator[tuple[
 
 
 def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
-    """Which of the vocabulary's names (their numbers) a text says; empty where it says none.
+    """Read names of the vocabulary: their numbers, an empty set where the text has none.
 
     >>> names = Vocabulary.of(["Speech", "Male speech, man speaking", "Music"])
     >>> sorted(read_labels("I hear a male speech (man speaking) and some music, but no speech.", names))

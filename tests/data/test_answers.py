@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.data.geometry import Position, octant, round_distance
-from batcli.questions.answers import (
+from batcli.data.answers import (
     MAX_CHARACTERS,
     Vocabulary,
     read_distance,
@@ -26,6 +25,7 @@ from batcli.questions.answers import (
     write_labels,
     write_yes_no,
 )
+from batcli.data.geometry import Position, octant, round_distance
 
 POSITIONS = st.builds(
     Position,
