@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from batcli.audio.io import read_binaural
 from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, clear, require_writable_file, sha256, write_json, writing
+from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump
 from batcli.core.manifest import describe
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, share
@@ -207,7 +207,6 @@ def _to_file(
         records = parts.gather(len(questions))
     bad = sum(record["prediction"] is None for record in records)
     manifest.unlink(missing_ok=True)
-    clear(options.output)
     with writing(options.output) as out:
         out.writelines(dump(record) for record in records)
     write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))

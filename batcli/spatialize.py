@@ -18,9 +18,7 @@ from batcli.audio.render import RenderSettings, render_files
 from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
-    TEMPORARY,
     read_json,
-    remove,
     require_file,
     require_writable,
     require_writable_file,
@@ -240,8 +238,6 @@ def _finish(
     write_records(options.output / SCENES, records)
     write_json(options.output / MANIFEST, describe(**facts, seed=options.seed, scenes=len(records), bad=len(bad)))
     parts.remove()
-    for leftover in options.output.glob(f"{TEMPORARY}*.wav"):  # of a run that was killed
-        remove(leftover)
     if clipped:
         reporter.warn(f"{clipped:,} scenes have clipped samples; --encoding float keeps them")
     _report_bad(bad, len(records), f"'error' in {options.output / SCENES}", options, reporter)

@@ -153,8 +153,6 @@ def _clips_file(root: Path, split: str) -> Path:
 def _make_clips(dataset: Dataset, counts: dict[str, int], options: DemoOptions, jobs: int, reporter: Reporter) -> None:
     """`counts[split]` clips of each class, and the metadata of each split."""
     root = dataset.path(dataset.audio_root)
-    for leftover in root.glob(f"*/{TEMPORARY}*"):  # of a run that was killed
-        remove(leftover)
     todo = [(split, number, take) for split in counts for number in range(len(LABELS)) for take in range(counts[split])]
     function = partial(_make_clip, root=root, seed=options.seed, seconds=options.seconds)
     entries: dict[str, list[dict]] = {split: [] for split in counts}

@@ -22,15 +22,7 @@ from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import (
-    TEMPORARY,
-    read_json,
-    remove,
-    require_writable,
-    sha256,
-    write_json,
-    writing,
-)
+from batcli.core.files import read_json, require_writable, sha256, write_json, writing
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
@@ -194,8 +186,6 @@ def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -
     rng, room, listener, sources = _draw(settings, number)
     brirs = simulate(room, listener, sources, hrtf, rng)
     folder = root / scene_name(settings.split, number)
-    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
-        remove(leftover)
     entries = []
     for index, (source, brir) in enumerate(zip(sources, brirs, strict=True)):
         write_brir(folder / f"{index}.npy", brir.samples)
@@ -304,8 +294,6 @@ def _keep_metadata(file: Path, header: dict[str, Any]) -> bool:
 
 def _write_metadata(file: Path, header: dict[str, Any], root: Path) -> None:
     """One room at a time: memory does not grow with their number."""
-    for leftover in file.parent.glob(f"{TEMPORARY}*-{file.name}"):
-        remove(leftover)
     with writing(file) as out:
         out.write(json.dumps(header)[:-1] + ",\n")
         separator = '"data": [\n'

@@ -1,4 +1,4 @@
-"""The run directory of a training: a new one, or one that goes on with what it was begun with."""
+"""Open the run directory of a training: a new one, or one to go on with under unchanged options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import require_writable
+from batcli.core.files import TEMPORARY, require_writable
 from batcli.core.toml import read_toml, to_toml, tomllib
 from batcli.model.checkpoint import CONFIG, DONE
 
@@ -41,7 +41,7 @@ def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> N
     require_writable(root)
     if (root / DONE).exists():
         raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
-    if not (root / LOG).exists() and any(root.iterdir()):
+    if not (root / LOG).exists() and any(not path.name.startswith(TEMPORARY) for path in root.iterdir()):
         raise InputError("is not empty and no run", root, "choose another directory")
     if (root / LOG).exists():
         if not resume:
