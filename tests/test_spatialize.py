@@ -18,9 +18,9 @@ from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import TEMPORARY, read_json
 from batcli.core.progress import Silent
 from batcli.data.dataset import Dataset, open_dataset
-from batcli.data.schema import Question, Source
+from batcli.data.schema import Question, Source, scene_id
 from batcli.options import SpatializeOptions
-from batcli.spatialize import MANIFEST, SCENES, scene_id, spatialize
+from batcli.spatialize import MANIFEST, SCENES, spatialize
 
 
 class Said(Silent):

@@ -30,6 +30,7 @@ UNKNOWN_FRAMES = 1 << 62  # what libsndfile says of a FLAC that was written to a
 HEADER = 100  # bytes of a WAV that more than hold all before its samples
 
 ENCODINGS = {"float": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
+SAMPLE_BYTES = {"float": 4, "pcm16": 2, "pcm24": 3}
 
 
 def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
@@ -156,6 +157,12 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "
         whole.write(bytes(4))  # the time of writing: the same scene is to be the same bytes
     with writing(path, "wb") as file:
         file.write(whole.getbuffer())
+
+
+def peak_and_clipped(audio: np.ndarray, encoding: str) -> tuple[float, int]:
+    """The largest magnitude, and how many samples `write_wav` clips."""
+    magnitude = np.abs(audio)
+    return float(magnitude.max()), 0 if encoding == "float" else int(np.count_nonzero(magnitude > 1.0))
 
 
 def write_brir(path: Path, brir: np.ndarray) -> None:

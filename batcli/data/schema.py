@@ -1,7 +1,8 @@
-"""The records that pass between commands: questions, scenes, predictions."""
+"""The records that pass between commands: questions, and the scenes that they are about."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,28 +23,30 @@ FAMILIES = {
     "MIXUP_NONBINARY_DISTANCE": "E",
     "MIXUP_NONBINARY_SOURCE": "E",
 }
-"""`question_type` → family: the published letter of the table's columns."""
+"""`question_type` → family, the letter of the published table's columns."""
 
 QUESTION_TYPES = tuple(FAMILIES)
 
 
 class Source(NamedTuple):
-    """One clip in one place: the ids of a mono clip and of a BRIR."""
+    """A sound at a place: the ids of a mono clip and of a BRIR."""
 
     audio_id: str
     reverb_id: str
 
 
 Scene = tuple[Source, ...]
-"""Sources that sound together. The published record has room for two, and only `Question.scene`
-and `Question.of` know it: rendering, caching and encoding take a scene of any size. Three sources
-need a record with more columns there, and questions about them; moving sources need a `Source`
-with a path of BRIRs and, in `audio/convolve.py`, a time-varying convolution."""
+"""Sources that sound together. A published record holds one or two; rendering, caching and encoding take any number."""
+
+
+def scene_id(scene: Scene) -> str:
+    """Twelve hex digits that follow from a scene's sources alone."""
+    return hashlib.sha256("\n".join(f"{s.audio_id}\t{s.reverb_id}" for s in scene).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One published record: exactly these fields, in this order."""
+    """A question with its scene and its answer: the fields of the published records, in their order."""
 
     audio_id: str
     reverb_id: str
@@ -80,10 +83,9 @@ _TEXT_OR_NULL = ("audio_id2", "reverb_id2")
 
 
 def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, ...] = ()) -> Question:
-    """Check one record and make it a `Question`.
+    """The `Question` of a record, checked. Fields other than the published ones and `extra` are refused.
 
-    Fields other than the published ones and `extra` are refused, so that a misspelt key is not
-    taken for a missing one. Raises InputError with `where` (file:line) in front.
+    Raises InputError that starts with `where` (file:line).
     """
     missing = [name for name in FIELDS if name not in record]
     if missing:
@@ -114,6 +116,6 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
 
 
 def read_questions(path: Path) -> Iterator[Question]:
-    """Every question of a JSONL file, checked. Raises InputError at the first bad line."""
+    """Read the questions of a JSONL file. Raises InputError at the first bad line."""
     for where, record in read_records(path):
         yield parse_question(record, where)
