@@ -20,7 +20,7 @@ import numpy as np
 
 from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
-from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
+from batcli.audio.rooms import BANDS, Brir, ListenerPose, Room, draw_scene, simulate
 from batcli.core.errors import InputError
 from batcli.core.files import read_json, require_writable, sha256, write_json, writing
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
@@ -193,7 +193,7 @@ def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
 
 
-def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Room, Listener, list[Vector]]:
+def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Room, ListenerPose, list[Vector]]:
     """Room `number`: all its chance is from (seed, split, number).
 
     Octants are dealt out over the rooms: every eight sources in a row have all eight, in an order
@@ -208,7 +208,7 @@ def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Roo
     return rng, *draw_scene(rng, octants, settings.rt60, settings.size, settings.max_distance, settings.spread)
 
 
-def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:
+def _entry(name: str, room: Room, listener: ListenerPose, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:
     """One entry of the metadata. The listener's axes have their origin on the floor below the head."""
     ear = listener.position[1]
     return {

@@ -13,7 +13,7 @@ from timed.plain import plain_render
 from timed.timing import Line, compare
 from transformers import GenerationConfig
 
-from batcli.audio.render import forget
+from batcli.audio.render import clear_cache
 from batcli.core.progress import SILENT
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
@@ -82,7 +82,7 @@ def make_exam(folder: Path, scenes: int, beams: int) -> Exam:
 
 def ours(exam: Exam) -> list[str]:
     """The answers, with nothing kept from before."""
-    forget()
+    clear_cache()
     options = DecodeOptions(run=Path(), workers=1)
     return [record["prediction"] for _, record in _answers(exam.loaded, options, exam.dataset, exam.questions, SILENT)]
 
