@@ -288,7 +288,7 @@ def test_energy_does_not_jump_where_the_tail_takes_over():
     for _ in range(24):
         listener = ListenerPose(tuple(rng.uniform(0.8, np.array(room.size) - 0.8)), rng.uniform(0, 360))
         source = rng.uniform(0.3, np.array(room.size) - 0.3)
-        relative = rooms._turned(source - np.array(listener.position), -listener.yaw)
+        relative = rooms._rotated(source - np.array(listener.position), -listener.yaw)
         distance = float(np.linalg.norm(relative))
         early = rooms._reflections(room, listener, relative, heads.kemar(), 32.0)
         tail = rooms._tail(full, heads.kemar(), distance / SPEED_OF_SOUND, 4000, rng)
