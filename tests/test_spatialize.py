@@ -23,7 +23,7 @@ from batcli.options import SpatializeOptions
 from batcli.spatialize import MANIFEST, SCENES, spatialize
 
 
-class Said(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -35,8 +35,8 @@ class Said(Silent):
 
 
 def render(data: Path, output: Path, **changes) -> list[str]:
-    """What it said."""
-    said = Said()
+    """The messages of the command."""
+    said = Recorder()
     spatialize(SpatializeOptions(**{"data": data, "output": output, "jobs": 1, **changes}), said)
     return said.lines
 

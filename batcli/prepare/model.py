@@ -1,4 +1,4 @@
-"""`bat prepare model`: published checkpoints into a run directory, and back."""
+"""`bat prepare model`: convert published checkpoints to a run directory, and back."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 
 
 def model(options: ModelOptions, reporter: Reporter = SILENT) -> None:
-    """Make the run directory of published checkpoints, or write the checkpoints of a run directory.
+    """Make a run directory from published checkpoints, or write the checkpoints of a run directory.
 
-    Every input is read and checked before the first file is written. Without `checkpoint`, the
-    projector and LoRA are as before any training.
-    Raises InputError for an input that is not exactly what it should be, or a RUN that holds other work.
+    All inputs are read and checked before a file is written. Without `checkpoint`, the projector and LoRA
+    are untrained. Raises InputError for an input with missing, unknown or misshapen parts, and for a RUN
+    that holds other work.
     """
     if options.export or options.export_encoder:
         _export(options, reporter)
@@ -52,7 +52,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
         return
     tables: dict[str, dict[str, Any]] = {
         "prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed},
-        "train": {"preset": PUBLISHED_PRESET},  # what `train --init` goes by
+        "train": {"preset": PUBLISHED_PRESET},  # `train --init` reads it
         "recipe": asdict(RECIPES[PUBLISHED_PRESET]),
     }
     with exclusive_lock(require_writable(options.run)):
@@ -81,7 +81,7 @@ def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
 
 
 def _require_free(run: Path) -> None:
-    """`run` can be made or holds nothing but an unfinished conversion; nothing is written yet."""
+    """Raises InputError unless `run` can be made, or holds nothing but an unfinished conversion."""
     if not run.is_dir():
         require_writable(next(parent for parent in run.absolute().parents if parent.exists()))
         if run.exists():
@@ -89,14 +89,14 @@ def _require_free(run: Path) -> None:
         return
     if (run / checkpoint.DONE).exists():
         raise InputError("holds a finished run", run, "choose another directory")
-    other = [p.name for p in run.iterdir() if p.name not in WRITTEN and not p.name.startswith(TEMPORARY)]
-    if other:
-        raise InputError(f"holds other files: {', '.join(sorted(other)[:3])}", run, "choose another directory")
+    others = [p.name for p in run.iterdir() if p.name not in WRITTEN and not p.name.startswith(TEMPORARY)]
+    if others:
+        raise InputError(f"holds other files: {', '.join(sorted(others)[:3])}", run, "choose another directory")
     require_writable(run)
 
 
 def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
-    """Each file's SHA-256, compared with what `--sha256 FILE=HEX` says of it."""
+    """The SHA-256 of each file. Raises InputError when `--sha256 FILE=HEX` says otherwise."""
     found = {str(file): sha256(require_file(file)) for file in files}
     for entry in wanted:
         name, _, digest = entry.rpartition("=")

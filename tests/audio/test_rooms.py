@@ -1,4 +1,4 @@
-"""Rooms: what the responses say about where the source is and how the room sounds."""
+"""Simulated rooms: directions, levels, decay and reflections of their responses."""
 
 import itertools
 import math
@@ -86,7 +86,7 @@ def test_direct_sound_comes_at_its_sample_with_the_level_of_its_distance():
 
 
 def test_side_by_the_delay_between_the_ears(drawn):
-    """Low-passed, gated to the direct sound: what a simple localiser does."""
+    """Inter-aural delay of the direct sound, low-passed, as a simple localiser takes it."""
     low = signal.butter(4, 1500, fs=SAMPLE_RATE, output="sos")
     right = []
     for _, _, sources, brirs in drawn:
@@ -177,7 +177,7 @@ def test_an_omnidirectional_response_is_that_of_pyroomacoustics():
 
 
 def test_turning_the_listener_is_turning_the_room():
-    """To look along the room's −x is to stand in the room turned a quarter, looking along its −z."""
+    """A listener turned by 90° hears the same as one who is not, in the room rotated the other way."""
     width, height, length = 6.0, 2.8, 4.0
     absorption = generator(5).uniform(0.05, 0.6, (6, 7))
     source = (0.9, -0.3, -1.2)
@@ -202,7 +202,7 @@ def test_turning_the_listener_is_turning_the_room():
 
 
 def test_a_reflection_comes_from_its_wall():
-    """All walls dead but the one at the right: a source in front is then heard from the right, too."""
+    """With one reflecting wall, at the right, the echo of a source in front comes from the right."""
     absorption = DEAD.copy()
     absorption[1] = 0.05
     room, listener = Room((8.0, 6.0, 8.0), absorption, 0.0), ListenerPose((6.0, 3.0, 5.0))
@@ -220,7 +220,7 @@ def test_a_reflection_comes_from_its_wall():
 
 
 def test_no_build_up_of_a_constant(drawn):
-    """Images are all positive: without the high-pass they add up to most of the energy, below 20 Hz."""
+    """Without the high-pass, image sources, all positive, have most of their energy below 20 Hz."""
 
     def share_below_20_hz(samples: np.ndarray) -> float:
         powers = np.abs(np.fft.rfft(samples, 1 << 16)) ** 2
@@ -280,7 +280,7 @@ def test_rt60_against_rays():
 
 
 def test_energy_does_not_jump_where_the_tail_takes_over():
-    """Images alone, and the noise that follows them, have the same level in each octave."""
+    """Image sources and the tail have the same level in each octave."""
     room = Room((5.0, 2.7, 4.0), ORDINARY, scattering=0.0)
     rng, images, noise = generator(1), np.zeros(len(BANDS)), np.zeros(len(BANDS))
     window = slice(round(0.03 * SAMPLE_RATE), round((room.mixing_time - rooms.CROSSFADE) * SAMPLE_RATE))

@@ -1,4 +1,4 @@
-"""SOFA files that say one thing and sound like another: left, right, front and behind of what is read."""
+"""SOFA files, also such as name the wrong ear, turn the wrong way or are damaged: sides, front and behind."""
 
 from itertools import product
 from pathlib import Path

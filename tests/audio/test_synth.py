@@ -1,4 +1,4 @@
-"""The made clips: what all have in common, what tells them apart, and what each owes to its physics."""
+"""Synthesised clips: common properties, differences between classes, and the physics of each."""
 
 import re
 from itertools import pairwise
