@@ -81,6 +81,7 @@ def _answer_recording(options: DecodeOptions, reporter: Reporter) -> str | None:
 
 
 def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None:
+    """Answer the questions of a split, to standard output or to a file."""
     require(options, "output")
     assert options.output is not None
     file = dataset.questions_file(options.split)
@@ -118,6 +119,7 @@ def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
 
 
 def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Question], reporter: Reporter) -> int:
+    """Write the predictions as they are made; return how many are bad."""
     bad = 0
     with writing(STDIO) as out:
         numbered = list(enumerate(questions))
@@ -135,6 +137,7 @@ def _to_file(
     facts: dict[str, Any],
     reporter: Reporter,
 ) -> int:
+    """Write this rank's share of the predictions, then, in the first rank, all; return how many are bad."""
     assert options.output is not None
     manifest = options.output.with_name(options.output.name + ".manifest.json")
     with ResumableShards(options.output, content_key(**facts)) as parts:

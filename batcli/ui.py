@@ -29,26 +29,20 @@ class Terminal:
         if self.verbosity < 0 or not sys.stderr.isatty():
             yield from self._track_without_bar(items, description, total)
             return
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+        bar = rich.Progress(
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("ETA"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[status]}"),
+            console=Console(stderr=True),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with bar as progress:
             task = progress.add_task(description, total=total, status="")
             self._progress, self._task = progress, task
             try:

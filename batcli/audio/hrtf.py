@@ -304,7 +304,7 @@ def _interpolate(name: str, azimuth: Array, elevation: Array, irs: Array, delays
 
 
 def _equalise(name: str, responses: Array, delays: Array) -> Hrtf:
-    """The diffuse-field level of `responses` brought to LEVEL_AT_1M at all frequencies up to 14 kHz."""
+    """The head whose diffuse-field level is LEVEL_AT_1M at all frequencies up to 14 kHz."""
     size = 512
     powers = (np.abs(np.fft.rfft(responses, size)) ** 2).mean(2)
     common = np.sqrt(np.einsum("gaf,g->f", powers, _solid_angles()))

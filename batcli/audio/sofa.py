@@ -66,11 +66,11 @@ def read_sofa(path: Path) -> MeasuredHrirs:
     if path.suffix.lower() != ".sofa":
         raise InputError("not a SOFA file: its name does not end in .sofa", path)
     file = _Variables(path)
-    irs = file["Data.IR"]
+    irs = file.contents["Data.IR"]
     if irs.ndim != 3 or 0 in irs.shape or irs.shape[1] != 2:
         raise InputError(f"impulse responses of shape {irs.shape}", path, "directions x two ears x samples")
     count = len(irs)
-    given = file.get("Data.Delay", np.zeros((1, 2)))
+    given = file.contents.get("Data.Delay", np.zeros((1, 2)))
     try:
         given = np.broadcast_to(given, (count, 2))
     except ValueError:
@@ -82,7 +82,7 @@ def read_sofa(path: Path) -> MeasuredHrirs:
         raise InputError(f"a response with a peak of {peaks.max():.3g}", path)
     if not np.abs(given).max() < LONGEST_DELAY:
         raise InputError("Data.Delay is not finite, or longer than any response", path)
-    rates = np.unique(file["Data.SamplingRate"])
+    rates = np.unique(file.contents["Data.SamplingRate"])
     if len(rates) != 1 or not 16_000 <= rates[0] <= 384_000:
         raise InputError(f"sampling rate {', '.join(f'{rate:g}' for rate in rates[:3])} Hz", path, "from 16 to 384 kHz")
     places = _relative_positions(file, count)
@@ -141,20 +141,11 @@ class _Variables:
         if missing:
             raise InputError(f"damaged: no {missing[0]}", path)
         try:
-            self._contents: dict[str, Array] = {
+            self.contents: dict[str, Array] = {
                 name: np.ma.filled(np.ma.asarray(value, float), np.nan) for name, value in contents.items()
             }
         except (TypeError, ValueError) as error:
             raise InputError(f"damaged: {error}", path) from None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._contents
-
-    def __getitem__(self, name: str) -> Array:
-        return self._contents[name]
-
-    def get(self, name: str, default: Array) -> Array:
-        return self._contents.get(name, default)
 
     def text(self, name: str, attribute: str, default: str) -> str:
         """An attribute of a variable, in lower case; `default` if either is not there."""
@@ -165,12 +156,12 @@ class _Variables:
 
         `like`: the variable whose coordinates it shares if it does not name its own.
         """
-        values = self.get(name, np.array([default]))
+        values = self.contents.get(name, np.array([default]))
         if values.ndim == 3 and values.shape[2]:  # of receivers, which may differ by measurement: the first
             values = values[..., 0]
         if values.ndim != 2 or values.shape[1] != 3 or not len(values) or not np.abs(values).max() < FARTHEST:
             raise InputError(f"{name} is not three finite numbers each", self.path, f"up to {FARTHEST:g}")
-        if name not in self:
+        if name not in self.contents:
             return values
         kind, units = (
             self.text(name, attribute, self.text(like, attribute, "") if like else "")
@@ -206,7 +197,7 @@ class _Variables:
 
 def _receivers(file: _Variables) -> Array:
     """ReceiverPosition as [2 x 3]; of several measurements the first. Two zeros if there is none."""
-    if "ReceiverPosition" not in file:
+    if "ReceiverPosition" not in file.contents:
         return np.zeros((2, 3))
     ears = file.positions("ReceiverPosition", (0.0, 0.0, 0.0))
     if len(ears) != 2:
@@ -220,7 +211,7 @@ def _relative_positions(file: _Variables, count: int) -> Array:
     listener = file.positions("ListenerPosition", (0.0, 0.0, 0.0))
     view = file.positions("ListenerView", (1.0, 0.0, 0.0))
     up = file.positions("ListenerUp", (0.0, 0.0, 1.0), like="ListenerView")
-    if np.array_equal(file.get("ListenerUp", up), [[0.0, 0.0, 1.0]]):
+    if np.array_equal(file.contents.get("ListenerUp", up), [[0.0, 0.0, 1.0]]):
         up = np.array([[0.0, 0.0, 1.0]])  # left at its default where ListenerView was made spherical
     parts = {"SourcePosition": sources, "ListenerPosition": listener, "ListenerView": view, "ListenerUp": up}
     for name, part in parts.items():
@@ -329,26 +320,23 @@ def _left_first(measured: MeasuredHrirs, left: int, louder: float, earlier: floa
         return measured if left == 0 else exchanged
     much = f"is {louder:.1f} dB louder and {earlier:.0f} µs earlier"
     if left == 0:
-        return replace(
+        return _with_notes(
             measured,
-            corrections=(*measured.corrections, "ears by the responses, against ReceiverPosition"),
-            warnings=(
-                *measured.warnings,
-                f"ReceiverPosition calls channel 0 the right ear, but it {much} for sources at the left; "
-                "it is taken as the left ear",
-            ),
+            f"ReceiverPosition calls channel 0 the right ear, but it {much} for sources at the left; "
+            "it is taken as the left ear",
+            "ears by the responses, against ReceiverPosition",
         )
     # ReceiverPosition and custom agree that channel 0 is the left ear, so the angles are wrong.
-    return replace(
-        measured,
-        directions=measured.directions * (1, -1, 1),
-        corrections=(*measured.corrections, "azimuths clockwise by the responses, against SourcePosition"),
-        warnings=(
-            *measured.warnings,
-            f"SourcePosition contradicts ReceiverPosition: channel 0, called the left ear, {much} "
-            "for sources at azimuth −90°; azimuths are taken as clockwise",
-        ),
+    return _with_notes(
+        replace(measured, directions=measured.directions * (1, -1, 1)),
+        f"SourcePosition contradicts ReceiverPosition: channel 0, called the left ear, {much} "
+        "for sources at azimuth −90°; azimuths are taken as clockwise",
+        "azimuths clockwise by the responses, against SourcePosition",
     )
+
+
+def _with_notes(measured: MeasuredHrirs, warning: str, *corrections: str) -> MeasuredHrirs:
+    return replace(measured, corrections=(*measured.corrections, *corrections), warnings=(*measured.warnings, warning))
 
 
 def warn_if_front_is_back(measured: MeasuredHrirs, bright: Array) -> MeasuredHrirs:
@@ -364,11 +352,8 @@ def warn_if_front_is_back(measured: MeasuredHrirs, bright: Array) -> MeasuredHri
     duller = float(bright[behind].mean() - bright[front].mean())
     if duller < DULLER:
         return measured
-    return replace(
+    return _with_notes(
         measured,
-        warnings=(
-            *measured.warnings,
-            f"sources in front are {duller:.1f} dB weaker from 3 to 8 kHz than sources behind, which no outer ear "
-            "does; if front and behind are exchanged, correct ListenerView or SourcePosition",
-        ),
+        f"sources in front are {duller:.1f} dB weaker from 3 to 8 kHz than sources behind, which no outer ear "
+        "does; if front and behind are exchanged, correct ListenerView or SourcePosition",
     )

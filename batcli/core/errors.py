@@ -20,6 +20,8 @@ def printable(text: str) -> str:
 
 
 class ExitCode(IntEnum):
+    """Exit codes of `bat`."""
+
     DONE = 0
     UNEXPECTED = 1
     WRONG_INPUT = 2

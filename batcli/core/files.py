@@ -196,7 +196,7 @@ _LOCKED: set[int] = set()  # descriptors
 
 
 def _close_locked() -> None:
-    """In a forked child, which shares its parent's locks: they would outlast a parent that is killed."""
+    """Let go, in a forked child, of its parent's locks, which would outlast a parent that is killed."""
     while _LOCKED:
         os.close(_LOCKED.pop())
 

@@ -32,7 +32,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
 
 
 def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]:
-    """(`name:number`, line) for every line that is not blank."""
+    """Yield (`name:number`, line) for each line that is not blank. Raises InputError for one that is no text."""
     number = 0
     while True:
         number += 1

@@ -109,6 +109,7 @@ def start_worker() -> None:
 
 
 def _watch_parent() -> None:
+    """End this process as soon as its parent ends or sends it SIGTERM."""
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():
         parent.join(POLL_SECONDS)  # returns at once when it ends

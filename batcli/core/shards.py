@@ -49,6 +49,7 @@ class ResumableShards:
         self._file.close()
 
     def append(self, position: int, record: dict[str, Any]) -> None:
+        """Write the finished record of a position, at once."""
         self._file.write(dump({"position": position, "record": record}).encode())
         self._file.flush()
 

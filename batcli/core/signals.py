@@ -13,7 +13,7 @@ CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATE
 
 
 class StopRequest:
-    """True once a signal has come; `check` then raises Stopped."""
+    """True once a signal has come."""
 
     def __init__(self) -> None:
         self.code: ExitCode | None = None
@@ -22,6 +22,7 @@ class StopRequest:
         return self.code is not None
 
     def check(self) -> None:
+        """Raises Stopped if a signal has come."""
         if self.code is not None:
             raise Stopped(self.code)
 

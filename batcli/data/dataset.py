@@ -75,12 +75,14 @@ class Dataset:
         return read_labels(self.path(self.labels_file))
 
     def clips(self, name: str) -> list[Clip]:
+        """The clips of a split. Raises InputError when the dataset has no metadata of them."""
         stored = self.split(name).clips
         if stored is None:
             raise InputError(f"no clip metadata for split {name!r}", self.root / FILE, "give --clips to `bat prepare`")
         return read_clips(self.path(stored))
 
     def reverbs(self, name: str) -> dict[str, Reverb]:
+        """The BRIRs of a split, by `reverb_id`. Raises InputError when the dataset has no metadata of them."""
         stored = self.split(name).reverbs
         if stored is None:
             raise InputError(f"no BRIR metadata for split {name!r}", self.root / FILE, "give --reverb-root")

@@ -19,7 +19,7 @@ from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import STDIO, exclusive_lock, require_file, require_writable
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
 from batcli.core.progress import SILENT, Reporter
-from batcli.data.dataset import Dataset, extend_dataset, require_split_name
+from batcli.data.dataset import extend_dataset, require_split_name
 from batcli.data.schema import QUESTION_TYPES, Question, parse_question
 from batcli.options import ImportOptions, require
 
@@ -57,7 +57,10 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
         dataset.reload_splits()
         for name, files in splits.items():
             questions = reporter.track(_good(files, bad, reporter), name)
-            counts[name] = _count(questions) if options.dry_run else _write(dataset, name, questions, options)
+            if options.dry_run:
+                counts[name] = _count(questions)
+            else:
+                counts[name] = dataset.add_split(name, questions, options.clips, options.reverbs).counts
         if not options.dry_run:
             dataset.save()
     for name, by_type in counts.items():
@@ -86,10 +89,6 @@ def _splits(options: ImportOptions) -> dict[str, list[Path]]:
 def _count(questions: Iterator[Question]) -> dict[str, int]:
     counts = Counter(question.question_type for question in questions)
     return {kind: counts[kind] for kind in QUESTION_TYPES if counts[kind]}
-
-
-def _write(dataset: Dataset, name: str, questions: Iterator[Question], options: ImportOptions) -> dict[str, int]:
-    return dataset.add_split(name, questions, options.clips, options.reverbs).counts
 
 
 def _good(files: list[Path], bad: list[str], reporter: Reporter) -> Iterator[Question]:
