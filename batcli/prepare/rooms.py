@@ -48,8 +48,8 @@ class RoomSettings:
     spread: Literal["near", "even"]
 
 
-def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> None:
-    """Make the rooms that are not there yet, then the metadata of all.
+def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Path:
+    """Make the rooms that are not there yet, then the metadata of all; return the metadata file.
 
     Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
     """
@@ -68,7 +68,7 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> None:
     keep = _keep_metadata(file, header)
     reporter.info(f"{count:,} rooms, {count * options.sources:,} BRIRs, {count - len(missing):,} rooms there already")
     if options.dry_run:
-        return
+        return file
 
     require_writable(root)
     with main_rank_lock(file):
@@ -77,12 +77,13 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> None:
         for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
             pass
         if rank_and_world()[0] != 0:
-            return
+            return file
         wait_for([root / scene_name(settings.split, number) / RECORD for number in sorted(missing)])
         if not keep:
             _write_metadata(file, header, root)
         if options.plot:
             plot_room(options.plot, root, read_json(root / scene_name(settings.split, 0) / RECORD)["data"])
+    return file
 
 
 def scene_name(split: str, number: int) -> str:

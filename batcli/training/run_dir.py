@@ -50,7 +50,7 @@ def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> N
 
 
 def _empty(root: Path) -> None:
-    """The directory itself stays: whoever writes in it holds it."""
+    """Delete the content; the directory itself stays, because it is locked."""
     for path in root.iterdir() if root.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
