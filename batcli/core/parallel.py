@@ -133,16 +133,14 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
         yield from map(function, items)
         return
     chunks = (list(items[start : start + chunk]) for start in range(0, len(items), chunk))
-    context = multiprocessing.get_context("spawn")
     pool = None
     try:
-        with one_thread_each():
-            with block_signals():  # the processes are started here
-                pool = ProcessPoolExecutor(jobs, context, initializer=start_worker)
-                pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
-            while pending:
-                yield from pending.pop(0).result()
-                pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
+        with one_thread_each(), block_signals():  # the processes are started here
+            pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=start_worker)
+            pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
+        while pending:
+            yield from pending.pop(0).result()
+            pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
         pool.shutdown()
     except BrokenProcessPool:
         raise BatError("a worker process died, perhaps for want of memory; try fewer --jobs") from None
