@@ -99,12 +99,12 @@ def render(sources: Sequence[tuple[np.ndarray, Filter]], length: int, rms_dbfs: 
                 else:
                     ear += spectra * response
         for ear in range(2):
-            heard = ifft(ears[ear], overwrite_x=True)[:, taps - 1 : taps - 1 + block]
-            scene[ear, first : first + ROWS] = heard.real
-            scene[ear, first + ROWS : first + 2 * ROWS] = heard.imag
-    sounding = max(len(clip) + filter.response.shape[1] - 1 for clip, filter in sources)
+            filtered = ifft(ears[ear], overwrite_x=True)[:, taps - 1 : taps - 1 + block]
+            scene[ear, first : first + ROWS] = filtered.real
+            scene[ear, first + ROWS : first + 2 * ROWS] = filtered.imag
+    end = max(len(clip) + filter.response.shape[1] - 1 for clip, filter in sources)
     scene = np.ascontiguousarray(scene.reshape(2, -1)[:, :length])
-    scene[:, sounding:] = 0  # no rounding where nothing can be heard
+    scene[:, end:] = 0  # no rounding after the last echo
     return scene
 
 

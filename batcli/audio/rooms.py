@@ -225,8 +225,8 @@ def _reflections(room: Room, listener: ListenerPose, source: Array, hrtf: Hrtf, 
     taps = hrtf.bank[hrtf.nearest(azimuth, elevation, phases)]
     taps *= gains[:, None, None].astype(np.float32)
     places = ((orders * hrtf.ears)[:, None] + np.arange(hrtf.ears)) * size + starts[:, None]
-    heard = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
-    spectra = fft.rfft(heard.reshape(count, hrtf.ears, size).astype(np.float32))
+    impulses = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
+    spectra = fft.rfft(impulses.reshape(count, hrtf.ears, size).astype(np.float32))
     levels = np.log(np.maximum(means, 1e-12)).astype(np.float32) / 2
     # Not `@`: what BLAS adds up in which order may change with the number of threads.
     filters = np.exp(np.einsum("kb,bf->kf", levels, _band_basis(size)[1]))
@@ -268,12 +268,12 @@ def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Gen
         spectra[1] = alike * spectra[0] + np.sqrt(1 - alike**2) * spectra[1]
     parts = fft.irfft(spectra, _FRAME) * _WINDOW
     # Every sample lies in two frames: the first half of one, the second half of the one before.
-    heard = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
-    heard = heard.reshape(hrtf.ears, -1)[:, :samples]
+    tail = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
+    tail = tail.reshape(hrtf.ears, -1)[:, :samples]
     since = np.arange(min(math.ceil(room.mixing_time * SAMPLE_RATE), samples)) / SAMPLE_RATE
     lost = 1 - _specular(room, SPEED_OF_SOUND * (start + since) / room.mean_free_path, since)
-    heard[:, : len(since)] *= np.sqrt(lost)
-    return heard
+    tail[:, : len(since)] *= np.sqrt(lost)
+    return tail
 
 
 # ---- BRIRs --------------------------------------------------------------------------
