@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from batcli.audio.synth import living, music, things
-from batcli.audio.synth.parts import FRAME, Array, SynthContext, frequencies, random_spectrum
+from batcli.audio.synth.parts import FRAME, Array, Synthesizer
 from batcli.core.errors import InputError
 from batcli.data.constants import SAMPLE_RATE
 
@@ -28,7 +28,7 @@ class SynthClass:
 
     mid: str
     name: str
-    recipe: Callable[[SynthContext], Array]
+    recipe: Callable[[Synthesizer], Array]
 
 
 # In AudioSet's order; the place in the list is the class's index.
@@ -77,8 +77,8 @@ def synthesise(
         raise InputError(f"{seconds} s is no length for a made clip", hint=f"{SHORTEST} to {LONGEST:g} s")
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise InputError(f"a sample rate of {sample_rate} Hz", hint=f"{LOWEST_RATE} to {HIGHEST_RATE} Hz")
-    ctx = SynthContext(round(seconds * sample_rate), sample_rate, rng)
-    return _as_recording(ctx, _find(what).recipe(ctx))
+    synth = Synthesizer(round(seconds * sample_rate), sample_rate, rng)
+    return _as_recording(synth, _find(what).recipe(synth))
 
 
 def _find(what: str | int) -> SynthClass:
@@ -91,24 +91,24 @@ def _find(what: str | int) -> SynthClass:
     return found[0]
 
 
-def _as_recording(ctx: SynthContext, sound: Array) -> NDArray[np.float32]:
+def _as_recording(synth: Synthesizer, sound: Array) -> NDArray[np.float32]:
     """Add what recordings of any class have: colour, ambience, limiter, fades, level."""
-    size = fft.next_fast_len(ctx.n + FRAME, real=True)
-    f = frequencies(ctx, size)
-    slope, corner = ctx.uniform(-0.35, 0.35), ctx.log_uniform(25, 60)
+    size = fft.next_fast_len(synth.n + FRAME, real=True)
+    f = synth.frequencies(size)
+    slope, corner = synth.uniform(-0.35, 0.35), synth.log_uniform(25, 60)
     heard = fft.rfft(sound, size) * (f**slope / (1 + (corner / f) ** 4))
-    ambience = random_spectrum(ctx, size) * np.maximum(f, 60.0) ** ctx.uniform(-0.9, 0.0)
-    distance = 10 ** (-ctx.uniform(24, 48) / 20)  # of the ambience, below the sound
-    sound = fft.irfft(heard / _norm(heard) + distance * ambience / _norm(ambience), size)[: ctx.n]
+    ambience = synth.random_spectrum(size) * np.maximum(f, 60.0) ** synth.uniform(-0.9, 0.0)
+    distance = 10 ** (-synth.uniform(24, 48) / 20)  # of the ambience, below the sound
+    sound = fft.irfft(heard / _norm(heard) + distance * ambience / _norm(ambience), size)[: synth.n]
     sound /= np.sqrt(np.mean(sound**2))
     ceiling = 10 ** (CREST / 20)
     sound = ceiling * np.tanh(sound / ceiling)
-    fade = min(int(0.004 * ctx.rate), ctx.n // 4)
+    fade = min(int(0.004 * synth.rate), synth.n // 4)
     ramp = np.linspace(0, 1, fade, endpoint=False)
     sound[:fade] *= ramp
-    sound[ctx.n - fade :] *= ramp[::-1]
+    sound[synth.n - fade :] *= ramp[::-1]
     sound -= sound.mean()
-    level = 10 ** (ctx.uniform(QUIETEST, LOUDEST) / 20) / np.sqrt(np.mean(sound**2))
+    level = 10 ** (synth.uniform(QUIETEST, LOUDEST) / 20) / np.sqrt(np.mean(sound**2))
     return (sound * min(level, 0.999 / np.abs(sound).max())).astype(np.float32)
 
 
