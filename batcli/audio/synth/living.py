@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batcli.audio.synth.parts import (
-    Array,
-    Synthesizer,
-    band,
-    envelope,
-)
+from batcli.audio.synth.parts import Array, Synthesizer, band, envelope
 
 # First three formants (Hz) of a man's vowels, after Peterson and Barney (1952).
 VOWELS = np.array(

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batcli.audio.synth.parts import (
-    Array,
-    Synthesizer,
-    band,
-)
+from batcli.audio.synth.parts import Array, Synthesizer, band
 
 # Partials of a tuned church bell, prime = 1: hum, prime, tierce, quint, nominal, and those above it.
 CHURCH_BELL = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33, 6.67, 8.0])

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batcli.audio.synth.parts import (
-    FRAME,
-    Array,
-    Synthesizer,
-    band,
-)
+from batcli.audio.synth.parts import FRAME, Array, Synthesizer, band
 
 
 def wind(synth: Synthesizer) -> Array:
