@@ -66,6 +66,7 @@ def load_model(options: DecodeOptions) -> LoadedModel:
 
 
 def _answer_recording(options: DecodeOptions, reporter: Reporter) -> str | None:
+    """The answer to one question about one recording; None of a dry run."""
     require(options, "question")
     assert options.audio is not None
     assert options.question is not None
@@ -171,6 +172,7 @@ def _answers(
 def _answer_window(
     loaded: LoadedModel, window: Sequence[Numbered], encodings: Encodings, size: int, reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same for one window: in batches of `size` questions of like length, then in the order given."""
     found: dict[int, dict[str, Any]] = {}
     audible = []
     for position, question in window:

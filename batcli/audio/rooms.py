@@ -319,6 +319,7 @@ _SECTIONS = signal.butter(2, HIGH_PASS, "highpass", fs=SAMPLE_RATE, output="sos"
 def _response(
     room: Room, listener: ListenerPose, source: Array, hrtf: Hrtf, rng: np.random.Generator, length: int
 ) -> Brir:
+    """The BRIR of one source: the high-passed sum of direct sound, reflections and tail, cut to `length` samples."""
     distance = float(np.linalg.norm(source))
     azimuth = math.degrees(math.atan2(-source[2], source[0])) % 360
     elevation = math.degrees(math.asin(source[1] / distance))

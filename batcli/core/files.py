@@ -106,6 +106,7 @@ def require_plain(text: str, value: Any, where: str | Path) -> None:
 
 
 def _is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested more than MAX_DEPTH deep."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list))]

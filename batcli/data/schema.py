@@ -59,11 +59,13 @@ class Question:
 
     @classmethod
     def of(cls, scene: Scene, question_id: int, question_type: str, question: str, answer: str) -> Question:
+        """A question about a scene of one or two sources."""
         first, second = scene[0], scene[1] if len(scene) > 1 else Source(None, None)  # type: ignore[arg-type]
         return cls(*first, *second, question_id, question_type, question, answer)
 
     @property
     def scene(self) -> Scene:
+        """The one or two sources that the question is about."""
         first = Source(self.audio_id, self.reverb_id)
         if self.audio_id2 is None or self.reverb_id2 is None:
             return (first,)

@@ -37,6 +37,7 @@ def model(options: ModelOptions, reporter: Reporter = SILENT) -> None:
 
 
 def _convert(options: ModelOptions, reporter: Reporter) -> None:
+    """Make a run directory from published checkpoints."""
     if options.encoder is None or options.llm is None:
         missing = "--encoder" if options.encoder is None else "--llm"
         raise InputError("missing", missing, "name finetuned.pth with --encoder, the language model with --llm")
@@ -65,6 +66,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
 
 
 def _config(options: ModelOptions, llm: Path) -> ModelConfig:
+    """The published sizes, with LoRA on the modules that are named or usual for the language model."""
     named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
     targets = named or lora_targets(llm_config(llm).model_type)
     return ModelConfig(
@@ -73,6 +75,7 @@ def _config(options: ModelOptions, llm: Path) -> ModelConfig:
 
 
 def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
+    """All tensors of the run, by our names: from the checkpoints, or untrained."""
     assert options.encoder is not None
     encoder = published.read_encoder(options.encoder, empty)
     if options.checkpoint is None:
@@ -109,6 +112,7 @@ def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
 
 
 def _export(options: ModelOptions, reporter: Reporter) -> None:
+    """Write the published checkpoints of a run directory."""
     for name in ("encoder", "checkpoint", "llm", "lora_targets", "sha256"):
         if getattr(options, name):
             raise InputError("has no meaning with --export", f"--{name.replace('_', '-')}")

@@ -82,6 +82,7 @@ def synthesise(
 
 
 def _find(what: str | int) -> SynthClass:
+    """The class of a name or an index. Raises InputError when there is none."""
     if isinstance(what, str):
         found = [label for label in LABELS if label.name.lower() == what.lower()]
     else:
