@@ -1,7 +1,7 @@
-"""The command line: five commands, each a thin wrapper of one module.
+"""The commands of `bat`, each of which calls one module.
 
-Options come from the dataclasses of `options.py`. What a command needs (torch, numpy, …) is
-imported in its body, so that `--help` stays instant.
+Options come from the dataclasses of `options.py`. Modules are imported in the bodies, so that `--help`
+needs no torch.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer r
 
 
 def main() -> None:
-    """The entry point `bat`. Wrong usage is one line, as every other expected error is."""
+    """The entry point `bat`. Errors, wrong usage among them, are one line and an exit code."""
     try:
         # Named, for otherwise the command's path has one word more under `python -m batcli`.
         code = app(prog_name="bat", standalone_mode=False)
@@ -246,7 +246,7 @@ def main() -> None:
 
 
 def _explain(error: Any) -> str:
-    """The parser's message, with the place of a value that no flag gave."""
+    """The parser's message in one line, with the variable or file that a wrong value came from."""
     context, parameter = error.ctx, getattr(error, "param", None)
     origin = origin_of(context, parameter.name) if context and parameter else "flag"
     where = None if origin in ("flag", "default") else origin

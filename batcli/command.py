@@ -1,4 +1,4 @@
-"""From an options dataclass to a Typer command: parameters, configuration files, errors and exit codes."""
+"""Make Typer commands of options dataclasses: parameters, configuration files, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from batcli.ui import Terminal
 
 
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
-    """`--config`: the command's table becomes its defaults; an unknown key is an error."""
+    """The callback of `--config`: make the command's table its defaults. Raises InputError for an unknown key."""
     if path is not None:
         with ExpectedErrors(debug=False):
             root: Any = context.find_root().command
@@ -38,14 +38,14 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             refuse_unknown(values, known, where)
             context.meta[_CONTENT] = content
             context.default_map = {
-                name: configuration.as_given(value, _kind(known[name]), f"{where} {name}")
+                name: configuration.to_flag(value, _kind(known[name]), f"{where} {name}")
                 for name, value in values.items()
             }
     return path
 
 
 def _add_tables(context: typer.Context, schema: type, values: dict[str, Any]) -> None:
-    """Put the entries of a configuration file's table before the KEY=VALUE flags that it belongs to."""
+    """Put the entries of a configuration file's table before the KEY=VALUE flags of its option."""
     for field in fields(schema):
         if name := field.metadata.get("table"):
             entries = configuration.table(
@@ -54,7 +54,7 @@ def _add_tables(context: typer.Context, schema: type, values: dict[str, Any]) ->
             values[field.name] = [f"{key}={to_text(value)}" for key, value in entries.items()] + values[field.name]
 
 
-_CONTENT = "batcli.config"  # in a context's `meta`: the configuration file
+_CONTENT = "batcli.config"  # key of a context's `meta`: the content of the configuration file
 
 
 def _kind(parameter: Any) -> Literal["switch", "list", "value"]:
@@ -84,7 +84,7 @@ _GENERAL = {
 
 
 def _parameters(schema: type) -> list[inspect.Parameter]:
-    """Typer's view of an options dataclass: positional arguments first, then flags."""
+    """The Typer parameters of an options dataclass: positional arguments, then flags, then _GENERAL."""
     hints = typing.get_type_hints(schema)
     parameters = []
     for field in sorted(fields(schema), key=lambda f: not f.metadata.get("argument")):
@@ -121,7 +121,7 @@ def _optional(hint: Any) -> bool:
 
 
 def command(group: typer.Typer, name: str, schema: type, examples: str) -> Callable[[Callable], Callable]:
-    """Register `run(options, terminal)` as `bat … name`, with the options of `schema`."""
+    """Decorate `run(options, terminal)` to be the command `bat … name` with the options of `schema`."""
 
     def register(run: Callable[[Any, Terminal], None]) -> Callable:
         def invoke(context: typer.Context, **values: Any) -> None:
@@ -149,7 +149,7 @@ def _first_rank() -> bool:
 
 
 def _check(context: typer.Context, values: dict[str, Any]) -> None:
-    """What the parser lets pass: misspelt variables of this command, and `nan`, which no limit holds back."""
+    """Raises InputError for unknown variables of this command, and for numbers that are not finite."""
     prefix = f"{context.auto_envvar_prefix}_"
     known = [f"{prefix}{parameter.name.upper()}" for parameter in context.command.params if parameter.name]
     refuse_unknown([name for name in os.environ if name.startswith(prefix)], known, "environment")
@@ -164,7 +164,7 @@ def _print_config(context: typer.Context, values: dict[str, Any]) -> None:
 
 
 def origin_of(context: typer.Context, name: str) -> str:
-    """Where a value came from: `flag`, the variable, the configuration file or `default`."""
+    """The origin of a value: `flag`, the name of the variable or of the configuration file, or `default`."""
     source = context.get_parameter_source(name)
     origins = {
         "COMMANDLINE": "flag",
@@ -175,7 +175,7 @@ def origin_of(context: typer.Context, name: str) -> str:
 
 
 class ExpectedErrors:
-    """Turn the errors that `bat` expects, and signals, into one line on stderr and an exit code."""
+    """Inside, errors and signals become one line on stderr and an exit code."""
 
     def __init__(self, debug: bool) -> None:
         self.debug = debug
@@ -213,5 +213,5 @@ class ExpectedErrors:
 
 
 def discard_output() -> None:
-    """The reader of our output has seen enough, as in `bat score … | head -1`."""
+    """Drop all further output: its reader has ended, as in `bat score … | head -1`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Configuration files of the command line: a table for each command, its values read as flags are."""
+"""Configuration files: a TOML table for each command, whose values are read as flags are."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Literal
 from batcli.core.errors import InputError
 from batcli.core.toml import refuse_unknown, to_text
 
-WRITTEN = ("model", "language_model", "recipe", "dataset", "processes")
-"""Tables that `config.toml` of a run has beside its command's: it is a configuration file, too."""
+RUN_TABLES = ("model", "language_model", "recipe", "dataset", "processes")
+"""Tables of a run's `config.toml`, which is a configuration file too, beside those of commands."""
 
 
 def refuse_stray_tables(content: Mapping[str, Any], commands: Mapping[str, Collection[str]], path: Path) -> None:
-    """Whatever is no command's table is an error. `commands`: name → the names of its subcommands."""
-    refuse_unknown([name for name in content if name not in WRITTEN], commands, path)
+    """Raises InputError for a table of no command. `commands`: name → the names of its subcommands."""
+    refuse_unknown([name for name in content if name not in RUN_TABLES], commands, path)
     for name, below in commands.items():
         if below and isinstance(content.get(name), dict):
             refuse_unknown(content[name], below, f"{path} [{name}]")
 
 
 def table(content: Mapping[str, Any], names: Collection[str], path: Path) -> dict[str, Any]:
-    """The table `[a.b]` of a file, dashes in keys read as underscores; empty when it is not there."""
+    """The table `[a.b]` of `content`, with underscores for dashes in its keys; empty when it is not there."""
     found: Any = content
     for name in names:
         found = found.get(name, {})
@@ -31,8 +31,8 @@ def table(content: Mapping[str, Any], names: Collection[str], path: Path) -> dic
     return {key.replace("-", "_"): value for key, value in found.items()}
 
 
-def as_given(value: Any, kind: Literal["switch", "list", "value"], where: str) -> Any:
-    """A TOML value as a flag gives it: text, so that the same rules hold for it (1.5 is no whole number)."""
+def to_flag(value: Any, kind: Literal["switch", "list", "value"], where: str) -> Any:
+    """A TOML value as a flag would give it, as text, so that it is checked alike (1.5 is no whole number)."""
     if kind == "switch":
         if not isinstance(value, bool):
             raise InputError(f"{value!r:.60} is neither true nor false", where)
@@ -40,7 +40,7 @@ def as_given(value: Any, kind: Literal["switch", "list", "value"], where: str) -
     if kind == "list":
         if not isinstance(value, list):
             raise InputError(f"{value!r:.60} is not a list", where, f"write [{to_text(value)}]")
-        return [as_given(item, "value", where) for item in value]
+        return [to_flag(item, "value", where) for item in value]
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(f"{value!r:.60} is neither text nor a number", where)
     return str(value)

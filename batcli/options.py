@@ -1,5 +1,5 @@
-"""Every command's options, once: the command line, the environment, TOML files and the library
-all take them from here, with the same names, types, defaults and help.
+"""The options of all commands: the command line, the environment, TOML files and the library have the
+same names, types, defaults and help.
 
 Precedence: flag > environment (`BAT_TRAIN_SEED`) > `--config` TOML (table `[train]`) > default.
 """
@@ -15,9 +15,9 @@ from batcli.data.constants import RMS_DBFS, SAMPLE_RATE
 
 
 def option(default: Any, help: str, *names: str, table: str | None = None, **limits: Any) -> Any:
-    """A flag. `names`: further spellings such as `-o`; `limits`: `min` and `max` of a number.
+    """A flag. `names`: further names such as `-o`; `limits`: `min` and `max` of a number.
 
-    `table`: a table of a configuration file whose entries, as KEY=VALUE, come before those of the flag.
+    `table`: a table of the configuration file, whose entries are put before the KEY=VALUE of the flag.
     """
     metadata = {"help": help, "names": names, "limits": limits, "table": table}
     if isinstance(default, list):

@@ -7,7 +7,6 @@ language model on questions of more and more families, with encodings that are c
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import exclusive_lock, require_writable
-from batcli.core.parallel import default_jobs
+from batcli.core.files import require_writable
+from batcli.core.parallel import default_jobs, main_rank_lock
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.signals import defer_signals
 from batcli.data.dataset import Dataset, open_dataset
@@ -68,7 +67,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     accelerator = Accelerator(
         mixed_precision="bf16" if plan.model.precision == "bf16" else "no", cpu=options.device == "cpu"
     )
-    with exclusive_lock(require_writable(plan.output)) if accelerator.is_main_process else nullcontext():
+    with main_rank_lock(require_writable(plan.output)):
         trainer = prepare(plan, accelerator, reporter)
         bad = train_stages(trainer)
     if bad > plan.max_bad:

@@ -1,4 +1,4 @@
-"""What a person sees: progress bars, messages and tables, on stderr."""
+"""Progress bars and messages on stderr."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Terminal:
-    """The `Reporter` of the command line. verbosity −1: only errors, 0: normal, 1: details too.
+    """The `Reporter` of the command line. verbosity −1: only warnings, 0: normal, 1: details too.
 
-    rich is imported with the first bar: it takes 0.1 s that `--help` and small jobs need not pay.
+    rich is imported with the first bar: it takes 0.1 s.
     """
 
     def __init__(self, verbosity: int = 0) -> None:
@@ -27,28 +27,22 @@ class Terminal:
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
         if self.verbosity < 0 or not sys.stderr.isatty():
-            yield from self._track_plainly(items, description, total)
+            yield from self._track_without_bar(items, description, total)
             return
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+        bar = rich.Progress(
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("ETA"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[status]}"),
+            console=Console(stderr=True),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with bar as progress:
             task = progress.add_task(description, total=total, status="")
             self._progress, self._task = progress, task
             try:
@@ -58,8 +52,8 @@ class Terminal:
             finally:
                 self._progress = self._task = None
 
-    def _track_plainly(self, items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-        """Without a terminal: one line at the end, which is what a log wants."""
+    def _track_without_bar(self, items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+        """Without a terminal: one line at the end."""
         start, count = time.monotonic(), 0
         for item in items:
             yield item
@@ -72,16 +66,16 @@ class Terminal:
 
     def info(self, message: str) -> None:
         if self.verbosity >= 0:
-            self._say(message)
+            self._print(message)
 
     def warn(self, message: str) -> None:
-        self._say(f"warning: {message}")
+        self._print(f"warning: {message}")
 
     def detail(self, message: str) -> None:
         if self.verbosity >= 1:
-            self._say(message)
+            self._print(message)
 
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         message = "\n".join(map(printable, message.split("\n")))
         if self._progress is not None:
             self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]

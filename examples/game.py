@@ -95,7 +95,7 @@ class Heard:
 class Game:
     """Everything that is loaded once, and what is kept of the rounds."""
 
-    listener: LoadedModel
+    loaded: LoadedModel
     stock: Stock
     rng: random.Random
     heard: OrderedDict[str, Heard] = field(default_factory=OrderedDict)
@@ -104,7 +104,7 @@ class Game:
 
     @property
     def seconds(self) -> float:
-        return self.listener.settings.seconds
+        return self.loaded.seconds
 
 
 def open_game(run: Path, data: Path, split: str = "eval", seed: int | None = None) -> Game:
@@ -195,7 +195,7 @@ def reveal(game: Game, key: str, player: str, guess: Mapping[str, Any] | None) -
     yours = read_guess(guess) if guess is not None else None
     if yours is not None and not scene.hidden:
         raise InputError("this scene has been shown already", hint="make a new one")
-    texts = answer(game.listener, scene.asked.questions, encode_audio(game.listener, scene.audio))
+    texts = answer(game.loaded, scene.asked.questions, encode_audio(game.loaded, scene.audio))
     its = read_answers(game.stock, texts[0] if scene.asked.what else None, texts[-1])
     marks = {"model": mark(its, scene.asked)}
     scene.hidden = False
@@ -248,9 +248,7 @@ def ask(game: Game, key: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     seconds = scene.audio.shape[1] / SAMPLE_RATE
     if not isinstance(start, (int, float)) or not 0 <= start < seconds:
         raise InputError(f"starts at {start!r:.20} s", hint=f"the recording has {seconds:.1f} s")
-    text = answer(game.listener, [question], encode_audio(game.listener, scene.audio[:, round(start * SAMPLE_RATE) :]))[
-        0
-    ]
+    text = answer(game.loaded, [question], encode_audio(game.loaded, scene.audio[:, round(start * SAMPLE_RATE) :]))[0]
     known = {asked.question: asked.answer for asked in scene.more}
     return {"question": question, "answer": text, "truth": known.get(question)}
 

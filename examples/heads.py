@@ -165,8 +165,8 @@ def compare(
     for name, head in heads.items():
         folders[name] = output / name / "reverb"
         made = rooms(room_options(data, split, folders[name], hrtf=head, jobs=jobs), terminal)
-        if not same_places({reverb.reverb_id: reverb for reverb in used}, read_reverbs(made.file)):
-            raise InputError("other rooms than those of DATA", made.file, "make DATA anew with this version")
+        if not same_places({reverb.reverb_id: reverb for reverb in used}, read_reverbs(made)):
+            raise InputError("other rooms than those of DATA", made, "make DATA anew with this version")
     rooms(room_options(data, split, output / "point", channels="mono", jobs=jobs), terminal)
     for name in ("panned", "mono"):
         folders[name] = output / name / "reverb"

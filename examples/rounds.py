@@ -23,7 +23,7 @@ import soundfile
 from batcli.audio.convolve import prepare, render
 from batcli.audio.hrtf import Hrtf, load_hrtf
 from batcli.audio.io import read_clip
-from batcli.audio.rooms import Listener, Room, draw_room, simulate, to_room
+from batcli.audio.rooms import ListenerPose, Room, draw_room, simulate, to_room
 from batcli.core.errors import InputError
 from batcli.data.answers import Doa, Vocabulary, read_doa, read_labels, write_labels
 from batcli.data.dataset import Dataset
@@ -65,7 +65,7 @@ class Hall:
 
     def holds(self, place: Vector) -> bool:
         """Whether a source can be at `place`, metres from the head in the listener's axes."""
-        spot = to_room(np.array(place), Listener(self.listener))
+        spot = to_room(np.array(place), ListenerPose(self.listener))
         inside = all(FROM_WALL <= p <= side - FROM_WALL for p, side in zip(spot, self.size, strict=True))
         return inside and math.hypot(*place) >= NEAREST - 1e-6
 
@@ -192,7 +192,7 @@ def render_placement(
     length = round(seconds * SAMPLE_RATE)
     rng = np.random.default_rng(0)
     places = [placed.location.offset for placed in placement]
-    brirs = simulate(hall.room, Listener(hall.listener), places, hrtf or load_hrtf("kemar"), rng)
+    brirs = simulate(hall.room, ListenerPose(hall.listener), places, hrtf or load_hrtf("kemar"), rng)
     clips = [read_clip(stock.dataset.audio_path(placed.source.audio_id)) for placed in placement]
     filters = [prepare(brir.samples, length) for brir in brirs]
     return render(list(zip(clips, filters, strict=True)), length)

@@ -52,7 +52,7 @@ def bat(monkeypatch, capsys, tmp_path) -> Bat:
 
 @pytest.fixture
 def given(monkeypatch) -> list:
-    """What `bat spatialize` was called with, instead of doing it."""
+    """Replaces `bat spatialize`: the options that it was called with."""
     calls: list = []
     monkeypatch.setattr(batcli.spatialize, "spatialize", lambda options, reporter: calls.append(options))
     return calls

@@ -111,7 +111,7 @@ def test_two_imports_into_one_dataset_lose_no_split(demo, tmp_path):
 
 
 def test_a_dataset_edited_during_a_decode(demo, run, tmp_path, stops_after):
-    """What was answered before the edit is not taken for an answer after it."""
+    """Answers from before the edit are not used after it."""
     data, output = tmp_path / "data", tmp_path / "preds.jsonl"
     shutil.copytree(demo, data)
     options = DecodeOptions(run=run, data=data, output=output, workers=1, batch_size=4)
@@ -129,7 +129,7 @@ def test_a_dataset_edited_during_a_decode(demo, run, tmp_path, stops_after):
     assert output.read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
 
 
-def test_two_ranks_fill_one_shelf(tmp_path):
+def test_two_ranks_fill_one_cache(tmp_path):
     """Each process writes its rows through a mapping of its own; all see all."""
     sample = {"tokens": torch.zeros(7, 5), "numbers": torch.zeros(3, dtype=torch.long)}
     count, world = 300, 2
@@ -139,9 +139,9 @@ def test_two_ranks_fill_one_shelf(tmp_path):
         return {"tokens": torch.full((1, 7, 5), float(number)), "numbers": torch.full((1, 3), number)}
 
     def fill(rank: int) -> None:
-        shelf = EncodingCache(tmp_path, count, sample, create=False)
+        cache = EncodingCache(tmp_path, count, sample, create=False)
         for number in range(rank, count, world):
-            shelf.put([number], row(number))
+            cache.put([number], row(number))
 
     children = []
     for rank in range(world):
@@ -150,8 +150,8 @@ def test_two_ranks_fill_one_shelf(tmp_path):
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    shelf = EncodingCache(tmp_path, count, sample, create=True)  # a third that comes later deletes nothing
-    assert len(shelf.missing()) == 0
-    found = shelf.get(np.arange(count))
+    cache = EncodingCache(tmp_path, count, sample, create=True)  # a third that comes later deletes nothing
+    assert len(cache.missing()) == 0
+    found = cache.get(np.arange(count))
     assert torch.equal(found["numbers"][:, 0], torch.arange(count))
     assert torch.equal(found["tokens"][:, 0, 0], torch.arange(count).float())

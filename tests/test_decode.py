@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import batcli.decode
+import batcli.training.encodings
 from batcli.audio.io import write_wav
 from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.data.dataset import open_dataset
@@ -57,7 +57,7 @@ def test_the_batch_size_changes_no_answer(predictions: Path, run: Path, demo: Pa
 def test_a_stopped_decode_ends_with_the_same_bytes(
     predictions: Path, run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after
 ):
-    monkeypatch.setattr("batcli.decode.WINDOW", 8)
+    monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
         decode(options(run, demo, output), stops_after("windows", 2))
@@ -70,7 +70,7 @@ def test_a_stopped_decode_ends_with_the_same_bytes(
 def test_other_settings_do_not_go_on_with_the_parts(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after
 ):
-    monkeypatch.setattr("batcli.decode.WINDOW", 8)
+    monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
         decode(options(run, demo, output, zero_audio=True), stops_after("windows", 2))
@@ -89,7 +89,7 @@ def test_a_deaf_model_gives_one_answer_per_question_text(run: Path, demo: Path, 
     assert all(len(answers) == 1 for answers in by_text.values())
 
 
-def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_each_scene_is_encoded_once(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     heard: list[tuple] = []
     from batcli.training.scenes import GivenScenes
 
@@ -100,19 +100,19 @@ def test_each_scene_is_heard_once(run: Path, demo: Path, tmp_path: Path, monkeyp
         original(self, dataset, scenes, settings)
 
     monkeypatch.setattr(GivenScenes, "__init__", noting)
-    monkeypatch.setattr("batcli.decode.WINDOW", 5)
+    monkeypatch.setattr("batcli.training.encodings.WINDOW", 5)
     decode(options(run, demo, tmp_path / "preds.jsonl"))
     assert len(heard) == len(set(heard))
     assert set(heard) == {question.scene for question in list(open_dataset(demo).questions("eval"))[:LIMIT]}
 
 
 def test_questions_about_one_scene_are_answered_as_one_by_one(run: Path):
-    listener = load_model(DecodeOptions(run=run, device="cpu", max_new_tokens=12))
-    audio = np.random.default_rng(0).standard_normal((2, listener.settings.length + 500)).astype(np.float32) / 10
-    encoding = encode_audio(listener, audio)
+    loaded = load_model(DecodeOptions(run=run, device="cpu", max_new_tokens=12))
+    audio = np.random.default_rng(0).standard_normal((2, loaded.samples + 500)).astype(np.float32) / 10
+    encoding = encode_audio(loaded, audio)
     questions = ["What can be heard here?", "From where do you hear the sound, and from how far?"]
-    assert answer(listener, questions, encoding) == [answer(listener, [text], encoding)[0] for text in questions]
-    cut = encode_audio(listener, audio[:, : listener.settings.length])
+    assert answer(loaded, questions, encoding) == [answer(loaded, [text], encoding)[0] for text in questions]
+    cut = encode_audio(loaded, audio[:, : loaded.samples])
     assert all(torch.equal(cut[name], part) for name, part in encoding.items())
 
 
@@ -160,23 +160,23 @@ def test_wrong_usage(run: Path, demo: Path, tmp_path: Path, changes: dict):
         decode(options(**{"run": run, "data": demo, "output": tmp_path / "p.jsonl", **changes}))
 
 
-def test_of_what_was_heard_no_more_is_kept_than_has_room(run: Path, demo: Path, tmp_path: Path, monkeypatch):
+def test_no_more_encodings_are_kept_than_have_room(run: Path, demo: Path, tmp_path: Path, monkeypatch):
     kept = []
-    original = batcli.decode._hear
+    original = batcli.training.encodings._encode
 
-    def noting(listener, window, rendered, heard, reporter):
-        original(listener, window, rendered, heard, reporter)
-        kept.append(len(heard))
-        encoding = next(iter(heard.values()))
-        assert sum(part.nbytes for part in encoding.values()) == listener.model.encoding_bytes
+    def noting(loaded, window, rendered, encodings, reporter):
+        original(loaded, window, rendered, encodings, reporter)
+        kept.append(len(encodings))
+        encoding = next(iter(encodings.values()))
+        assert sum(part.nbytes for part in encoding.values()) == loaded.model.encoding_bytes
 
-    monkeypatch.setattr("batcli.decode._hear", noting)
-    monkeypatch.setattr("batcli.decode.WINDOW", 3)
+    monkeypatch.setattr("batcli.training.encodings._encode", noting)
+    monkeypatch.setattr("batcli.training.encodings.WINDOW", 3)
     decode(options(run, demo, tmp_path / "all.jsonl"))
     assert kept[-1] > 6, "there are enough scenes for the test"
     kept.clear()
-    listener = load_model(DecodeOptions(run=run, device="cpu"))
-    monkeypatch.setattr("batcli.decode.KEPT", 4 * listener.model.encoding_bytes + 1)
+    loaded = load_model(DecodeOptions(run=run, device="cpu"))
+    monkeypatch.setattr("batcli.training.encodings.KEPT", 4 * loaded.model.encoding_bytes + 1)
     decode(options(run, demo, tmp_path / "few.jsonl"))
     assert max(kept) == 4
     assert (tmp_path / "few.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()

@@ -48,7 +48,7 @@ def test_a_spoilt_file_is_read_or_refused(reader):
 
 @pytest.fixture(scope="module")
 def bombs() -> dict[str, dict]:
-    """What became of each, in a process of its own, which may not have more than 16 GB of addresses."""
+    """The outcome of each reader, in a process of its own with at most 16 GB of address space."""
     pytest.importorskip("netCDF4")
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peak memory is measured on Linux")

@@ -1,4 +1,4 @@
-"""What is secret stays where it is: not in files, messages or tracebacks, and nothing is sent anywhere."""
+"""Secrets appear in no file, message or traceback, and nothing is sent anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inter-aural cues of a whole recording, for a person who wants to listen with numbers."""
+"""Inter-aural level and time difference of a recording."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ ITD_BAND_HZ = (100.0, 1_500.0)  # where the phase difference between the ears is
 
 
 class Cues(NamedTuple):
+    """Differences between the ears."""
+
     ild_db: float  # level of the left ear above the right
     itd_us: float  # arrival at the left ear after the right: negative when the source is at the left
 
     def words(self) -> str:
+        """Both differences in words: `left ear 3.1 dB louder, left ear 250 µs earlier`."""
         louder = f"{'left' if self.ild_db > 0 else 'right'} ear {abs(self.ild_db):.1f} dB louder"
         earlier = f"{'left' if self.itd_us < 0 else 'right'} ear {abs(self.itd_us):.0f} µs earlier"
         return f"{louder if abs(self.ild_db) >= 0.05 else 'both ears alike'}, {earlier if self.itd_us else 'at once'}"
 
 
 def interaural(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Cues:
-    """Binaural (2, n) → broadband level difference, and delay at the cross-correlation's peak."""
+    """Broadband level difference of a binaural recording (2, n), and delay at the peak of the cross-correlation."""
     left, right = np.maximum(np.mean(np.square(audio, dtype=np.float64), axis=1), 1e-20)
     reach = int(MAX_ITD_SECONDS * sample_rate)
     size = next_fast_len(max(audio.shape[1], reach) + reach + 1, real=True)

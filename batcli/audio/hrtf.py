@@ -1,9 +1,9 @@
-"""Head-related impulse responses: how sound from each direction reaches two ears.
+"""Head-related impulse responses (HRIRs): how sound from each direction reaches the two ears.
 
-An `Hrtf` holds, on a regular grid of directions, a minimum-phase response per ear and the delay of
-each ear. That form can be interpolated (responses with their delays inside cannot), and a near
-source is a factor on it. Directions are the data's own: azimuth 0 right, 90 front, 180 left, 270
-behind; elevation −90 below, +90 above; degrees. Ear 0 is the left one. Sampling rate 32 kHz.
+An `Hrtf` holds a minimum-phase response and a delay of each ear on a regular grid of directions.
+Unlike responses with their delays inside, these can be interpolated. Directions are in degrees, as in
+the labels: azimuth 0 right, 90 front, 180 left, 270 behind; elevation −90 below, +90 above. Ear 0 is
+the left one. The sampling rate is 32 kHz.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, special
 from scipy.spatial import ConvexHull, cKDTree
 
-from batcli.audio.sofa import read_sofa, tell_ears, warn_of_back
+from batcli.audio.sofa import assign_ears, read_sofa, warn_if_front_is_back
 from batcli.core.errors import InputError
 from batcli.core.files import require_file
 from batcli.data.constants import SAMPLE_RATE
@@ -28,9 +28,9 @@ Array = NDArray[np.floating]
 SPEED_OF_SOUND = 343.0  # m/s, at 20 °C
 HEAD_RADIUS = 0.0875  # m: the classic average (Hartley and Fry 1921, Duda and Martens 1998)
 LEVEL_AT_1M = 0.6  # gain at 1 m without a head; KEMAR's frontal peak is then 0.46, as in the published BRIRs
-FAR = 1.4  # m: beyond it a head hears no more of the distance than 1/r
+FAR = 1.4  # m: beyond it, distance changes the level (1/r) and nothing else
 
-HEADS = ("kemar", "sphere")  # that need no file
+HEADS = ("kemar", "sphere")  # they need no file
 STEP = 5  # degrees between grid directions
 AZIMUTHS = np.arange(0, 360, STEP)  # 72
 ELEVATIONS = np.arange(-90, 91, STEP)  # 37
@@ -43,13 +43,13 @@ PHASES = 4  # bank responses per direction, each a quarter of a sample later
 
 @dataclass(frozen=True, eq=False)
 class Hrtf:
-    """One head.
+    """The responses of one head.
 
     responses [37 x 72 x ears x TAPS]: minimum phase, elevation −90…90 by azimuth 0…355 in steps of
-    5°, diffuse-field equalised: what all directions have in common is taken out, so that heads
-    differ in their cues and not in their colour, and the mean over directions is LEVEL_AT_1M.
+    5°, diffuse-field equalised: the mean over directions is LEVEL_AT_1M at all frequencies, so that
+    heads differ in their cues and not in their colour.
     delays [37 x 72 x ears]: arrival after the head's centre, in samples; negative is earlier.
-    corrections, warnings: of a SOFA file, see `batcli.audio.sofa.Measured`.
+    corrections, warnings: of a SOFA file, see `batcli.audio.sofa.MeasuredHrirs`.
     """
 
     name: str
@@ -64,20 +64,20 @@ class Hrtf:
 
     @cached_property
     def bank(self) -> Array:
-        """[37*72*PHASES x ears x BANK_TAPS] float32: delays applied, for sums of many reflections."""
+        """Responses with their delays, in steps of 1/PHASES sample: float32 [37*72*PHASES x ears x BANK_TAPS]."""
         shifts = BANK_LEAD + self.delays[..., None, :] + np.arange(PHASES)[:, None] / PHASES
         spectra = np.fft.rfft(self.responses, BANK_TAPS)[:, :, None]
         shifted = np.fft.irfft(spectra * _delay(shifts, BANK_TAPS), BANK_TAPS)
         return shifted.reshape(-1, self.ears, BANK_TAPS).astype(np.float32)
 
     def nearest(self, azimuth: Array, elevation: Array, phase: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Rows of `bank` for directions in degrees and a quarter of a sample, `phase` of 0…3."""
+        """Rows of `bank` for directions in degrees and a delay of `phase` (0…3) quarters of a sample."""
         row = np.rint((elevation + 90) / STEP).astype(np.intp)
         column = np.rint(azimuth / STEP).astype(np.intp) % len(AZIMUTHS)
         return (row * len(AZIMUTHS) + column) * PHASES + phase
 
     def at(self, azimuth: float, elevation: float) -> tuple[Array, Array]:
-        """(responses [ears x TAPS], delays [ears]) of any direction, between the grid's four around it."""
+        """(responses [ears x TAPS], delays [ears]) of a direction in degrees, interpolated between four of the grid."""
         row, column = (elevation + 90) / STEP, (azimuth % 360) / STEP
         r, c = min(int(row), len(ELEVATIONS) - 2), int(column)
         up, on = row - r, column - c
@@ -89,10 +89,10 @@ class Hrtf:
         )
 
     def direct(self, azimuth: float, elevation: float, distance: float) -> tuple[Array, float]:
-        """Sound that comes straight from a source, `distance` in metres.
+        """The direct sound of a source at `distance` metres.
 
-        Returns ([ears x 256], the sample at which sound passes the head's centre); the nearer ear
-        hears it at sample BANK_LEAD. Near sources are corrected as by a rigid sphere.
+        Returns (response [ears x 256], the sample at which sound passes the head's centre); it reaches the
+        nearer ear at sample BANK_LEAD. Sources nearer than FAR are corrected by `near_field`.
         """
         size = 256
         responses, delays = self.at(azimuth, elevation)
@@ -105,10 +105,10 @@ class Hrtf:
 
     @cached_property
     def diffuse_field(self) -> tuple[Array, Array]:
-        """What sound from everywhere at once gives: (power, inter-aural coherence), both [257].
+        """The response to sound from all directions: (power, inter-aural coherence), both [257].
 
-        Frequencies are those of a 512-point spectrum; power is the mean of both ears, for sources
-        at 1 m; coherence lies in −1…1 and is 1 for a single ear.
+        Frequencies are those of a 512-point FFT; power is the mean of both ears, for sources at 1 m;
+        coherence lies in −1…1 and is 1 for a single ear.
         """
         size = 512
         weights = np.repeat(_solid_angles(), len(AZIMUTHS))[:, None]
@@ -121,10 +121,10 @@ class Hrtf:
 
 
 def _delay(samples: Array, size: int) -> NDArray[np.complexfloating]:
-    """Spectra of delays, [… x size/2+1].
+    """Spectra of delays in samples, [… x size/2+1].
 
-    The top 2 kHz fade out: with a sharp edge at half the sampling rate, a delay by part of a
-    sample would ring on through the whole response.
+    The top 2 kHz fade out: with a sharp edge at half the sampling rate, a fractional delay would ring
+    through the whole response.
     """
     frequencies = np.fft.rfftfreq(size)
     fade = np.cos(np.pi / 2 * np.clip((frequencies * SAMPLE_RATE - 14_000) / 2000, 0, 1))
@@ -133,7 +133,7 @@ def _delay(samples: Array, size: int) -> NDArray[np.complexfloating]:
 
 @lru_cache(4)
 def load_hrtf(name: str) -> Hrtf:
-    """`kemar`, `sphere` or the path of a SOFA file."""
+    """The head `kemar` or `sphere`, or that of a SOFA file. Raises InputError as `sofa` does."""
     return {"kemar": kemar, "sphere": sphere}[name]() if name in HEADS else sofa(Path(name))
 
 
@@ -144,16 +144,15 @@ def load_hrtf(name: str) -> Hrtf:
 def kemar() -> Hrtf:
     """The KEMAR dummy head of Gardner and Martin (1995), shipped in `data/`.
 
-    Nothing was measured below −40°. There the responses go over, in proportion to the direction's
-    own place between −40° and straight below, to the mean of all responses at −40°, the same for
-    both ears and without a delay.
+    Nothing was measured below −40°. There the responses are interpolated, by elevation, between those at
+    −40° and, straight below, their mean over azimuths and ears, without a delay.
     """
     with np.load(Path(__file__).with_name("data") / "kemar_32k.npz", allow_pickle=False) as data:
         irs, itd, azimuth, elevation = (data[key].astype(float) for key in ("q", "itd", "az", "el"))
     delays = np.stack([itd, -itd], -1) / 2
     # The other half-space: mirrored, ears exchanged; the median plane is there already.
     side = (azimuth > 0) & (azimuth < 180)
-    return _interpolated(
+    return _interpolate(
         "kemar",
         90.0 + np.concatenate([azimuth, -azimuth[side]]),
         np.concatenate([elevation, elevation[side]]),
@@ -164,7 +163,7 @@ def kemar() -> Hrtf:
 
 @cache
 def omni() -> Hrtf:
-    """One point without a head, for `mono`."""
+    """One point without a head, for `--channels mono`."""
     responses = np.zeros((len(ELEVATIONS), len(AZIMUTHS), 1, TAPS))
     responses[..., 0] = LEVEL_AT_1M
     return Hrtf("omni", responses, np.zeros(responses.shape[:3]))
@@ -172,12 +171,12 @@ def omni() -> Hrtf:
 
 @cache
 def sphere() -> Hrtf:
-    """A head that needs no data: a rigid sphere with a simple pinna and torso.
+    """A head computed without measurements: a rigid sphere with a simple pinna and torso.
 
-    The sphere is Duda and Martens (1998), its ears 100° from the front; the pinna is the echoes of
-    Brown and Duda, "A structural model for binaural sound synthesis", IEEE Trans. Speech Audio
-    Process. 6 (1998), which tell front from back and above from below; the torso is an echo off
-    the shoulders for sources above and a shadow for sources below.
+    The sphere is that of Duda and Martens (1998), with ears 100° from the front; the pinna adds the echoes of
+    Brown and Duda, "A structural model for binaural sound synthesis", IEEE Trans. Speech Audio Process. 6
+    (1998), which tell front from back and above from below; the torso adds an echo off the shoulders for
+    sources above and a shadow for sources below.
     """
     size = 512
     directions = unit_vectors(*np.meshgrid(AZIMUTHS, ELEVATIONS)).reshape(-1, 3)
@@ -190,49 +189,47 @@ def sphere() -> Hrtf:
     spectra = (1 - part) * table[below] + part * table[below + 1]
     spectra = spectra * (_pinna(directions, size) * _torso(directions, size))[:, None]
     irs = np.fft.irfft(spectra * np.exp(-0.5j * np.pi * np.arange(size // 2 + 1)), size)  # a quarter later
-    responses, delays = _decomposed(irs)
+    responses, delays = _decompose(irs)
     shape = (len(ELEVATIONS), len(AZIMUTHS), 2)
-    return _equalised("sphere", responses.reshape(*shape, TAPS), delays.reshape(shape))
+    return _equalise("sphere", responses.reshape(*shape, TAPS), delays.reshape(shape))
 
 
 def sofa(path: Path) -> Hrtf:
-    """A head measured by others, from a SOFA file (AES69) of the convention SimpleFreeFieldHRIR.
+    """A measured head from a SOFA file (see `batcli.audio.sofa`), named after the file. Needs the extra `sofa`.
 
-    The name of the result is the file's. The responses decide which channel is the left ear: see
-    `batcli.audio.sofa`. Needs the extra `sofa`. Raises InputError for a file that is none, that
-    follows another convention, that does not tell left from right, or that leaves a gap between
-    its directions.
+    Raises InputError for a file that is no SOFA file, has another convention than SimpleFreeFieldHRIR, does
+    not tell left from right, or leaves a gap between its directions.
     """
     require_file(path, f"a head is {', '.join(HEADS)} or a SOFA file")
     measured = read_sofa(path)
     factor = Fraction(SAMPLE_RATE / measured.rate).limit_denominator(1000)
     irs = signal.resample_poly(measured.irs, factor.numerator, factor.denominator, axis=-1)
-    responses, delays = _decomposed(irs)
+    responses, delays = _decompose(irs)
     given = measured.delays * SAMPLE_RATE
     delays = delays + (given - given[:, ::-1]) / 2
     # From here on the set holds minimum phase and delays in samples: its ears are exchanged with it.
     measured = replace(measured, irs=responses, delays=delays)
     levels = 10 * np.log10((responses**2).sum(-1))
-    measured = tell_ears(measured, levels, delays / SAMPLE_RATE, path)
+    measured = assign_ears(measured, levels, delays / SAMPLE_RATE, path)
     size = 512
     bright = slice(3000 * size // SAMPLE_RATE, 8000 * size // SAMPLE_RATE)
     powers = (np.abs(np.fft.rfft(measured.irs, size)[..., bright]) ** 2).mean(-1)
-    measured = warn_of_back(measured, 10 * np.log10(powers).mean(-1))
+    measured = warn_if_front_is_back(measured, 10 * np.log10(powers).mean(-1))
     forward, left, up = measured.directions.T
     azimuth, elevation = np.degrees(np.arctan2(forward, -left)) % 360, np.degrees(np.arcsin(np.clip(up, -1, 1)))
-    head = _interpolated(path.name, azimuth, elevation, measured.irs, measured.delays)
+    head = _interpolate(path.name, azimuth, elevation, measured.irs, measured.delays)
     return replace(head, corrections=measured.corrections, warnings=measured.warnings)
 
 
 # ---- minimum phase and delay ---------------------------------------------------------------------
 
 
-def _decomposed(irs: Array) -> tuple[Array, Array]:
-    """Measured responses [n x 2 x any] → (minimum phase [n x 2 x TAPS], delays [n x 2]).
+def _decompose(irs: Array) -> tuple[Array, Array]:
+    """Measured responses [n x 2 x any] → (minimum phase [n x 2 x TAPS], delays in samples [n x 2]).
 
-    The delay of an ear is where its response is most like its own minimum-phase form, below 3 kHz,
-    where it is what listeners hear (Nam, Abel and Smith, "A method for estimating interaural time
-    difference for binaural synthesis", AES 125, 2008); the pair is centred on zero.
+    An ear's delay is the peak of the cross-correlation of its response with the minimum-phase form, below
+    3 kHz, where listeners hear it (Nam, Abel and Smith, "A method for estimating interaural time difference
+    for binaural synthesis", AES 125, 2008). The two delays have a mean of zero.
     """
     size, finer = fft.next_fast_len(2 * max(irs.shape[-1], 256), real=True), 8
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
@@ -252,7 +249,7 @@ def _decomposed(irs: Array) -> tuple[Array, Array]:
 
 
 def _minimum_phase(magnitude: Array, size: int) -> Array:
-    """Spectra [… x size/2+1] → responses [… x size] (the cepstrum folded on to its causal half)."""
+    """Magnitudes [… x size/2+1] → minimum-phase responses [… x size] (the cepstrum folded on to its causal half)."""
     floor = magnitude.max(-1, keepdims=True) * 1e-4
     cepstrum = np.fft.irfft(np.log(np.maximum(magnitude, floor)), size)
     cepstrum[..., 1 : (size + 1) // 2] *= 2
@@ -264,16 +261,17 @@ def _minimum_phase(magnitude: Array, size: int) -> Array:
 
 
 def unit_vectors(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
-    """Degrees [… each] → [… x 3] in the listener's axes (x right, y up, −z front)."""
+    """Azimuths and elevations in degrees [… each] → unit vectors [… x 3] in the listener's axes."""
     a, e = np.radians(azimuth), np.radians(elevation)
     return np.stack([np.cos(e) * np.cos(a), np.sin(e), -np.cos(e) * np.sin(a)], -1)
 
 
-def _interpolated(name: str, azimuth: Array, elevation: Array, irs: Array, delays: Array) -> Hrtf:
-    """Minimum-phase responses [n x 2 x taps] at any n directions around the head, put on the grid.
+def _interpolate(name: str, azimuth: Array, elevation: Array, irs: Array, delays: Array) -> Hrtf:
+    """The head on the grid, from minimum-phase responses [n x 2 x taps] and delays at any n directions.
 
-    Each grid direction lies in a triangle of the measured directions' convex hull, and its
-    response and delay are those of the corners, weighted by where it lies in it.
+    Each grid direction lies in a triangle of the measured directions' convex hull; its response and delay are
+    interpolated between the corners (barycentric weights). Raises InputError for a gap of more than
+    WIDEST_GAP.
     """
     grid = unit_vectors(*np.meshgrid(AZIMUTHS, ELEVATIONS[ELEVATIONS >= -45])).reshape(-1, 3)
     chords = cKDTree(unit_vectors(azimuth, elevation)).query(grid)[0]
@@ -302,11 +300,11 @@ def _interpolated(name: str, azimuth: Array, elevation: Array, irs: Array, delay
         chosen /= chosen.sum(-1, keepdims=True)
         responses[row] = np.einsum("gc,gcet->get", chosen, irs[triangles[inside]])
         grid_delays[row] = np.einsum("gc,gce->ge", chosen, delays[triangles[inside]])
-    return _equalised(name, responses, grid_delays)
+    return _equalise(name, responses, grid_delays)
 
 
-def _equalised(name: str, responses: Array, delays: Array) -> Hrtf:
-    """The diffuse-field level of `responses` brought to LEVEL_AT_1M at all frequencies up to 14 kHz."""
+def _equalise(name: str, responses: Array, delays: Array) -> Hrtf:
+    """The head whose diffuse-field level is LEVEL_AT_1M at all frequencies up to 14 kHz."""
     size = 512
     powers = (np.abs(np.fft.rfft(responses, size)) ** 2).mean(2)
     common = np.sqrt(np.einsum("gaf,g->f", powers, _solid_angles()))
@@ -317,7 +315,7 @@ def _equalised(name: str, responses: Array, delays: Array) -> Hrtf:
 
 
 def _solid_angles() -> Array:
-    """The share of the sphere that each direction of an elevation stands for: [37], 72 of each make 1."""
+    """The share of the sphere [37] that a grid direction of each elevation stands for: 72 times their sum is 1."""
     weights = np.cos(np.radians(ELEVATIONS))
     return weights / (weights.sum() * len(AZIMUTHS))
 
@@ -329,24 +327,24 @@ _ORDERS = 60  # enough for ka = 26 (16 kHz) at any distance from two radii
 
 
 def _angles_to_ears(directions: Array) -> Array:
-    """Unit vectors [… x 3] → degrees to the left and the right ear [… x 2]."""
+    """Angles in degrees between unit vectors [… x 3] and the left and the right ear [… x 2]."""
     ears = unit_vectors(90.0 + _EARS_FROM_FRONT * np.array([1.0, -1.0]), np.zeros(2))
     return np.degrees(np.arccos(np.clip(directions @ ears.T, -1, 1)))
 
 
 def near_field(angles: Array, distance: float, size: int) -> NDArray[np.complexfloating]:
-    """What a near source adds to a far one's 1/r: spectra [angles x size/2+1] to multiply with.
+    """The near-field correction: spectra [angles x size/2+1] to multiply a distant source's with.
 
-    The ratio of a rigid sphere's surface pressure at `distance` and at FAR, each against the free
-    field at the sphere's centre, `angles` (degrees) away from the source: Duda and Martens,
-    "Range dependence of the response of a spherical head model", J. Acoust. Soc. Am. 104 (1998).
+    It is the ratio of a rigid sphere's surface pressure, `angles` (degrees) away from the source, at `distance`
+    metres and at FAR, each relative to the free field at the centre: Duda and Martens, "Range dependence of
+    the response of a spherical head model", J. Acoust. Soc. Am. 104 (1998).
     """
     distance = max(distance, 2 * HEAD_RADIUS)
     return _sphere_pressure(angles, distance, size) / _sphere_pressure(angles, FAR, size)
 
 
 def _sphere_pressure(angles: Array, distance: float, size: int) -> NDArray[np.complexfloating]:
-    """Duda and Martens (1998), equation 1, in the sign convention of the FFT. [angles x size/2+1]"""
+    """Surface pressure [angles x size/2+1]: Duda and Martens (1998), equation 1, in the FFT's sign convention."""
     orders = np.arange(_ORDERS)
     ka, derivatives = _sphere_derivatives(size)
     kr = ka * distance / HEAD_RADIUS

@@ -1,4 +1,4 @@
-"""Reading clips and BRIRs, writing scenes; every fault of a file is one InputError with its path."""
+"""Read clips and BRIRs, write scenes. Every fault of a file is an InputError with its path."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from batcli.data.constants import SAMPLE_RATE
 MAX_CLIP_SECONDS = 1_200.0
 MAX_BRIR_SECONDS = 20.0
 MAX_BRIR_BYTES = 1 << 25  # 20 s of two channels of 128 bits are 20.5 MB
-MAX_BRIR_PEAK = 1e6  # integers made floats, of 16 bits, have 3e4
+MAX_BRIR_PEAK = 1e6  # 16-bit integers, converted to floats, reach 3e4
 MIN_RATE, MAX_RATE = 1_000, 384_000
 MAX_FRAMES = 1 << 27  # 512 MB of one channel: ten minutes at 192 kHz are 115 million
-BLOCK = 1 << 19  # samples read at a time, so that many channels or a lying header take no more memory
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a WAV that was written to a pipe says of its own length
-UNKNOWN_FRAMES = 1 << 62  # what libsndfile says of a FLAC that was written to a pipe is more
-HEADER = 100  # bytes of a WAV that more than hold all before its samples
+BLOCK = 1 << 19  # samples read at a time, so that many channels or a wrong header take no more memory
+UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # the length in the header of a WAV that was written to a pipe
+UNKNOWN_FRAMES = 1 << 62  # libsndfile reports more for a FLAC that was written to a pipe
+HEADER = 100  # bytes of a WAV, at least up to its samples
 
 ENCODINGS = {"float": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
+SAMPLE_BYTES = {"float": 4, "pcm16": 2, "pcm24": 3}
 
 
 def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
-    """The first `channels` channels, float32 (channels, n) in [−1, 1] for integer files, and the rate in Hz.
+    """Read the first channels of a file: (float32 (channels, n), sample rate in Hz). Integers are scaled to [−1, 1].
 
-    Raises InputError for what is missing, empty, truncated, too long, not finite or not audio.
+    Raises InputError for a file that is missing, empty, truncated, too long, not finite or not audio.
     """
     require_file(path)
     _refuse_truncated(path)
@@ -70,7 +71,7 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
 
 
 def _refuse_truncated(path: Path) -> None:
-    """libsndfile reads a cut WAV without a word, so the length in its header is compared with the file's."""
+    """Raises InputError for a WAV shorter than its header says, which libsndfile reads without an error."""
     size = os.path.getsize(path)
     if size == 0:
         raise InputError("is empty", path)
@@ -83,7 +84,7 @@ def _refuse_truncated(path: Path) -> None:
 
 
 def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr") -> np.ndarray:
-    """(…, n) at `rate` Hz → float32 at `new_rate` Hz.
+    """Resample audio (…, n) from `rate` to `new_rate`, in Hz; float32.
 
     `soxr` is flat to 0.92 of the band and does not alias; `poly` is `scipy.signal.resample_poly`, which
     the published data was made with (an alias of 48 → 32 kHz is 14 dB down at 17 kHz).
@@ -99,21 +100,21 @@ def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr
 
 
 def read_clip(path: Path, sample_rate: int = SAMPLE_RATE, resampler: str = "soxr") -> np.ndarray:
-    """A mono clip: the first channel, float32 (n,) at `sample_rate`."""
+    """Read a mono clip, or the first channel of another: float32 (n,) at `sample_rate`."""
     audio, rate = read_audio(path, channels=1)
     return resample(audio[0], rate, sample_rate, resampler)
 
 
 def read_binaural(path: Path, sample_rate: int = SAMPLE_RATE, resampler: str = "soxr") -> np.ndarray:
-    """A binaural recording: left and right, float32 (2, n) at `sample_rate`."""
+    """Read a binaural recording: float32 (2, n) at `sample_rate`, channel 0 left."""
     audio, rate = read_audio(path, channels=2)
     return resample(audio, rate, sample_rate, resampler)
 
 
 def read_brir(path: Path) -> np.ndarray:
-    """A BRIR: float32 (2, T) at 32 kHz, channel 0 left.
+    """Read a BRIR: float32 (2, T) at 32 kHz, channel 0 left.
 
-    Raises InputError for what is missing, no array, of another shape, not finite or silent.
+    Raises InputError for a file that is missing, no array, of another shape, not finite or silent.
     """
     hint = "a BRIR is a .npy of shape (2, T)"
     if require_file(path).stat().st_size > MAX_BRIR_BYTES:  # NumPy reads a header as long as it says to be
@@ -145,7 +146,7 @@ def read_brir(path: Path) -> np.ndarray:
 
 
 def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "float") -> None:
-    """Write (channels, n) whole or not at all. Integer encodings clip at ±1: the caller counts."""
+    """Write audio (channels, n), whole or not at all. Integer encodings clip at ±1: see `peak_and_clipped`."""
     # In memory first: a full disk is then an error with a name, which libsndfile's is not.
     whole = io.BytesIO()
     with defer_signals() as stop:  # libsndfile calls Python to write, and loses whatever is raised there
@@ -153,13 +154,19 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int, encoding: str = "
     stop.check()
     if (peak := whole.getvalue()[:HEADER].find(b"PEAK")) > 0:
         whole.seek(peak + 12)
-        whole.write(bytes(4))  # the time of writing: the same scene is to be the same bytes
+        whole.write(bytes(4))  # no time of writing: the same scene gives the same bytes
     with writing(path, "wb") as file:
         file.write(whole.getbuffer())
 
 
+def peak_and_clipped(audio: np.ndarray, encoding: str) -> tuple[float, int]:
+    """The largest magnitude, and how many samples `write_wav` clips."""
+    magnitude = np.abs(audio)
+    return float(magnitude.max()), 0 if encoding == "float" else int(np.count_nonzero(magnitude > 1.0))
+
+
 def write_brir(path: Path, brir: np.ndarray) -> None:
-    """Write float32 (channels, T) whole or not at all."""
+    """Write a BRIR (channels, T) as float32, whole or not at all."""
     whole = io.BytesIO()  # as in `write_wav`
     np.save(whole, np.ascontiguousarray(brir, dtype=np.float32), allow_pickle=False)
     with writing(path, "wb") as file:

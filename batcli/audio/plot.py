@@ -1,4 +1,4 @@
-"""A picture of a simulated room: where everything is, and what reaches the ears. Needs matplotlib."""
+"""Draw a simulated room: plan, side view, BRIR and decay. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from batcli.audio.rooms import Listener, to_room
+from batcli.audio.rooms import ListenerPose, to_room
 from batcli.core.errors import InputError
 from batcli.core.files import replacing
 from batcli.data.constants import DIRECT_SAMPLE, SAMPLE_RATE
@@ -32,15 +32,16 @@ PARTS = (("direct", "#f4c542"), ("early", "#8fc98b"), ("tail", "#b9c4d6"))
 
 
 def require_format(file: Path) -> None:
+    """Raises InputError for a file name that ends in none of FORMATS."""
     if file.suffix.lower() not in FORMATS:
         raise InputError("a picture of unknown format", file, f"end its name in {', '.join(FORMATS)}")
 
 
 def plot_room(file: Path, root: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Draw one room of `bat prepare rooms`: `entries` of its metadata, BRIRs below `root`.
+    """Draw one room of `bat prepare rooms` to `file`: `entries` of its metadata, BRIRs below `root`.
 
-    Upper row: plan and side view of the room, and the first source's sound at the ears as it
-    arrives. Lower row: that response from direct sound to the end of the tail, and the decay.
+    Upper row: plan, side view, and the first 4 ms of the first source's BRIR. Lower row: the whole BRIR, and its
+    decay.
     """
     brir = np.load(root / entries[0]["fname"], allow_pickle=False)
     figure = Figure(figsize=(14, 9), layout="constrained")
@@ -68,10 +69,10 @@ def _position(entry: Mapping[str, Any]) -> Position:
 
 
 def _plan(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
-    """From above, the room's −z up; the listener's nose shows where it faces."""
+    """The plan: the room from above, its −z up, with the head, its heading and the sources."""
     first = entries[0]
     width, _, length = first["room_size"]
-    listener = Listener(tuple(first["listener_in_room"]), first["yaw"])
+    listener = ListenerPose(tuple(first["listener_in_room"]), first["yaw"])
     axes.add_patch(Rectangle((0, 0), width, length, facecolor=PAPER, edgecolor=INK, linewidth=2))
 
     def seen(offset: Sequence[float]) -> tuple[float, float]:
@@ -99,7 +100,7 @@ def _plan(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _side(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Heights, over the distance to the front (right) or back (left) along the floor."""
+    """The side view: heights over the distance along the floor, in front to the right, behind to the left."""
     _, height, _ = entries[0]["room_size"]
     ear = parse_vector(entries[0]["sensor_position"])[1]
     axes.axhspan(0, height, color=PAPER, zorder=0)
@@ -136,7 +137,7 @@ def _ears(brir: NDArray[np.floating]) -> Sequence[tuple[str, str]]:
 
 
 def _arrival(axes: Axes, brir: NDArray[np.floating]) -> None:
-    """The first 4 ms: the difference in time and level between the ears can be read off."""
+    """The first 4 ms of a BRIR, which show the difference in time and level between the ears."""
     shown = brir[:, : DIRECT_SAMPLE + round(0.003 * SAMPLE_RATE)]
     milliseconds = (np.arange(shown.shape[1]) - DIRECT_SAMPLE) / SAMPLE_RATE * 1e3
     for ear, (name, colour) in zip(shown, _ears(brir), strict=True):
@@ -148,7 +149,7 @@ def _arrival(axes: Axes, brir: NDArray[np.floating]) -> None:
 
 
 def _response(axes: Axes, brir: NDArray[np.floating], entry: Mapping[str, Any]) -> None:
-    """Levels of both ears over time, and which part of the simulation they come from."""
+    """Levels of a BRIR over time, on the parts of the simulation: direct sound, reflections, tail."""
     milliseconds = (np.arange(brir.shape[1]) - DIRECT_SAMPLE) / SAMPLE_RATE * 1e3
     end = milliseconds[-1]
     mixing = 1e3 * entry["mixing_time"]
@@ -172,7 +173,7 @@ def _response(axes: Axes, brir: NDArray[np.floating], entry: Mapping[str, Any]) 
 
 
 def _decay(axes: Axes, brir: NDArray[np.floating], entry: Mapping[str, Any]) -> None:
-    """Energy that is still to come (Schroeder 1965), against the decay that the room was made for."""
+    """The decay of the energy (Schroeder 1965), against that of the RT60 in the metadata."""
     octaves = signal.butter(3, (353.6, 1414.2), "bandpass", fs=SAMPLE_RATE, output="sos")
     left = np.cumsum((signal.sosfilt(octaves, brir) ** 2).sum(0)[::-1])[::-1]
     levels = _decibels(left / left[0])

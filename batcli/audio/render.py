@@ -1,4 +1,4 @@
-"""Scenes from files: read, resample, convolve, with the clips and BRIRs that repeat kept in memory."""
+"""Render scenes from files of clips and BRIRs, which are kept in memory for the scenes that use them again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batcli.audio.convolve import Filter, prepare, render
 from batcli.audio.io import read_brir, read_clip, resample
 from batcli.data.constants import RMS_DBFS, SAMPLE_RATE, SCENE_SECONDS
 
-CLIPS_KEPT = 256
+CLIPS_KEPT = 256  # in memory
 FILTERS_KEPT = 128
 
 
@@ -32,47 +32,47 @@ class RenderSettings:
         return round(self.seconds * self.sample_rate)
 
 
-def _written(path: Path) -> int:
-    """When a file was last written: a mended one must not be taken from memory."""
+def _modified_ns(path: Path) -> int:
+    """When a file was last written, so that a changed one is not taken from memory; 0 if that is not known."""
     try:
         return path.stat().st_mtime_ns
     except (OSError, ValueError):
-        return 0  # whoever reads it says what is wrong
+        return 0
 
 
 @lru_cache(CLIPS_KEPT)
-def _clip(path: Path, written: int, sample_rate: int, resampler: str) -> np.ndarray:
+def _clip(path: Path, modified_ns: int, sample_rate: int, resampler: str) -> np.ndarray:
     return read_clip(path, sample_rate, resampler)
 
 
 @lru_cache(FILTERS_KEPT)
-def _filter(path: Path, written: int, sample_rate: int, length: int, resampler: str) -> Filter:
-    # A sum over twice as many samples is twice as large: the gain of a response must not hang on the rate.
+def _filter(path: Path, modified_ns: int, sample_rate: int, length: int, resampler: str) -> Filter:
+    # Convolution sums over samples: at twice the rate, the same response must be half as large.
     brir = resample(read_brir(path), SAMPLE_RATE, sample_rate) * np.float32(SAMPLE_RATE / sample_rate)
     return prepare(brir, length, exact=resampler == "poly")
 
 
 def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.ndarray, Filter]:
-    """A clip (n,) and a BRIR as `convolve.render` takes them; not to be written to, for they are kept in memory.
+    """A clip (n,) and its BRIR as `convolve.render` takes them, shared with the cache: not to be modified.
 
-    Raises InputError that names the file which is missing or damaged.
+    Raises InputError that names a missing or damaged file.
     """
     return (
-        _clip(clip, _written(clip), settings.sample_rate, settings.resampler),
-        _filter(brir, _written(brir), settings.sample_rate, settings.length, settings.resampler),
+        _clip(clip, _modified_ns(clip), settings.sample_rate, settings.resampler),
+        _filter(brir, _modified_ns(brir), settings.sample_rate, settings.length, settings.resampler),
     )
 
 
 def render_files(files: Sequence[tuple[Path, Path]], settings: RenderSettings) -> np.ndarray:
     """(clip, BRIR) of each source → the scene, float32 (2, settings.length), channel 0 left.
 
-    Raises InputError that names the file which is missing or damaged.
+    Raises InputError that names a missing or damaged file.
     """
     sources = [load_source(clip, brir, settings) for clip, brir in files]
     return render(sources, settings.length, settings.rms_dbfs)
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Drop the clips and BRIRs that are kept in memory."""
     _clip.cache_clear()
     _filter.cache_clear()

@@ -1,10 +1,9 @@
-"""Shoebox rooms and what two ears hear in them: binaural room impulse responses (BRIRs).
+"""Simulate shoebox rooms: binaural room impulse responses (BRIRs).
 
-A response is the direct sound, image sources up to a mixing time, each from its own direction,
-and a diffuse tail of decaying noise. A room has its own axes: x along the width, y up from the
-floor, z along the length, the origin in a corner. A listener stands in it and faces −z after a
-turn by `yaw`. Sources are given relative to the listener, in the listener's axes (x right, y up,
-−z front), as the data's label formula wants them: the room turns about the listener.
+A BRIR is the direct sound, image sources up to a mixing time, each from its own direction, and a
+diffuse tail of decaying noise. A room has its own axes: x along the width, y up from the floor, z
+along the length, the origin in a corner. Sources are given relative to the listener, in the
+listener's axes (x right, y up, −z front), as in the labels.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Array = NDArray[np.floating]
 
 BANDS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz, octaves
 AIR = np.array([0.1, 0.3, 0.6, 1.0, 1.9, 5.8, 20.3]) * 1e-3  # 1/m of energy; 20 °C, 50–70 % humidity (ISO 9613-1)
-MIXING_TIME = 0.080  # s after the direct sound, at most; where the tail has taken over from the images
-MIXING_IMAGES = 1000  # a small room has so many earlier, and is mixed by then
-CROSSFADE = 0.020  # s before the mixing time, in which the last of the images go
-SCATTERING = 0.15  # share of energy that leaves the mirror's path at each reflection, as off furniture
-HIGH_PASS = 30.0  # Hz; images are all positive and would add up to a constant
+MIXING_TIME = 0.080  # s after the direct sound, at most: from then on there is the tail alone
+MIXING_IMAGES = 1000  # image sources after which a small room is mixed, if they come earlier
+CROSSFADE = 0.020  # s before the mixing time, in which image sources fade out
+SCATTERING = 0.15  # share of energy that each reflection scatters, as off furniture
+HIGH_PASS = 30.0  # Hz; image sources are all positive and would add up to a constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +39,11 @@ class Room:
     """A shoebox.
 
     size: width, height, length in metres.
-    absorption [6 x 7]: −ln(1 − α), α the share of energy that a wall takes per reflection, of the
+    absorption [6 x 7]: −ln(1 − α), where α is the share of energy absorbed per reflection, of the
     walls at x=0, x=width, floor, ceiling, z=0, z=length, in the octave bands BANDS.
-    scattering: share of the reflected energy that goes over from the image sources to the diffuse
-    field at each reflection. Without it a hall with a low ceiling falls silent after the first
-    echoes between floor and ceiling, until the far walls answer.
+    scattering: share of the energy that each reflection moves from the image sources to the diffuse
+    tail. Without it, a hall with a low ceiling is silent between the echoes of floor and ceiling and
+    those of the far walls.
     """
 
     size: Vector
@@ -63,7 +62,7 @@ class Room:
 
     @property
     def mixing_time(self) -> float:
-        """Seconds after the direct sound at which the tail has taken over."""
+        """Seconds after the direct sound from which there is the tail alone."""
         radius = (MIXING_IMAGES * self.volume * 3 / (4 * math.pi)) ** (1 / 3)
         return min(MIXING_TIME, radius / SPEED_OF_SOUND)
 
@@ -79,9 +78,11 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListenerPose:
+    """Where a listener is in a room, and which way they face."""
+
     position: Vector  # of the head's centre, in the room's axes
-    yaw: float = 0.0  # degrees that the listener has turned to the left from facing the room's −z
+    yaw: float = 0.0  # degrees to the left of the room's −z
 
 
 def _shape(size: Vector) -> str:
@@ -89,13 +90,13 @@ def _shape(size: Vector) -> str:
     return f"{width:g} x {length:g} x {height:g}"
 
 
-def to_room(offset: Array, listener: Listener) -> Array:
+def to_room(offset: Array, listener: ListenerPose) -> Array:
     """Offsets [... x 3] in the listener's axes → positions in the room's axes."""
-    return _turned(offset, listener.yaw) + np.asarray(listener.position)
+    return _rotated(offset, listener.yaw) + np.asarray(listener.position)
 
 
-def _turned(offset: Array, yaw: float) -> Array:
-    """Turned to the left by `yaw` degrees about the upright axis."""
+def _rotated(offset: Array, yaw: float) -> Array:
+    """Offsets [... x 3], rotated to the left by `yaw` degrees about the vertical axis."""
     c, s = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
     return np.asarray(offset) @ np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
 
@@ -104,7 +105,7 @@ def _turned(offset: Array, yaw: float) -> Array:
 
 
 @lru_cache(1)
-def _octant() -> tuple[Array, Array]:
+def _octant_quadrature() -> tuple[Array, Array]:
     """Quadrature over the directions with positive coordinates: (unit vectors [n x 3], weights [n])."""
     nodes, weights = np.polynomial.legendre.leggauss(12)
     nodes, weights = (nodes + 1) / 2, weights / 2
@@ -115,13 +116,13 @@ def _octant() -> tuple[Array, Array]:
 
 
 def _rt60(size: Vector, absorption: Array, at: float) -> Array:
-    """Seconds per band, from the energy that image sources have left after `at` seconds.
+    """RT60 in seconds per band, from the energy left to the image sources after `at` seconds.
 
-    A ray in direction u meets the walls across axis i |u_i| c t / L_i times; the energy is the
-    mean of what is left over all directions. (Eyring's formula takes one mean free path instead,
-    and a shoebox, where rays keep their direction, rings 20–40 % longer than that.)
+    A ray in direction u meets the walls across axis i |u_i| c t / L_i times; the energy is the mean
+    over all directions. (Eyring's formula takes one mean free path for all: a shoebox, where rays keep
+    their direction, rings 20–40 % longer.)
     """
-    vectors, weights = _octant()
+    vectors, weights = _octant_quadrature()
     pairs = absorption.reshape(3, 2, -1).mean(1)  # a ray meets opposite walls in turn
     path = SPEED_OF_SOUND * at
     left = weights @ np.exp(-path * (vectors @ (pairs / np.array(size)[:, None]) + AIR))
@@ -129,9 +130,9 @@ def _rt60(size: Vector, absorption: Array, at: float) -> Array:
 
 
 def room_with_rt60(size: Vector, materials: Array, rt60: float) -> Room:
-    """The room whose walls absorb in the proportions of `materials` [6 x 7] so that it has `rt60`.
+    """The room with `rt60` seconds whose absorption is in proportion to `materials` [6 x 7].
 
-    Raises InputError when no walls do that: see `rt60_limits`.
+    Raises InputError for an RT60 outside `rt60_limits`.
     """
     low, high = rt60_limits(size)
     if not low <= rt60 <= high:
@@ -146,7 +147,7 @@ def room_with_rt60(size: Vector, materials: Array, rt60: float) -> Room:
 
 
 def rt60_limits(size: Vector, most: float = 0.9, least: float = 0.01) -> tuple[float, float]:
-    """Seconds with walls that all absorb `most` and with walls that all absorb `least` of the energy."""
+    """(lowest, highest) RT60 in seconds: with walls that absorb the share `most`, or `least`, of the energy."""
     low, high = (Room(size, np.full((6, 7), -math.log(1 - share))).rt60 for share in (most, least))
     return low, high
 
@@ -155,10 +156,10 @@ def rt60_limits(size: Vector, most: float = 0.9, least: float = 0.01) -> tuple[f
 
 
 def image_sources(room: Room, source: Vector, reach: float, listener: Vector) -> tuple[Array, Array]:
-    """Mirror images of a source nearer to the listener than `reach` metres (Allen and Berkley 1979).
+    """The image sources of a source that are nearer to the listener than `reach` m (Allen and Berkley 1979).
 
-    Positions in the room's axes. Returns (image − listener [n x 3] in the room's axes, reflections
-    at each of the six walls [n x 6], whole numbers).
+    All positions are in the room's axes. Returns (image − listener [n x 3], number of reflections at each
+    wall [n x 6]).
     """
     offsets, hits = [], []
     for side, s, ear in zip(room.size, source, listener, strict=True):
@@ -176,10 +177,10 @@ def image_sources(room: Room, source: Vector, reach: float, listener: Vector) ->
 
 @lru_cache(8)
 def _band_basis(size: int) -> tuple[Array, NDArray[np.complexfloating]]:
-    """Levels in bands → a spectrum of size/2+1 bins, linear between band centres over log frequency.
+    """Matrices from levels in bands to a spectrum of size/2+1 bins, linear over log frequency between bands.
 
-    Returns (basis [7 x bins] for the level itself, the same [7 x bins] complex, whose exponential
-    is the minimum-phase response: the log spectrum's causal part is linear in the log levels).
+    Returns ([7 x bins] for levels, complex [7 x bins] for log levels: the exponential of the second product
+    is the minimum-phase response, whose logarithm is linear in the log levels).
     """
     frequencies = np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 1.0)
     basis = np.stack([np.interp(np.log(frequencies), np.log(BANDS), row) for row in np.eye(len(BANDS))])
@@ -189,8 +190,8 @@ def _band_basis(size: int) -> tuple[Array, NDArray[np.complexfloating]]:
     return basis.astype(np.float32), fft.rfft(cepstrum).astype(np.complex64)
 
 
-def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, centre: float) -> Array:
-    """All image sources but the source itself, heard by each ear: [ears x samples].
+def _reflections(room: Room, listener: ListenerPose, source: Array, hrtf: Hrtf, centre: float) -> Array:
+    """The early reflections, as each ear receives them: [ears x samples].
 
     `centre`: the sample at which the direct sound passes the head's centre.
     """
@@ -214,7 +215,7 @@ def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, cent
     means = totals / np.maximum(np.bincount(orders, weights, count), 1e-30)[:, None]
     gains *= np.sqrt((energies / means[orders]).mean(-1))
 
-    ears = _turned(offsets, -listener.yaw)
+    ears = _rotated(offsets, -listener.yaw)
     azimuth = np.degrees(np.arctan2(-ears[:, 2], ears[:, 0])) % 360
     elevation = np.degrees(np.arcsin(np.clip(ears[:, 1] / paths, -1, 1)))
     quarters = np.rint((centre - BANK_LEAD + times * SAMPLE_RATE) * PHASES).astype(np.intp)
@@ -224,8 +225,8 @@ def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, cent
     taps = hrtf.bank[hrtf.nearest(azimuth, elevation, phases)]
     taps *= gains[:, None, None].astype(np.float32)
     places = ((orders * hrtf.ears)[:, None] + np.arange(hrtf.ears)) * size + starts[:, None]
-    heard = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
-    spectra = fft.rfft(heard.reshape(count, hrtf.ears, size).astype(np.float32))
+    impulses = np.bincount((places[..., None] + np.arange(BANK_TAPS)).ravel(), taps.ravel(), count * hrtf.ears * size)
+    spectra = fft.rfft(impulses.reshape(count, hrtf.ears, size).astype(np.float32))
     levels = np.log(np.maximum(means, 1e-12)).astype(np.float32) / 2
     # Not `@`: what BLAS adds up in which order may change with the number of threads.
     filters = np.exp(np.einsum("kb,bf->kf", levels, _band_basis(size)[1]))
@@ -233,7 +234,7 @@ def _reflections(room: Room, listener: Listener, source: Array, hrtf: Hrtf, cent
 
 
 def _specular(room: Room, reflections: Array, times: Array) -> Array:
-    """Share of energy that is still in image sources, `times` in seconds after the direct sound."""
+    """Share of energy that the image sources carry after `reflections`, `times` s after the direct sound."""
     fade = np.clip((room.mixing_time - times) / CROSSFADE, 0, 1)
     return (1 - room.scattering) ** reflections * np.sin(np.pi / 2 * fade) ** 2
 
@@ -246,11 +247,11 @@ _WINDOW = np.sin(np.pi * (np.arange(_FRAME) + 0.5) / _FRAME).astype(np.float32) 
 
 
 def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Generator) -> Array:
-    """Noise that decays in each band as the room does, alike at both ears as a diffuse field is.
+    """The diffuse tail [ears x samples]: noise with the decay of each band and a diffuse field's coherence.
 
-    It starts with the direct sound, `start` seconds after that left the source, and has the energy
-    that image sources have lost to it. In all there is that of 4 π c³ t² dt / V images between t
-    and t + dt, each of which comes with 1 / (c t)². Returns [ears x samples].
+    It begins with the direct sound, which arrives `start` seconds after it left the source, and carries
+    the energy that image sources do not. Together they have that of 4 π c³ t² dt / V images between t and
+    t + dt, each with 1 / (c t)².
     """
     frames = samples // _HOP + 2
     power, coherence = hrtf.diffuse_field
@@ -267,36 +268,38 @@ def _tail(room: Room, hrtf: Hrtf, start: float, samples: int, rng: np.random.Gen
         spectra[1] = alike * spectra[0] + np.sqrt(1 - alike**2) * spectra[1]
     parts = fft.irfft(spectra, _FRAME) * _WINDOW
     # Every sample lies in two frames: the first half of one, the second half of the one before.
-    heard = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
-    heard = heard.reshape(hrtf.ears, -1)[:, :samples]
+    tail = parts[:, 1:, :_HOP] + parts[:, :-1, _HOP:]
+    tail = tail.reshape(hrtf.ears, -1)[:, :samples]
     since = np.arange(min(math.ceil(room.mixing_time * SAMPLE_RATE), samples)) / SAMPLE_RATE
     lost = 1 - _specular(room, SPEED_OF_SOUND * (start + since) / room.mean_free_path, since)
-    heard[:, : len(since)] *= np.sqrt(lost)
-    return heard
+    tail[:, : len(since)] *= np.sqrt(lost)
+    return tail
 
 
-# ---- the whole response --------------------------------------------------------------------------
+# ---- BRIRs --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Brir:
+    """A simulated response."""
+
     samples: NDArray[np.float32]  # [ears x T] at 32 kHz
     drr: float  # energy of the direct sound over that of all else, dB, both ears together
 
 
 def simulate(
     room: Room,
-    listener: Listener,
+    listener: ListenerPose,
     sources: Sequence[Vector],
     hrtf: Hrtf,
     rng: np.random.Generator,
     seconds: float | None = None,
 ) -> list[Brir]:
-    """One response per source (metres from the listener, in the listener's axes).
+    """The BRIR of each source (metres from the listener, in the listener's axes).
 
-    The propagation delay is left out: the nearer ear hears the direct sound at sample 32, at
-    0.46 / distance from the front. seconds: length [default: until the slowest band has fallen by
-    60 dB]. Raises InputError for a listener or a source outside the room.
+    Without the propagation delay: the direct sound reaches the nearer ear at sample 32, with a peak of
+    0.46 / distance from the front. seconds: length [default: the RT60 of the slowest band]. Raises
+    InputError for a listener or a source outside the room.
     """
     for what, offset in (("the listener", (0.0, 0.0, 0.0)), *(("a source", source) for source in sources)):
         place = to_room(np.array(offset), listener)
@@ -313,7 +316,10 @@ def simulate(
 _SECTIONS = signal.butter(2, HIGH_PASS, "highpass", fs=SAMPLE_RATE, output="sos")
 
 
-def _response(room: Room, listener: Listener, source: Array, hrtf: Hrtf, rng: np.random.Generator, length: int) -> Brir:
+def _response(
+    room: Room, listener: ListenerPose, source: Array, hrtf: Hrtf, rng: np.random.Generator, length: int
+) -> Brir:
+    """The BRIR of one source: the high-passed sum of direct sound, reflections and tail, cut to `length` samples."""
     distance = float(np.linalg.norm(source))
     azimuth = math.degrees(math.atan2(-source[2], source[0])) % 360
     elevation = math.degrees(math.asin(source[1] / distance))
@@ -339,8 +345,7 @@ def _response(room: Room, listener: Listener, source: Array, hrtf: Hrtf, rng: np
 # ---- drawing rooms -------------------------------------------------------------------------------
 
 # Shares of energy absorbed per octave band, 125 Hz … 8 kHz: typical values, as textbooks of room
-# acoustics tabulate them (Kuttruff; Vorländer). A room's walls keep these proportions and are all
-# made harder or softer together until it has its RT60.
+# acoustics tabulate them (Kuttruff; Vorländer). All are scaled together until a room has its RT60.
 _WALLS = {
     "brick": (0.03, 0.03, 0.03, 0.04, 0.05, 0.07, 0.08),
     "plaster on brick": (0.02, 0.02, 0.03, 0.04, 0.05, 0.05, 0.05),
@@ -350,7 +355,7 @@ _WALLS = {
     "bookshelves": (0.25, 0.30, 0.32, 0.32, 0.34, 0.35, 0.36),
     "curtains": (0.10, 0.22, 0.38, 0.48, 0.50, 0.50, 0.50),
 }
-_FURNITURE = 0.06  # what furniture and people take, spread over all surfaces and bands
+_FURNITURE = 0.06  # absorbed by furniture and people, spread over all surfaces and bands
 _FLOORS = {
     "linoleum": (0.03, 0.03, 0.04, 0.04, 0.05, 0.05, 0.05),
     "parquet": (0.12, 0.09, 0.07, 0.06, 0.06, 0.07, 0.07),
@@ -373,10 +378,10 @@ SMALLEST = 2.0  # m, of any side of a room: a listener and a source must fit
 
 
 def draw_room(rng: np.random.Generator, size: Vector, rt60: tuple[float, float] = (0.15, 0.9)) -> Room:
-    """Walls for a room of `size`: materials by chance, RT60 log-uniform in the range `rt60`.
+    """A room of `size` with random materials and an RT60 (s) log-uniform in the range `rt60`.
 
-    The range is cut to what walls that absorb 1 to 50 % make of the size, as far as they reach it.
-    Raises InputError when no walls do.
+    The range is first clipped to the RT60 of walls that absorb 50 to 1 %. Raises InputError when no walls
+    reach it.
     """
     low, high = rt60_limits(size, most=0.5)
     low, high = (min(max(limit, rt60[0]), rt60[1]) for limit in (low, high))
@@ -396,8 +401,8 @@ def draw_scene(
     size: Vector | None = None,
     max_distance: float = 10.0,
     spread: Literal["near", "even"] = "near",
-) -> tuple[Room, Listener, list[Vector]]:
-    """A room, a listener in it, and one source in each of `octants` (listener's axes, metres).
+) -> tuple[Room, ListenerPose, list[Vector]]:
+    """Draw a room, a listener in it, and a source in each of `octants` (listener's axes, metres).
 
     Distances. `near`: a room has a reach, log-uniform from 1.5 m to max_distance, and its sources
     are spread log-uniformly from 0.5 m to there, one in each of as many equal steps. Each dB of
@@ -426,14 +431,14 @@ def draw_scene(
         for room_size in [size] * 8 if size else _draw_sizes(rng, float(distances[-1]), rt60):
             for _ in range(16):
                 listener = _draw_listener(rng, room_size)
-                sources = _placed(room_size, listener, directions, distances)
+                sources = _place_sources(room_size, listener, directions, distances)
                 if sources is not None:
                     return draw_room(rng, room_size, rt60), listener, sources
         distances = NEAREST + (distances - NEAREST) * 0.85
 
 
 def _draw_distances(rng: np.random.Generator, count: int, farthest: float, spread: Literal["near", "even"]) -> Array:
-    """Metres [count], ascending: see `draw_scene`."""
+    """Distances of sources in metres [count], ascending: see `draw_scene`."""
     farthest = max(farthest, NEAREST)
     parts = (np.arange(count) + rng.random(count)) / count
     if spread == "even":
@@ -443,16 +448,16 @@ def _draw_distances(rng: np.random.Generator, count: int, farthest: float, sprea
     return NEAREST * (reach / NEAREST) ** parts
 
 
-def _placed(size: Vector, listener: Listener, directions: Array, distances: Array) -> list[Vector] | None:
-    """Sources at `distances` (ascending) in `directions`, or None if they do not fit.
+def _place_sources(size: Vector, listener: ListenerPose, directions: Array, distances: Array) -> list[Vector] | None:
+    """Sources at `distances` (ascending) in `directions`, or None if they do not fit into the room.
 
-    directions [n x 3]: x and z of unit length, y the share of the height that there is. The
-    farther a wall is in a direction, the farther is the source there.
+    directions [n x 3]: x and z of unit length, y the share of the height from the ears to floor or
+    ceiling. The farther the wall in a direction, the farther the source.
     """
     flat = directions * (1, 0, 1)
     margin = np.array(size) / 2 - _SOURCE_FROM_WALL
     centred = np.array(listener.position) - np.array(size) / 2
-    ahead = _turned(flat, listener.yaw)
+    ahead = _rotated(flat, listener.yaw)
     with np.errstate(divide="ignore", invalid="ignore"):
         space = np.nanmin((margin - centred * np.sign(ahead)) / np.abs(ahead), -1, initial=np.inf, where=ahead != 0)
     far = np.empty(len(distances))
@@ -467,7 +472,7 @@ def _placed(size: Vector, listener: Listener, directions: Array, distances: Arra
 
 
 def _draw_sizes(rng: np.random.Generator, farthest: float, rt60: tuple[float, float]) -> Iterator[Vector]:
-    """A size, and larger ones after it, as long as a room of it can have an RT60 in the range."""
+    """Sizes in growing order, beginning with a random one, whose RT60 can lie in the range."""
     length = max(1 + farthest * rng.uniform(1.05, 1.6), 2.6)
     width = max(length * rng.uniform(0.55, 1.0), 2.6)
     height = rng.uniform(2.3, 3.0) + 0.12 * rng.random() * max(length - 4, 0)
@@ -475,14 +480,14 @@ def _draw_sizes(rng: np.random.Generator, farthest: float, rt60: tuple[float, fl
         size = (round(width * 1.1**step, 2), round(height, 2), round(length * 1.1**step, 2))
         low, high = rt60_limits(size)
         if low > rt60[1] and length > 2.6:
-            return  # too large to be so dry: the sources must come nearer, and the room with them
+            return  # too large for so low an RT60: the caller brings the sources nearer
         if high >= rt60[0]:
             yield size
     yield size
 
 
-def _draw_listener(rng: np.random.Generator, size: Vector) -> Listener:
+def _draw_listener(rng: np.random.Generator, size: Vector) -> ListenerPose:
     margins = [min(_FROM_WALL, side / 2) for side in size]
     x, z = (rng.uniform(margins[i], size[i] - margins[i]) for i in (0, 2))
     ear = rng.uniform(min(_EARS[0], size[1] / 2), min(_EARS[1], size[1] - margins[1]))
-    return Listener((round(x, 3), round(ear, 3), round(z, 3)), round(rng.uniform(0, 360), 1))
+    return ListenerPose((round(x, 3), round(ear, 3), round(z, 3)), round(rng.uniform(0, 360), 1))

@@ -1,9 +1,9 @@
-"""Heads that others measured, as SOFA files (AES69) hold them.
+"""Read measured heads from SOFA files (AES69).
 
-`read_sofa` brings a file of the convention SimpleFreeFieldHRIR into the head's own frame: x to the
-front, y to the left, z up. `tell_ears` decides which channel is the left ear. Files are often wrong
-about that, most of the older ones by the order of ReceiverPosition, some by azimuths that run
-clockwise, and no version number tells; the responses themselves do, by level and delay.
+`read_sofa` brings a file of the convention SimpleFreeFieldHRIR into the head's axes: x front, y left,
+z up. `assign_ears` decides from level and delay which channel is the left ear: many files are wrong
+about it, most by the order of ReceiverPosition, some by azimuths that run clockwise, and no version
+number tells which.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ CONVENTION = "SimpleFreeFieldHRIR"
 MAX_NUMBERS = 1 << 26  # in a file: 11,950 directions of 2,048 samples are 49 million
 FARTHEST = 1e4  # m, and the largest number in a position
 LONGEST_DELAY = 1e6  # samples
-SILENT = 1e-9  # a response's peak over the largest of the set
-SAME_DISTANCE = 0.9  # of the farthest source; loudspeakers of one arc differ by a few per cent
-LATERAL = np.sin(np.radians(60.0))  # y of a source that is within 30° of straight left
+SILENT = 1e-9  # peak of a silent response, over the largest of the set
+SAME_DISTANCE = 0.9  # of the farthest source: what is nearer is left out; arcs differ by a few per cent
+LATERAL = np.sin(np.radians(60.0))  # least y of a source within 30° of straight left
 LEAST_LEVEL = 2.0  # dB between a source at the side and one in front; heads have 10 to 20
 LEAST_DELAY = 100e-6  # s, likewise; heads have 500 to 700 µs
 LEAST_EXPLAINED = 0.5  # share of a cue's variance that is linear in the direction; heads have 0.95 and more
 MOST_TILT = 30.0  # degrees between the ears' axis by the responses and by the file; heads have up to 7
-DULLER = 2.0  # dB between 3 and 8 kHz; from the front heads are 2.5 to 6.5 dB brighter than from behind
+DULLER = 2.0  # dB from 3 to 8 kHz, the front below the back; heads are 2.5 to 6.5 dB louder from the front
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """One set of head-related impulse responses, its sources all about as far away.
+class MeasuredHrirs:
+    """Head-related impulse responses of sources at one distance.
 
     directions [n x 3]: unit vectors from the head to the source: x front, y left, z up.
-    irs [n x 2 x samples]: linear responses at `rate` Hz, the channels in the file's order.
+    irs [n x 2 x samples]: responses at `rate` Hz, the channels in the file's order.
     delays [n x 2]: seconds to be added to the responses.
-    claimed: the channel that ReceiverPosition puts at the left, 0 or 1; None if it does not say.
-    corrections: short notes of how the set was read other than the file says.
-    warnings: a line for each of these, with the reason, and for all else that is odd.
+    left_channel: the left ear by ReceiverPosition, 0 or 1; None if the file does not say.
+    corrections: short notes on what was read otherwise than the file says.
+    warnings: a line on each correction, with the reason, and on all else that is odd.
     """
 
     directions: Array
     irs: Array
     delays: Array
     rate: float
-    claimed: int | None
+    left_channel: int | None
     corrections: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -57,20 +57,20 @@ class Measured:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_sofa(path: Path) -> Measured:
-    """The farthest sources of a SOFA file, positions taken relative to the listener.
+def read_sofa(path: Path) -> MeasuredHrirs:
+    """Read the farthest sources of a SOFA file. Needs the extra `sofa`.
 
-    Needs the extra `sofa`. Raises InputError for a file that is no SOFA file, that follows another
-    convention than SimpleFreeFieldHRIR, or whose content is damaged or contradicts itself.
+    Raises InputError for a file that is no SOFA file, has another convention than SimpleFreeFieldHRIR, or
+    is damaged or contradicts itself.
     """
     if path.suffix.lower() != ".sofa":
         raise InputError("not a SOFA file: its name does not end in .sofa", path)
     file = _Variables(path)
-    irs = file["Data.IR"]
+    irs = file.contents["Data.IR"]
     if irs.ndim != 3 or 0 in irs.shape or irs.shape[1] != 2:
         raise InputError(f"impulse responses of shape {irs.shape}", path, "directions x two ears x samples")
     count = len(irs)
-    given = file.get("Data.Delay", np.zeros((1, 2)))
+    given = file.contents.get("Data.Delay", np.zeros((1, 2)))
     try:
         given = np.broadcast_to(given, (count, 2))
     except ValueError:
@@ -82,10 +82,10 @@ def read_sofa(path: Path) -> Measured:
         raise InputError(f"a response with a peak of {peaks.max():.3g}", path)
     if not np.abs(given).max() < LONGEST_DELAY:
         raise InputError("Data.Delay is not finite, or longer than any response", path)
-    rates = np.unique(file["Data.SamplingRate"])
+    rates = np.unique(file.contents["Data.SamplingRate"])
     if len(rates) != 1 or not 16_000 <= rates[0] <= 384_000:
         raise InputError(f"sampling rate {', '.join(f'{rate:g}' for rate in rates[:3])} Hz", path, "from 16 to 384 kHz")
-    places = _relative(file, count)
+    places = _relative_positions(file, count)
     distances = np.linalg.norm(places, axis=-1)
     if not 0 < distances.min() <= distances.max() < FARTHEST:
         raise InputError(f"sources at {distances.min():.3g} to {distances.max():.3g} m", path)
@@ -93,7 +93,7 @@ def read_sofa(path: Path) -> Measured:
     order = np.argsort(-distances.round(3), kind="stable")
     order = order[distances[order] > SAME_DISTANCE * distances.max()]
     ears = _receivers(file)
-    return Measured(
+    return MeasuredHrirs(
         places[order] / distances[order, None],
         irs[order],
         given[order] / rates[0],
@@ -105,9 +105,9 @@ def read_sofa(path: Path) -> Measured:
 
 
 class _Variables:
-    """The numeric variables of a SOFA file, by name, and its positions as [n x 3] in SOFA's axes.
+    """The numeric variables of a SOFA file by name, and its positions in SOFA's axes.
 
-    Numbers that are missing in the file are NaN. Raises InputError as `read_sofa` does.
+    Missing numbers are NaN. Raises InputError as `read_sofa` does.
     """
 
     NEEDED = ("Data.IR", "Data.SamplingRate", "SourcePosition")
@@ -141,20 +141,11 @@ class _Variables:
         if missing:
             raise InputError(f"damaged: no {missing[0]}", path)
         try:
-            self._contents: dict[str, Array] = {
+            self.contents: dict[str, Array] = {
                 name: np.ma.filled(np.ma.asarray(value, float), np.nan) for name, value in contents.items()
             }
         except (TypeError, ValueError) as error:
             raise InputError(f"damaged: {error}", path) from None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._contents
-
-    def __getitem__(self, name: str) -> Array:
-        return self._contents[name]
-
-    def get(self, name: str, default: Array) -> Array:
-        return self._contents.get(name, default)
 
     def text(self, name: str, attribute: str, default: str) -> str:
         """An attribute of a variable, in lower case; `default` if either is not there."""
@@ -165,12 +156,12 @@ class _Variables:
 
         `like`: the variable whose coordinates it shares if it does not name its own.
         """
-        values = self.get(name, np.array([default]))
+        values = self.contents.get(name, np.array([default]))
         if values.ndim == 3 and values.shape[2]:  # of receivers, which may differ by measurement: the first
             values = values[..., 0]
         if values.ndim != 2 or values.shape[1] != 3 or not len(values) or not np.abs(values).max() < FARTHEST:
             raise InputError(f"{name} is not three finite numbers each", self.path, f"up to {FARTHEST:g}")
-        if name not in self:
+        if name not in self.contents:
             return values
         kind, units = (
             self.text(name, attribute, self.text(like, attribute, "") if like else "")
@@ -206,7 +197,7 @@ class _Variables:
 
 def _receivers(file: _Variables) -> Array:
     """ReceiverPosition as [2 x 3]; of several measurements the first. Two zeros if there is none."""
-    if "ReceiverPosition" not in file:
+    if "ReceiverPosition" not in file.contents:
         return np.zeros((2, 3))
     ears = file.positions("ReceiverPosition", (0.0, 0.0, 0.0))
     if len(ears) != 2:
@@ -214,13 +205,13 @@ def _receivers(file: _Variables) -> Array:
     return ears
 
 
-def _relative(file: _Variables, count: int) -> Array:
-    """Where the sources are for a listener who may stand and look anywhere: [count x 3], metres."""
+def _relative_positions(file: _Variables, count: int) -> Array:
+    """Source positions relative to the listener, whatever their position and view: [count x 3], metres."""
     sources = file.positions("SourcePosition", (0.0, 0.0, 0.0))
     listener = file.positions("ListenerPosition", (0.0, 0.0, 0.0))
     view = file.positions("ListenerView", (1.0, 0.0, 0.0))
     up = file.positions("ListenerUp", (0.0, 0.0, 1.0), like="ListenerView")
-    if np.array_equal(file.get("ListenerUp", up), [[0.0, 0.0, 1.0]]):
+    if np.array_equal(file.contents.get("ListenerUp", up), [[0.0, 0.0, 1.0]]):
         up = np.array([[0.0, 0.0, 1.0]])  # left at its default where ListenerView was made spherical
     parts = {"SourcePosition": sources, "ListenerPosition": listener, "ListenerView": view, "ListenerUp": up}
     for name, part in parts.items():
@@ -234,7 +225,7 @@ def _relative(file: _Variables, count: int) -> Array:
     offsets = sources - listener
     if np.abs(listener).max() > 0:
         around_origin, around_listener = (np.linalg.norm(part, axis=-1) for part in (sources, offsets))
-        if len(sources) > 1 and _alike(around_origin) and not _alike(around_listener):
+        if len(sources) > 1 and _equidistant(around_origin) and not _equidistant(around_listener):
             raise InputError(
                 f"ListenerPosition {', '.join(f'{value:g}' for value in listener[0])} contradicts SourcePosition, "
                 "whose sources lie on a sphere around 0, 0, 0",
@@ -245,7 +236,7 @@ def _relative(file: _Variables, count: int) -> Array:
     return np.broadcast_to(np.stack(turned, -1), (count, 3))
 
 
-def _alike(distances: Array) -> bool:
+def _equidistant(distances: Array) -> bool:
     return bool(distances.min() > SAME_DISTANCE * distances.max())
 
 
@@ -256,29 +247,29 @@ def _unit(vectors: Array, name: str, path: Path) -> Array:
     return vectors / lengths
 
 
-# ---- left and right ------------------------------------------------------------------------------
+# ---- which channel is the left ear ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Cue:
-    """How the first channel differs from the second in level or delay, over directions.
+    """The difference between the first and the second channel in level or delay, over directions.
 
-    lead: mean of the medians of what the channel at the side gains for sources within 30° of straight
-    left and straight right; positive if the first channel is that of the left.
-    axis: the slope of the difference over the direction [3], which points to the first channel's ear.
-    explained: the share of the difference's variance that this slope accounts for.
+    lead: half of its median for sources within 30° of straight left minus that for straight right;
+    positive if the first channel is the left ear.
+    axis: its slope over the direction [3], which points to the first channel's ear.
+    explained: the share of its variance that this slope explains.
     """
 
     lead: float
     axis: Array
     explained: float
 
-    def tells(self, least: float) -> bool:
+    def is_reliable(self, least: float) -> bool:
         return self.explained >= LEAST_EXPLAINED and float(np.linalg.norm(self.axis)) >= least
 
 
 def _cue(directions: Array, difference: Array) -> _Cue:
-    """`difference` [n]: what the first channel has more than the second."""
+    """The cue of a `difference` [n], first channel minus second."""
     at_left, at_right = (np.median(difference[sign * directions[:, 1] >= LATERAL]) for sign in (1, -1))
     known = np.column_stack([directions, np.ones(len(directions))])
     fit = np.linalg.lstsq(known, difference, rcond=None)[0]
@@ -287,11 +278,11 @@ def _cue(directions: Array, difference: Array) -> _Cue:
     return _Cue(float(at_left - at_right) / 2, fit[:3], explained)
 
 
-def tell_ears(measured: Measured, levels: Array, delays: Array, path: Path) -> Measured:
-    """The same set with the left ear as channel 0, whatever the file says of it, and with notes of it.
+def assign_ears(measured: MeasuredHrirs, levels: Array, delays: Array, path: Path) -> MeasuredHrirs:
+    """The same set with the left ear as channel 0, as level and delay tell; corrections and warnings are added.
 
-    levels, delays [n x 2]: dB, and seconds after the sound passes the head's centre. Raises
-    InputError where they do not tell left from right, or say that the ears are not at the sides.
+    levels, delays [n x 2]: dB, and seconds after the sound passes the head's centre. Raises InputError
+    where they do not tell left from right, or the ears are not at the sides.
     """
     directions = measured.directions
     for sign, side in ((1, "left"), (-1, "right")):
@@ -302,7 +293,7 @@ def tell_ears(measured: Measured, levels: Array, delays: Array, path: Path) -> M
                 "use a set that was measured all round",
             )
     level, delay = _cue(directions, levels[:, 0] - levels[:, 1]), _cue(directions, delays[:, 1] - delays[:, 0])
-    cues = [cue for cue, least in ((level, LEAST_LEVEL), (delay, LEAST_DELAY)) if cue.tells(least)]
+    cues = [cue for cue, least in ((level, LEAST_LEVEL), (delay, LEAST_DELAY)) if cue.is_reliable(least)]
     if not cues:
         raise InputError(
             "left and right cannot be told: level and delay between the ears do not follow the direction", path,
@@ -319,42 +310,39 @@ def tell_ears(measured: Measured, levels: Array, delays: Array, path: Path) -> M
         )
     if len({cue.lead > 0 for cue in cues}) > 1:
         raise InputError("for sources at the left one channel is louder and the other earlier", path)
-    return _ordered(measured, 0 if cues[0].lead > 0 else 1, abs(level.lead), 1e6 * abs(delay.lead))
+    return _left_first(measured, 0 if cues[0].lead > 0 else 1, abs(level.lead), 1e6 * abs(delay.lead))
 
 
-def _ordered(measured: Measured, left: int, louder: float, earlier: float) -> Measured:
-    """`left`: the channel that is `louder` dB and `earlier` µs for sources at the left by the file's angles."""
+def _left_first(measured: MeasuredHrirs, left: int, louder: float, earlier: float) -> MeasuredHrirs:
+    """The set with channel `left` first. For sources at the file's left it is `louder` dB and `earlier` µs."""
     exchanged = replace(measured, irs=measured.irs[:, ::-1], delays=measured.delays[:, ::-1])
-    if measured.claimed in (left, None):
+    if measured.left_channel in (left, None):
         return measured if left == 0 else exchanged
     much = f"is {louder:.1f} dB louder and {earlier:.0f} µs earlier"
     if left == 0:
-        return replace(
+        return _with_notes(
             measured,
-            corrections=(*measured.corrections, "ears by the responses, against ReceiverPosition"),
-            warnings=(
-                *measured.warnings,
-                f"ReceiverPosition calls channel 0 the right ear, but it {much} for sources at the left; "
-                "it is taken as the left ear",
-            ),
+            f"ReceiverPosition calls channel 0 the right ear, but it {much} for sources at the left; "
+            "it is taken as the left ear",
+            "ears by the responses, against ReceiverPosition",
         )
-    # ReceiverPosition and custom agree that channel 0 is the left ear, so it is the angles that are turned.
-    return replace(
-        measured,
-        directions=measured.directions * (1, -1, 1),
-        corrections=(*measured.corrections, "azimuths clockwise by the responses, against SourcePosition"),
-        warnings=(
-            *measured.warnings,
-            f"SourcePosition contradicts ReceiverPosition: channel 0, called the left ear, {much} "
-            "for sources at azimuth −90°; azimuths are taken as clockwise",
-        ),
+    # ReceiverPosition and custom agree that channel 0 is the left ear, so the angles are wrong.
+    return _with_notes(
+        replace(measured, directions=measured.directions * (1, -1, 1)),
+        f"SourcePosition contradicts ReceiverPosition: channel 0, called the left ear, {much} "
+        "for sources at azimuth −90°; azimuths are taken as clockwise",
+        "azimuths clockwise by the responses, against SourcePosition",
     )
 
 
-def warn_of_back(measured: Measured, bright: Array) -> Measured:
-    """The same set, with a warning if it sounds as if front and behind were exchanged.
+def _with_notes(measured: MeasuredHrirs, warning: str, *corrections: str) -> MeasuredHrirs:
+    return replace(measured, corrections=(*measured.corrections, *corrections), warnings=(*measured.warnings, warning))
 
-    bright [n]: level between 3 and 8 kHz in dB, the mean of both ears. Outer ears open to the front.
+
+def warn_if_front_is_back(measured: MeasuredHrirs, bright: Array) -> MeasuredHrirs:
+    """The same set, with a warning if front and behind seem to be exchanged.
+
+    bright [n]: level from 3 to 8 kHz in dB, the mean of both ears. Outer ears amplify it from the front.
     """
     forward = measured.directions[:, 0]
     near_horizon = np.abs(measured.directions[:, 2]) < 0.6
@@ -364,11 +352,8 @@ def warn_of_back(measured: Measured, bright: Array) -> Measured:
     duller = float(bright[behind].mean() - bright[front].mean())
     if duller < DULLER:
         return measured
-    return replace(
+    return _with_notes(
         measured,
-        warnings=(
-            *measured.warnings,
-            f"sources in front are {duller:.1f} dB weaker from 3 to 8 kHz than sources behind, which no outer ear "
-            "does; if front and behind are exchanged, correct ListenerView or SourcePosition",
-        ),
+        f"sources in front are {duller:.1f} dB weaker from 3 to 8 kHz than sources behind, which no outer ear "
+        "does; if front and behind are exchanged, correct ListenerView or SourcePosition",
     )

@@ -1,4 +1,4 @@
-"""The errors that `bat` expects, and the exit codes that other people's scripts rely on."""
+"""Expected errors, and the exit codes of `bat`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ LONGEST = 1_200  # characters of a part of a message
 
 
 def shortened(text: str) -> str:
-    """Both ends of a text that a file may have made as long as it liked."""
+    """The two ends of a text of more than LONGEST characters; any other text unchanged."""
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 def printable(text: str) -> str:
-    """`text` without what a terminal would obey: names in files may hold escape sequences."""
+    """`text` with control characters escaped: names in files may hold sequences that a terminal obeys."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ExitCode(IntEnum):
+    """Exit codes of `bat`."""
+
     DONE = 0
     UNEXPECTED = 1
     WRONG_INPUT = 2
@@ -72,9 +74,9 @@ class TooManyBad(BatError):
 
 
 class Stopped(BaseException):
-    """A signal asked the process to stop; what was done so far is saved.
+    """A signal asked the process to stop; the work done so far is saved.
 
-    No `Exception`: it comes at any moment, and nothing that handles a bad sample may take it for one.
+    It is no `Exception`, so that code that handles bad samples does not catch it.
     """
 
     def __init__(self, exit_code: ExitCode, message: str = "stopped by a signal; run again to go on") -> None:

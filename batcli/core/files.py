@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written is mistaken for whole, and paths that stay below their root."""
+"""Write files whole or not at all, lock outputs, check paths, read JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,38 +21,38 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 STDIO = Path("-")
-MAX_DEPTH = 100  # of lists and objects in one another in a JSON file
-MAX_JSON = 1 << 26  # bytes of what commands write about their work
+MAX_DEPTH = 100  # of nested lists and objects in a JSON file
+MAX_JSON = 1 << 26  # bytes of a JSON file that a command wrote
 MAX_LIST = 1 << 29  # bytes of a list of clips or BRIRs: AudioSet's two million clips take 220 MB
-TEMPORARY = ".tmp-"
-"""Files whose name starts so are unfinished; they can be deleted when no command runs."""
+TEMPORARY = ".tmp-"  # prefix of unfinished files; they can be deleted when no command runs
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends without an error.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
-    A link stays and what it points to is replaced; a pipe or a device such as `/dev/null` is itself
-    what is yielded.
+    Of a link, the target is replaced. A pipe or a device such as `/dev/null` is yielded itself. Raises
+    InputError when another process is writing the same file.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # the name must not appear on disk before the content
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(TEMPORARY + path.name)
+    with _locked(temporary, path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # the name must not appear on disk before the content
+            os.replace(temporary, path)
+        finally:
+            remove(temporary)
 
 
 @contextmanager
 def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing, whole or not at all; `-` is standard output."""
+    """Open `path` for writing, to appear whole or not at all (see `replacing`); `-` is standard output."""
     if path == STDIO:
         yield sys.stdout if "b" not in mode else sys.stdout.buffer
         sys.stdout.flush()
@@ -67,29 +66,8 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    clear(path)
     with writing(path) as file:
         file.write(text)
-
-
-def clear(path: Path) -> None:
-    """Delete what processes left that were killed while they wrote this file."""
-    if path == STDIO:
-        return
-    for leftover in path.parent.glob(f"{TEMPORARY}*-{escape(path.name)}"):
-        process = leftover.name.removeprefix(TEMPORARY).partition("-")[0]
-        if process.isdecimal() and not _is_running(int(process)):
-            remove(leftover)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON) -> Any:
-    """Raises InputError for what is missing, too large or not JSON."""
+    """The content of a JSON file. Raises InputError when it is missing, too large or not JSON."""
     require_file(path)
     if path.stat().st_size > max_bytes:
         raise InputError(f"larger than {max_bytes:,} bytes", path)
@@ -113,10 +91,9 @@ def read_json(path: Path, max_bytes: int = MAX_JSON) -> Any:
 
 
 def require_plain(text: str, value: Any, where: str | Path) -> None:
-    """Raises InputError for a `value`, read from the JSON `text`, that is JSON but could not be written again.
+    """Raises InputError for a `value`, read from the JSON `text`, that could not be written again.
 
-    Half of a surrogate pair is no text; and what is nested hundreds deep is no data of ours, but deep
-    enough to exhaust the stack of whoever shows it.
+    That is half of a surrogate pair, or nesting deep enough to exhaust a stack.
     """
     if "\\ud" in text.lower():
         try:
@@ -129,6 +106,7 @@ def require_plain(text: str, value: Any, where: str | Path) -> None:
 
 
 def _is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested more than MAX_DEPTH deep."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list))]
@@ -137,6 +115,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def require_file(path: Path, hint: str | None = None) -> Path:
+    """`path`, a regular file that can be read. Raises InputError otherwise."""
     try:
         if path.is_file():
             if os.access(path, os.R_OK):
@@ -152,13 +131,14 @@ def require_file(path: Path, hint: str | None = None) -> Path:
 
 
 def require_directory(path: Path, hint: str | None = None) -> Path:
+    """`path`, a directory. Raises InputError otherwise."""
     if not os.path.isdir(path):  # unlike `is_dir`, no error for a name that no file can have
         raise InputError("is a file, not a directory" if os.path.isfile(path) else "no such directory", path, hint)
     return path
 
 
 def require_writable(directory: Path) -> Path:
-    """Make `directory` and prove that it can be written, before any work is done."""
+    """Make `directory` and test that files can be written in it. Raises InputError otherwise."""
     if directory.is_file():
         raise InputError("is a file, not a directory", directory, "choose another output")
     try:
@@ -172,54 +152,62 @@ def require_writable(directory: Path) -> Path:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold what is written at `path`, a directory or a file: two runs at once would spoil each other's work.
+    """Lock `path`, a directory or a file that is to be written: two runs at once would spoil each other's work.
 
     Raises InputError when another process holds it. The lock ends with the process, however that ends.
-    On file systems without locks, and on Windows, it holds nothing.
+    File systems without locks, and Windows, hold nothing.
     """
-    if fcntl is None:
-        yield
-        return
-    directory = path.is_dir()
-    lock = path if directory else path.with_name(f"{TEMPORARY}{path.name}-lock")
-    number = os.open(lock, os.O_RDONLY | (0 if directory else os.O_CREAT), 0o666)
-    _HELD.add(number)
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = directory or os.path.samestat(os.fstat(number), os.stat(lock))
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        except OSError:
-            held = True  # a network file system that knows no locks
-        if not held:
-            raise InputError("another run is writing here", path, "wait for it, or choose another output")
+    # Not `filelock`: it leaves a file in every directory, and in its older releases, which Python 3.10 needs,
+    # forked workers keep the lock of a parent that was killed.
+    lock = path if path.is_dir() else path.with_name(f"{TEMPORARY}{path.name}-lock")
+    with _locked(lock, path):
         try:
             yield
         finally:
-            if not directory:
+            if lock != path:
                 remove(lock)
+
+
+@contextmanager
+def _locked(lock: Path, path: Path) -> Iterator[None]:
+    """Hold the directory or the file `lock`, which is made if it is not there, on behalf of `path`."""
+    if fcntl is None:
+        yield
+        return
+    directory = lock.is_dir()
+    descriptor = os.open(lock, os.O_RDONLY if directory else os.O_RDONLY | os.O_CREAT, 0o666)
+    _LOCKED.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = directory or os.path.samestat(os.fstat(descriptor), os.stat(lock))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError:
+            held = True  # a network file system without locks
+        if not held:
+            raise InputError("another run is writing here", path, "wait for it, or choose another output")
+        yield
     finally:
-        _HELD.discard(number)
-        os.close(number)
+        _LOCKED.discard(descriptor)
+        os.close(descriptor)
 
 
-_HELD: set[int] = set()
+_LOCKED: set[int] = set()  # descriptors
 
 
-def _let_go() -> None:
-    """A forked child shares its parent's locks: they would outlast a parent that is killed."""
-    for number in _HELD:
-        os.close(number)
-    _HELD.clear()
+def _close_locked() -> None:
+    """Let go, in a forked child, of its parent's locks, which would outlast a parent that is killed."""
+    while _LOCKED:
+        os.close(_LOCKED.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_locked)
 
 
 def require_writable_file(path: Path) -> Path:
-    """Prove that a file can be written under this name, before any work is done."""
+    """Make the directory of `path` and test that files can be written in it. Raises InputError otherwise."""
     if path.is_dir():
         raise InputError("is a directory, not a file", path, "choose another output")
     require_writable(path.parent)
@@ -227,15 +215,15 @@ def require_writable_file(path: Path) -> Path:
 
 
 def stays_below(relative: str) -> bool:
-    """Whether a path from a file can be trusted to stay below its root, links aside."""
-    # By hand: `PurePosixPath` says the same at ten times the cost, four times for every record read.
+    """Whether a relative path, read from a file, stays below its root, links aside."""
+    # Not `PurePosixPath`: ten times as slow, and every record has up to four paths.
     parts = relative.split("/")
     names_something = any(part not in ("", ".") for part in parts)
     return names_something and parts[0] != "" and ".." not in parts and "\0" not in relative and "\\" not in relative
 
 
 def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
-    """`root / relative`, refused when it leads out of `root` (absolute, `..`, a link, NUL)."""
+    """`root / relative`. Raises InputError when it leads out of `root` (absolute, `..`, a link, NUL)."""
     hint = "ids are relative paths below their root"
     if not stays_below(relative):
         raise InputError(f"leads out of {root}: {relative!r:.120}", where, hint)
@@ -251,12 +239,12 @@ def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
 
 @lru_cache(64)
 def _resolved(root: Path) -> Path:
-    """Where a root really is: looked up once, for it takes as long as each of the paths below it."""
+    """`root` without links; remembered, because looking it up takes as long as each path below it."""
     return root.resolve()
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of a directory: the digests of its files in the order of their names."""
+    """SHA-256 of a file, in hex; of a directory, that of its files' names and digests in order."""
     digest = hashlib.sha256()
     if path.is_dir():
         for below in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -269,5 +257,6 @@ def sha256(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
     with suppress(FileNotFoundError):
         path.unlink()

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line, errors with the line's number."""
+"""Read and write JSON Lines: one object a line; errors name the line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, clear, require_file, require_plain, writing
+from batcli.core.files import STDIO, require_file, require_plain, writing
 
 NEWLINE = b"\n"
-MAX_LINE = 1 << 20
-"""Characters. A longer line is refused unread: it is no record, and it could fill the memory."""
+MAX_LINE = 1 << 20  # characters; a longer line is refused unread: it could fill the memory
 
 
 def parse_line(line: str, where: str) -> dict[str, Any]:
-    """One object. Raises InputError with `where` (file:line) in front."""
+    """The object on a line. Raises InputError that starts with `where` (file:line)."""
     try:
         record = json.loads(line.rstrip())  # a newline would make a second line, and columns count from it
     except json.JSONDecodeError as error:
@@ -33,7 +32,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
 
 
 def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]:
-    """(`name:number`, line) for every line that is not blank."""
+    """Yield (`name:number`, line) for each line that is not blank. Raises InputError for one that is no text."""
     number = 0
     while True:
         number += 1
@@ -54,7 +53,7 @@ def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]
 
 @contextmanager
 def reading(path: Path) -> Iterator[tuple[IO[str], str]]:
-    """(file, its name in messages); `-` is standard input."""
+    """Open `path` for reading: (file, its name in messages); `-` is standard input."""
     if path == STDIO:
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # whatever the locale says
@@ -75,13 +74,13 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.d
 
 
 def dump(record: dict[str, Any]) -> str:
+    """A record as a line, with its newline."""
     return _encode(record) + "\n"
 
 
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> int:
-    """Write a whole JSONL file, or none; returns how many records."""
+    """Write a JSONL file, whole or not at all; return the number of records."""
     count = 0
-    clear(path)
     with writing(path) as file:
         for record in records:
             file.write(dump(record))

@@ -1,4 +1,4 @@
-"""What made a file or a directory: the command, the versions, the commit, the inputs."""
+"""Manifests: the command, versions, commit and inputs that a file or directory was made with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from batcli import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scipy", "soundfile", "soxr")
 SECRET_WORDS = ("key", "token", "secret", "password")
-MIN_SECRET = 12  # characters: a variable of fewer may be a word that stands in any path
-IN_ADDRESS = re.compile(r"(\w+://)[^/@\s]+@")  # user and password
+MIN_SECRET = 12  # characters: a shorter value may be a common word, and is not masked
+IN_ADDRESS = re.compile(r"(\w+://)[^/@\s]+@")  # user and password in an address
 
 
 def versions() -> dict[str, str]:
-    """Of `bat`, Python and the installed packages that decide a result."""
+    """The versions of `bat`, Python and the installed packages of PACKAGES."""
     found = {"bat": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, or None outside one."""
+    """The commit of the checkout that this code runs from; None outside of one."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
@@ -51,7 +51,7 @@ def git_commit() -> str | None:
 
 
 def command_line() -> list[str]:
-    """The arguments as given, secrets masked: by option, in addresses, and what the environment calls a secret."""
+    """The command line, with secrets masked: values of options and variables that are named as one, and passwords."""
     known = [v for k, v in os.environ.items() if any(w in k.lower() for w in SECRET_WORDS) and len(v) >= MIN_SECRET]
     shown, mask = [Path(sys.argv[0]).name], False
     for argument in sys.argv[1:]:
@@ -66,7 +66,7 @@ def command_line() -> list[str]:
 
 
 def describe(**facts: Any) -> dict[str, Any]:
-    """A manifest: `facts` (seed, input hashes, counts) and what made them."""
+    """A manifest: the command, versions, commit and time, and `facts` (seed, input hashes, counts)."""
     return {
         "command": command_line(),
         "versions": versions(),

@@ -1,13 +1,14 @@
-"""Sharing work out: over the ranks of a launcher, and over the processes of one machine.
+"""Share work out over the ranks of a launcher, and over processes of one machine.
 
-Results never depend on how many there are: an item's result depends on the item alone, and the
-order is the items' own.
+Results do not depend on how many there are: an item's result depends on the item alone, and results come in
+the order of the items.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +16,24 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
 from batcli.core.errors import BatError, InputError
 from batcli.core.files import exclusive_lock
-from batcli.core.signals import block_signals, leave_signals_to_parent
+from batcli.core.signals import CODES
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-CHUNKS_AHEAD = 4
+CHUNKS_AHEAD = 4  # chunks per process that are handed out before their results are taken
+POLL_SECONDS = 0.2  # between a worker's looks for SIGTERM
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(this process's number, how many there are) under torchrun or accelerate; (0, 1) otherwise."""
+    """(number of this process, number of processes) under torchrun or accelerate; (0, 1) otherwise."""
     try:
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
@@ -41,20 +44,20 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """This rank's items: every world-th, so that all ranks get alike mixtures."""
+    """The items of this rank: every world-th."""
     rank, world = rank_and_world()
     return items[rank::world]
 
 
 def main_rank_lock(path: Path) -> AbstractContextManager[None]:
-    """`exclusive_lock` in the first rank; the other ranks write under it without one of their own."""
+    """`exclusive_lock` in the first rank, on behalf of all; nothing in the others."""
     return exclusive_lock(path) if rank_and_world()[0] == 0 else nullcontext()
 
 
 def wait_for(paths: Sequence[Path], timeout: float = 24 * 3600.0) -> None:
-    """Until every path exists: how the first rank waits for what the others write.
+    """Wait until every path exists: the first rank waits so for the files of the others.
 
-    A rank that fails is the launcher's business: it stops all of them.
+    Raises InputError after `timeout` seconds. When a rank fails, the launcher stops all.
     """
     end = time.monotonic() + timeout
     for path in paths:
@@ -66,7 +69,7 @@ def wait_for(paths: Sequence[Path], timeout: float = 24 * 3600.0) -> None:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Child processes started inside get one thread: N processes of N threads are slower than N of one."""
+    """Give processes that are started inside one thread: N of N threads are slower than N of one."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -79,18 +82,42 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def block_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait. A process that is started inside receives neither, then or later."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # Python's own process; starting it unblocks signals, so it comes first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_worker() -> None:
-    """What a worker process does first: from then on its parent alone ends it, whether by its word or by its end."""
-    leave_signals_to_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Make this process, started inside `block_signals`, end with its parent, or by SIGTERM from its parent alone.
+
+    Terminals, `timeout` and batch systems send signals to all processes of a command. A worker that obeyed
+    would take the step in hand from a parent that finishes it.
+    """
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    if hasattr(signal, "pthread_sigmask") and not hasattr(signal, "sigtimedwait"):  # macOS does not tell who sent it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot tell its workers, which would wait for work for ever."""
+def _watch_parent() -> None:
+    """End this process as soon as its parent ends or sends it SIGTERM."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    while parent is not None and parent.is_alive():
+        parent.join(POLL_SECONDS)  # returns at once when it ends
+        if hasattr(signal, "sigtimedwait"):
+            sent = signal.sigtimedwait({signal.SIGTERM}, 0)
+            if sent is not None and sent.si_pid == parent.pid:
+                break
+    os._exit(0)
 
 
 def _call_all(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
@@ -98,25 +125,22 @@ def _call_all(function: Callable[[Item], Result], chunk: list[Item]) -> list[Res
 
 
 def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int = 8) -> Iterator[Result]:
-    """`map(function, items)` over `jobs` processes, in order, with bounded memory.
+    """Like `map(function, items)`, over `jobs` processes, `chunk` items at a time, with bounded memory.
 
-    `function` must be importable (top level of a module). With one job nothing is started.
+    `function` must be importable (top level of a module). With one job no process is started.
     """
     if jobs <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
     chunks = (list(items[start : start + chunk]) for start in range(0, len(items), chunk))
-    context = multiprocessing.get_context("spawn")
-    _start_tracker()
     pool = None
     try:
-        with one_thread_each():
-            with block_signals():  # here the processes are started, and the semaphores between them made
-                pool = ProcessPoolExecutor(jobs, context, initializer=start_worker)
-                pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
-            while pending:
-                yield from pending.pop(0).result()
-                pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
+        with one_thread_each(), block_signals():  # the processes are started here
+            pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=start_worker)
+            pending = [pool.submit(_call_all, function, c) for c in islice(chunks, CHUNKS_AHEAD * jobs)]
+        while pending:
+            yield from pending.pop(0).result()
+            pending += [pool.submit(_call_all, function, c) for c in islice(chunks, 1)]
         pool.shutdown()
     except BrokenProcessPool:
         raise BatError("a worker process died, perhaps for want of memory; try fewer --jobs") from None
@@ -125,16 +149,8 @@ def run_jobs(function: Callable[[Item], Result], items: Sequence[Item], jobs: in
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start_tracker() -> None:
-    """Python's process that cleans up semaphores: when it starts, signals that were held are let through."""
-    if os.name == "posix":
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()
-
-
 def default_jobs() -> int:
-    """The processors this process may use: its share of them where a launcher started several here."""
+    """The number of processors for this process: its share where a launcher started several here."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, count // max(1, int(beside))) if beside.isdecimal() else count

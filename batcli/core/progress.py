@@ -1,4 +1,4 @@
-"""How work below the command line speaks to a person: through a `Reporter` that it is handed."""
+"""Messages and progress of the work below the command line, through a `Reporter` that it is given."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ T = TypeVar("T")
 
 
 class Reporter(Protocol):
+    """Shows progress and messages to a user."""
+
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-        """Pass `items` on, showing how far they are and when they will be done."""
+        """Yield `items`, showing progress."""
 
     def status(self, text: str) -> None:
-        """A short state beside the running bar, such as the loss; overwritten by the next."""
+        """Show a short text beside the running bar, such as the loss, until the next."""
 
     def info(self, message: str) -> None:
-        """What a user wants to know in passing."""
+        """Show a message."""
 
     def warn(self, message: str) -> None:
-        """What a user should act upon."""
+        """Show a warning."""
 
     def detail(self, message: str) -> None:
-        """What a user asked for with `-v`."""
+        """Show a message that is wanted with `-v` only."""
 
 
 class Silent:
-    """Says nothing: for use as a library, for tests and for all ranks but the first."""
+    """The reporter that shows nothing: for use as a library, in tests and in all ranks but the first."""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         yield from items

@@ -1,8 +1,8 @@
-"""Records that several processes finish in any order, kept so that a killed run can go on.
+"""Records that several processes make in any order, kept on disk so that a killed run can go on.
 
-Each process appends to a file of its own, beside the final one and under a temporary name; a record
-carries its position. Whoever starts again with the same key (a hash of everything that decides the
-result) finds what is done; when every position is there, the first process writes the final file.
+Each process appends to a file of its own, beside the final one and under a temporary name. A run with the
+same key (a hash of all that decides the result) finds the records of earlier ones; when all are there,
+the first process writes the final file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ POLL_SECONDS = 0.2
 
 
 def content_key(**facts: Any) -> str:
-    """Twelve hex digits that change when any fact changes."""
+    """A hash of `facts`, twelve hex digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 class ResumableShards:
-    """The unfinished records of `final`; use as a context manager around the work."""
+    """The records of `final` that are finished so far. A context manager: inside, `append` writes.
+
+    key: see `content_key`.
+    """
 
     def __init__(self, final: Path, key: str) -> None:
         self.final = final
@@ -46,21 +49,22 @@ class ResumableShards:
         self._file.close()
 
     def append(self, position: int, record: dict[str, Any]) -> None:
+        """Write the finished record of a position, at once."""
         self._file.write(dump({"position": position, "record": record}).encode())
         self._file.flush()
 
     def finished(self) -> dict[int, dict[str, Any]]:
-        """Position → record, from all processes of this run and of those before it."""
+        """Position → record, of all processes of this run and of earlier ones with the same key."""
         found = {}
         for path in sorted(self.final.parent.glob(f"{escape(self.pattern)}*.jsonl")):
             for line in path.read_bytes().splitlines(keepends=True):
-                # A kill cuts the last line; a machine that loses power may leave any bytes. They are done again.
+                # A kill cuts the last line; a loss of power may leave any bytes. Such records are made again.
                 if line.endswith(b"\n") and (entry := _entry(line)):
                     found[entry[0]] = entry[1]
         return found
 
     def gather(self, count: int, timeout: float = 24 * 3600.0) -> list[dict[str, Any]]:
-        """All `count` records in order, once the other processes have written theirs."""
+        """Wait until all `count` records are there; return them in order. Raises InputError after `timeout` s."""
         end = time.monotonic() + timeout
         while len(found := self.finished()) < count:
             if time.monotonic() > end:
@@ -69,13 +73,13 @@ class ResumableShards:
         return [found[position] for position in range(count)]
 
     def remove(self) -> None:
-        """Delete the parts of this and of abandoned runs: the final file is written."""
+        """Delete the records of this run and of abandoned ones, when the final file is written."""
         for path in self.final.parent.glob(f"{escape(TEMPORARY + self.final.name)}-*-part-*.jsonl"):
             remove(path)
 
 
 def _entry(line: bytes) -> tuple[int, dict[str, Any]] | None:
-    """(position, record) of a whole line that `append` wrote; None for anything else."""
+    """(position, record) of a line that `append` wrote; None for any other line."""
     try:
         entry = json.loads(line)
         position, record = entry["position"], entry["record"]

@@ -1,4 +1,4 @@
-"""Configuration files: TOML in, checked; TOML out, resolved."""
+"""Read and write TOML."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MAX_BYTES = 1 << 20
 
 
 def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises InputError when it is missing, too large or not TOML."""
     require_file(path)
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"larger than {MAX_BYTES:,} bytes", path)
@@ -30,6 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def refuse_unknown(keys: Collection[str], known: Collection[str], where: str | Path) -> None:
+    """Raises InputError for the first key that is not known, with the nearest one that is."""
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -41,7 +43,7 @@ def refuse_unknown(keys: Collection[str], known: Collection[str], where: str | P
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """`{"train": {"seed": 0}}` → TOML. None is left out: TOML has no null."""
+    """Tables by name → TOML. Values of None are left out: TOML has no null."""
     lines = []
     for name, values in tables.items():
         lines.append(f"[{name}]")
@@ -51,6 +53,7 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def to_text(value: Any) -> str:
+    """A value in TOML's notation."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""The dataset directory: `dataset.json`, written last, and what it points to."""
+"""The dataset directory: `dataset.json`, which is written last, and the files that it names."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ AUDIO_SUFFIXES = (".wav", ".flac")
 
 @dataclass
 class Split:
-    """One split of `dataset.json`. Paths are relative to the dataset where they lie inside it."""
+    """A split, as in `dataset.json`. Paths inside the dataset are relative to it."""
 
     file: str  # the questions, JSONL
     sha256: str
     counts: dict[str, int]  # questions by type
-    clips: str | None = None  # clip metadata, which training the encoder needs
+    clips: str | None = None  # clip metadata, for training the encoder
     reverbs: str | None = None  # BRIR metadata, likewise
 
 
@@ -50,15 +50,16 @@ class Dataset:
     splits: dict[str, Split] = field(default_factory=dict)
 
     def path(self, stored: str) -> Path:
-        """A stored path: absolute, or relative to the dataset."""
+        """The place of a path as `dataset.json` stores it: absolute, or relative to the dataset."""
         return self.root / stored
 
     def store(self, path: Path) -> str:
-        """The form in which `path` is stored: relative where it lies inside the dataset."""
+        """`path` as `dataset.json` stores it: relative where it lies inside the dataset."""
         path, root = path.resolve(), self.root.resolve()
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def split(self, name: str) -> Split:
+        """Raises InputError when there is no such split."""
         if name not in self.splits:
             known = ", ".join(self.splits) or "none"
             raise InputError(f"no split {name!r}", self.root / FILE, f"splits here: {known}")
@@ -75,12 +76,14 @@ class Dataset:
         return read_labels(self.path(self.labels_file))
 
     def clips(self, name: str) -> list[Clip]:
+        """The clips of a split. Raises InputError when the dataset has no metadata of them."""
         stored = self.split(name).clips
         if stored is None:
             raise InputError(f"no clip metadata for split {name!r}", self.root / FILE, "give --clips to `bat prepare`")
         return read_clips(self.path(stored))
 
     def reverbs(self, name: str) -> dict[str, Reverb]:
+        """The BRIRs of a split, by `reverb_id`. Raises InputError when the dataset has no metadata of them."""
         stored = self.split(name).reverbs
         if stored is None:
             raise InputError(f"no BRIR metadata for split {name!r}", self.root / FILE, "give --reverb-root")
@@ -97,7 +100,7 @@ class Dataset:
         return self.audio_path(source.audio_id), self.brir_path(source.reverb_id)
 
     def add_split(self, name: str, questions: Iterable[Question], clips: Path | None, reverbs: Path | None) -> Split:
-        """Write `questions/NAME.jsonl` and enter it; `save` makes the entry last."""
+        """Write `questions/NAME.jsonl` and add it to `splits`, which `save` writes."""
         counts: Counter[str] = Counter()
 
         def counted() -> Iterator[dict[str, Any]]:
@@ -116,13 +119,13 @@ class Dataset:
         )
         return self.splits[name]
 
-    def take_splits(self) -> None:
-        """The splits as they are on disk now: another run may have added one since this was opened."""
+    def reload_splits(self) -> None:
+        """Read `splits` again: another run may have added one since the dataset was opened."""
         if (self.root / FILE).is_file():
             self.splits = open_dataset(self.root).splits
 
     def save(self) -> None:
-        """Write `dataset.json`: always the last step."""
+        """Write `dataset.json`, the last step of making a dataset."""
         write_json(
             self.root / FILE,
             {
@@ -140,7 +143,7 @@ class Dataset:
 
 
 def require_split_name(name: str) -> str:
-    """A split's name is a file's too."""
+    """`name`, if it can name a split and its file. Raises InputError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         hint = "letters, digits, dots, dashes and underscores, a letter or digit first"
         raise InputError(f"not a name: {name!r:.110}", "--split", hint)
@@ -150,9 +153,9 @@ def require_split_name(name: str) -> str:
 def extend_dataset(
     root: Path, audio_root: Path, reverb_root: Path, labels: Path, seconds: float | None = None, seed: int = 0
 ) -> Dataset:
-    """The dataset in `root` to add a split to, or a new one where there is none; nothing is written.
+    """The dataset in `root`, or a new one, to which a split can be added. Nothing is written.
 
-    Raises InputError for roots or labels that are missing or that differ from those of the dataset.
+    Raises InputError for roots, labels or seconds that are missing or differ from the dataset's.
     """
     require_directory(audio_root, "check --audio-root")
     require_directory(reverb_root / "binaural", "check --reverb-root: BRIRs lie in its folder binaural/")
@@ -181,14 +184,14 @@ def extend_dataset(
 
 
 def audio_path(root: Path, audio_id: str) -> Path:
-    """The clip's file: the id with the first known extension that exists (`.wav` if none does)."""
+    """The file of a clip: its id with the first of AUDIO_SUFFIXES that exists, else `.wav`."""
     # Not `with_suffix`: an AudioSet id may hold a dot, which is no extension.
     paths = [inside(root, audio_id + suffix) for suffix in AUDIO_SUFFIXES]
     return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 def open_dataset(root: Path) -> Dataset:
-    """Raises InputError when `root` is no finished dataset of a schema that this version reads."""
+    """Open the dataset in `root`. Raises InputError when it is not finished, damaged or of another schema."""
     require_directory(root, "make one with `bat prepare demo DATA`")
     file = root / FILE
     if not file.is_file():
@@ -216,7 +219,7 @@ def open_dataset(root: Path) -> Dataset:
 
 
 def _split(file: Any, sha256: Any, counts: Any, clips: Any = None, reverbs: Any = None) -> Split:
-    """An entry of `splits`. Raises TypeError for values of other types."""
+    """A split of `dataset.json`. Raises TypeError for values of other types."""
     if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
         raise TypeError(f"counts are {counts!r:.60}")
     if not isinstance(sha256, str):
@@ -226,7 +229,7 @@ def _split(file: Any, sha256: Any, counts: Any, clips: Any = None, reverbs: Any 
 
 
 def _path(value: Any) -> str:
-    """Absolute, as a user names places outside DATA, or below it. Raises TypeError for what is neither."""
+    """A stored path: absolute, or relative and below the dataset. Raises TypeError for any other value."""
     if not isinstance(value, str) or not (os.path.isabs(value) or stays_below(value)):
         raise TypeError(f"{value!r:.60} is no path")
     return value

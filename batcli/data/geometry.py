@@ -1,4 +1,4 @@
-"""Where a source is, as the published data writes it.
+"""Positions and directions of sources, as in the published labels.
 
 Right-handed axes in metres: +x right, +y up, −z front; the listener faces −z. Azimuth runs
 counter-clockwise seen from above: 0° right, 90° front, 180° left, 270° behind. Elevation runs
@@ -14,7 +14,7 @@ Vector = tuple[float, float, float]
 
 
 class Position(NamedTuple):
-    """A source as the listener hears it: degrees [0, 360), degrees [−90, 90], metres."""
+    """The place of a source relative to the listener: degrees [0, 360), degrees [−90, 90], metres."""
 
     azimuth: float
     elevation: float
@@ -22,7 +22,7 @@ class Position(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """The eight octants by name."""
+    """One of the eight octants, in words."""
 
     side: str  # "left" or "right"
     depth: str  # "front" or "behind"
@@ -30,7 +30,7 @@ class Direction(NamedTuple):
 
 
 def parse_vector(text: str) -> Vector:
-    """`"x,y,z"` → three finite floats. Raises ValueError with a plain message otherwise."""
+    """Read `"x,y,z"`. Raises ValueError unless these are three finite numbers."""
     parts = text.split(",") if isinstance(text, str) else ()
     try:
         x, y, z = (float(part) for part in parts)
@@ -42,7 +42,7 @@ def parse_vector(text: str) -> Vector:
 
 
 def locate(sensor: Vector, source: Vector) -> Position:
-    """The published label formula (Spatial-AST `dataset.py`): world positions → `Position`."""
+    """World positions → the position that the labels state (Spatial-AST, `dataset.py`)."""
     dx, dy, dz = (b - a for a, b in zip(sensor, source, strict=True))
     return Position(
         azimuth=math.degrees(math.atan2(-dz, dx)) % 360.0,
@@ -52,19 +52,19 @@ def locate(sensor: Vector, source: Vector) -> Position:
 
 
 def unit_vector(azimuth: float, elevation: float) -> Vector:
-    """Degrees → unit vector in the listener's axes (x right, y up, −z front)."""
+    """Azimuth and elevation in degrees → unit vector in the listener's axes (x right, y up, −z front)."""
     a, e = math.radians(azimuth), math.radians(elevation)
     return math.cos(e) * math.cos(a), math.sin(e), -math.cos(e) * math.sin(a)
 
 
 def offset(position: Position) -> Vector:
-    """The source relative to the listener, in metres: the inverse of `locate`."""
+    """A position as a vector from the listener, in metres: the inverse of `locate`."""
     x, y, z = unit_vector(position.azimuth, position.elevation)
     return x * position.distance, y * position.distance, z * position.distance
 
 
 def octant(position: Position) -> Direction:
-    """The three words of a direction. On a plane itself the words are right, front and above."""
+    """The octant of a position. On its borders it is right, front or above."""
     x, y, z = unit_vector(position.azimuth, position.elevation)
     return Direction(
         "right" if x >= 0 else "left",
@@ -74,5 +74,5 @@ def octant(position: Position) -> Direction:
 
 
 def round_distance(metres: float) -> float:
-    """To the published 0.5 m steps, halves up, so that 0.25 m and 1.25 m round alike."""
+    """A distance in the published steps of 0.5 m; 0.25 m and 1.25 m are rounded up."""
     return math.floor(2.0 * metres + 0.5) / 2.0

@@ -13,34 +13,40 @@ from batcli.data.geometry import Position, Vector, locate, parse_vector
 
 LABEL_COLUMNS = ["index", "mid", "display_name"]
 MAX_LABEL_BYTES = 1 << 24  # AudioSet's 527 classes take 15 kB
-NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source: beyond it no room, and no number that can be trusted
+NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source; others are errors
 
 
 class Label(NamedTuple):
+    """A class of sound."""
+
     number: int  # the column `index`: the class's place in the encoder's output
     mid: str
     name: str  # display name as AudioSet writes it; may hold commas
 
 
 class Clip(NamedTuple):
+    """A mono clip and its labels."""
+
     audio_id: str  # path below the audio root, without extension
     mids: tuple[str, ...]
 
 
 class Reverb(NamedTuple):
+    """A BRIR and where its source is."""
+
     reverb_id: str  # path below `<reverb root>/binaural`
     position: Position
     source: Vector  # relative to the listener, in metres
-    extra: Mapping[str, Any]  # room size, RT60, …, as they stand in the file
+    extra: Mapping[str, Any]  # the other fields of the file: room size, RT60, …
 
     @property
     def scene(self) -> str:
-        """The room: BRIRs of one room may sound together."""
+        """The room: sources of one room can be heard in one scene."""
         return self.reverb_id.rpartition("/")[0]
 
 
 def read_labels(path: Path) -> list[Label]:
-    """`index,mid,display_name`; rows must be in the order of their index, from 0."""
+    """Read `index,mid,display_name`. Raises InputError unless the rows are in the order of their index, from 0."""
     labels: list[Label] = []
     if require_file(path).stat().st_size > MAX_LABEL_BYTES:
         raise InputError(f"larger than {MAX_LABEL_BYTES:,} bytes", path, "are these labels?")
@@ -72,6 +78,7 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def _data(path: Path) -> list[Any]:
+    """The list in a JSON file, alone or under `"data"`."""
     content = read_json(path, MAX_LIST)
     data = content.get("data") if isinstance(content, dict) else content
     if not isinstance(data, list):
@@ -80,7 +87,7 @@ def _data(path: Path) -> list[Any]:
 
 
 def read_clips(path: Path) -> list[Clip]:
-    """Clip metadata: `[{"folder", "id", "label": [mid, …]}]`, or the same under `"data"`."""
+    """Read clip metadata: `[{"folder", "id", "label": [mid, …]}]`, or the same under `"data"`."""
     clips = []
     for number, entry in enumerate(_data(path)):
         where = f"{path}: entry {number}"
@@ -97,7 +104,7 @@ def read_clips(path: Path) -> list[Clip]:
 
 
 def read_reverbs(path: Path) -> dict[str, Reverb]:
-    """BRIR metadata by `reverb_id`: `{"data": [{"fname", "sensor_position", "source_position", …}]}`."""
+    """Read BRIR metadata, by `reverb_id`: `{"data": [{"fname", "sensor_position", "source_position", …}]}`."""
     reverbs: dict[str, Reverb] = {}
     for number, entry in enumerate(_data(path)):
         where = f"{path}: entry {number}"

@@ -1,7 +1,8 @@
-"""The records that pass between commands: questions, scenes, predictions."""
+"""The records that pass between commands: questions, and the scenes that they are about."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +15,24 @@ from batcli.data.question_types import QUESTION_TYPES
 
 
 class Source(NamedTuple):
-    """One clip in one place: the ids of a mono clip and of a BRIR."""
+    """A sound at a place: the ids of a mono clip and of a BRIR."""
 
     audio_id: str
     reverb_id: str
 
 
 Scene = tuple[Source, ...]
-"""Sources that sound together. The published record has room for two, and only `Question.scene`
-and `Question.of` know it: rendering, caching and encoding take a scene of any size. Three sources
-need a record with more columns there, and questions about them; moving sources need a `Source`
-with a path of BRIRs and, in `audio/convolve.py`, a time-varying convolution."""
+"""Sources that sound together. A published record holds one or two; rendering, caching and encoding take any number."""
+
+
+def scene_id(scene: Scene) -> str:
+    """Twelve hex digits that follow from a scene's sources alone."""
+    return hashlib.sha256("\n".join(f"{s.audio_id}\t{s.reverb_id}" for s in scene).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One published record: exactly these fields, in this order."""
+    """A question with its scene and its answer: the fields of the published records, in their order."""
 
     audio_id: str
     reverb_id: str
@@ -42,11 +45,13 @@ class Question:
 
     @classmethod
     def of(cls, scene: Scene, question_id: int, question_type: str, question: str, answer: str) -> Question:
+        """A question about a scene of one or two sources."""
         first, second = scene[0], scene[1] if len(scene) > 1 else Source(None, None)  # type: ignore[arg-type]
         return cls(*first, *second, question_id, question_type, question, answer)
 
     @property
     def scene(self) -> Scene:
+        """The one or two sources that the question is about."""
         first = Source(self.audio_id, self.reverb_id)
         if self.audio_id2 is None or self.reverb_id2 is None:
             return (first,)
@@ -66,10 +71,9 @@ _TEXT_OR_NULL = ("audio_id2", "reverb_id2")
 
 
 def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, ...] = ()) -> Question:
-    """Check one record and make it a `Question`.
+    """The `Question` of a record, checked. Fields other than the published ones and `extra` are refused.
 
-    Fields other than the published ones and `extra` are refused, so that a misspelt key is not
-    taken for a missing one. Raises InputError with `where` (file:line) in front.
+    Raises InputError that starts with `where` (file:line).
     """
     missing = [name for name in FIELDS if name not in record]
     if missing:
@@ -100,6 +104,6 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
 
 
 def read_questions(path: Path) -> Iterator[Question]:
-    """Every question of a JSONL file, checked. Raises InputError at the first bad line."""
+    """Read the questions of a JSONL file. Raises InputError at the first bad line."""
     for where, record in read_records(path):
         yield parse_question(record, where)

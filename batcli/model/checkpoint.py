@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, clear, replacing, require_directory, require_file, write_json, write_text
+from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
 from batcli.model.bat import BAT
@@ -119,7 +119,6 @@ def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if not is_finite(tensor):
             raise InputError(f"{name} is not finite; nothing was saved", path)
-    clear(path)
     with replacing(path) as temporary, disk_errors(path):
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         _make_readable(temporary)

@@ -1,11 +1,11 @@
-"""`bat prepare demo`: a whole dataset with nothing but this package: clips, rooms, questions."""
+"""`bat prepare demo`: make a dataset from nothing: synthesised clips, simulated rooms, questions."""
 
 from __future__ import annotations
 
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,13 @@ from batcli.core.parallel import default_jobs, run_jobs
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import FILE, Dataset, open_dataset
-from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_labels, read_reverbs
+from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_reverbs
 from batcli.options import DemoOptions, RoomsOptions
-from batcli.prepare.rooms import SPLITS, rooms
+from batcli.prepare.rooms import rooms
 from batcli.questions.generate import generate
 
-RT60 = "0.12:0.4"  # seconds: furnished rooms and treated ones
-MAX_DISTANCE = 4.0  # metres: what is said across a table or a living room, and heard apart from its echo
+RT60 = "0.12:0.4"  # seconds: furnished and treated rooms
+MAX_DISTANCE = 4.0  # metres: across a living room
 PER_SCENE = {"train": 16, "eval": 4, "dev": 4}  # questions; a scene costs a hundred times as much as a question
 TRAIN_SHARES = {
     "CLASSIFICATION": 0.05,
@@ -45,12 +45,23 @@ TRAIN_SHARES = {
     "MIXUP_NONBINARY_DISTANCE": 0.05,
     "MIXUP_NONBINARY_SOURCE": 0.05,
 }
-"""Facts are learned from few questions, relations from many; evaluation has the published shares."""
-HELD_OUT = ("eval", "dev")
+"""Relations need more questions than facts do; the other splits have the published shares."""
+HELD_OUT: tuple[Literal["eval", "dev"], ...] = ("eval", "dev")
 """`eval` is for results, `dev` for choices made on the way to them."""
-HELD_OUT_SHARE = 4  # one clip or room of a held-out split for every four training ones
-UNFINISHED = ".tmp-demo.json"
+HELD_OUT_SHARE = 4  # training clips and rooms for each of a held-out split
+UNFINISHED = ".tmp-demo.json"  # the options of a dataset that is not finished
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
+
+
+class SplitSize(NamedTuple):
+    """How much one split gets."""
+
+    clips: int  # of each class
+    rooms: int
+    questions: int
+
+
+Sizes = dict[Literal["train", "eval", "dev"], SplitSize]
 
 
 def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
@@ -61,44 +72,39 @@ def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     """
     root = options.data
     facts = {name: getattr(options, name) for name in RECORDED}
-    counts = {"train": options.clips, **dict.fromkeys(HELD_OUT, -(-options.clips // HELD_OUT_SHARE))}
-    n_rooms = {"train": options.rooms, **dict.fromkeys(HELD_OUT, -(-options.rooms // HELD_OUT_SHARE))}
-    questions = {"train": options.count, **dict.fromkeys(HELD_OUT, options.eval_count)}
+    held_out = SplitSize(-(-options.clips // HELD_OUT_SHARE), -(-options.rooms // HELD_OUT_SHARE), options.eval_count)
+    sizes: Sizes = {
+        "train": SplitSize(options.clips, options.rooms, options.count),
+        **dict.fromkeys(HELD_OUT, held_out),
+    }
     complete = _is_complete(root, facts)
+    clips, n_rooms, questions = (sum(column) for column in zip(*sizes.values(), strict=True))
     reporter.info(
-        f"{len(LABELS)} classes, {sum(counts.values()) * len(LABELS):,} clips of {options.seconds:g} s, "
-        f"{sum(n_rooms.values()):,} rooms with {options.sources} BRIRs each, {sum(questions.values()):,} questions"
+        f"{len(LABELS)} classes, {clips * len(LABELS):,} clips of {options.seconds:g} s, "
+        f"{n_rooms:,} rooms with {options.sources} BRIRs each, {questions:,} questions"
     )
     if options.dry_run:
         return Dataset(root)
     if complete:
         reporter.info(f"{root} is already complete")
         return open_dataset(root)
-
     with exclusive_lock(require_writable(root)):
-        return _make(options, facts, counts, n_rooms, questions, reporter)
+        return _make(options, facts, sizes, reporter)
 
 
-def _make(
-    options: DemoOptions,
-    facts: dict[str, Any],
-    counts: dict[str, int],
-    n_rooms: dict[str, int],
-    questions: dict[str, int],
-    reporter: Reporter,
-) -> Dataset:
-    """What is not there yet, `dataset.json` last; each count is by split."""
+def _make(options: DemoOptions, facts: dict[str, Any], sizes: Sizes, reporter: Reporter) -> Dataset:
+    """Make the clips, rooms and questions that are not there yet; `dataset.json` comes last."""
     root = options.data
     write_json(root / UNFINISHED, facts)
     dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
     write_text(root / dataset.labels_file, _labels_csv())
     jobs = options.jobs or default_jobs()
-    _make_clips(dataset, counts, options, jobs, reporter)
-    for split in SPLITS:
+    _make_clips(dataset, sizes, options, jobs, reporter)
+    for split, size in sizes.items():
         rooms(
             RoomsOptions(
                 reverb=root / dataset.reverb_root,
-                rooms=n_rooms[split],
+                rooms=size.rooms,
                 sources=options.sources,
                 split=split,
                 rt60=RT60,
@@ -109,27 +115,25 @@ def _make(
             ),
             reporter,
         )
-    labels = read_labels(root / dataset.labels_file)
-    for split in SPLITS:
+    for split, size in sizes.items():
         clips, reverbs = _clips_file(root, split), root / dataset.reverb_root / f"{split}_reverberation.json"
-        seed = zlib.crc32(f"{options.seed} {split}".encode())
         asked = generate(
             read_clips(clips),
-            labels,
+            dataset.labels,
             read_reverbs(reverbs),
-            questions[split],
-            seed=seed,
+            size.questions,
+            seed=zlib.crc32(f"{options.seed} {split}".encode()),
             per_scene=PER_SCENE[split],
             shares=TRAIN_SHARES if split == "train" else None,
         )
-        dataset.add_split(split, reporter.track(asked, f"{split} questions", questions[split]), clips, reverbs)
+        dataset.add_split(split, reporter.track(asked, f"{split} questions", size.questions), clips, reverbs)
     dataset.save()
     remove(root / UNFINISHED)
     return dataset
 
 
 def _is_complete(root: Path, facts: dict) -> bool:
-    """False when DATA is ours to make or to go on with. Raises InputError when it holds something else."""
+    """Whether DATA is finished. Raises InputError when it holds anything but this dataset, finished or not."""
     if not root.exists():
         return False
     require_directory(root)
@@ -153,23 +157,23 @@ def _clips_file(root: Path, split: str) -> Path:
     return root / "metadata" / f"{split}.json"
 
 
-def _make_clips(dataset: Dataset, counts: dict[str, int], options: DemoOptions, jobs: int, reporter: Reporter) -> None:
-    """`counts[split]` clips of each class, and the metadata of each split."""
+def _make_clips(dataset: Dataset, sizes: Sizes, options: DemoOptions, jobs: int, reporter: Reporter) -> None:
+    """Make the clips, and write the metadata of each split."""
     root = dataset.path(dataset.audio_root)
-    for leftover in root.glob(f"*/{TEMPORARY}*"):  # of a run that was killed
-        remove(leftover)
-    todo = [(split, number, take) for split in counts for number in range(len(LABELS)) for take in range(counts[split])]
+    todo = [
+        (split, number, take) for split in sizes for number in range(len(LABELS)) for take in range(sizes[split].clips)
+    ]
     function = partial(_make_clip, root=root, seed=options.seed, seconds=options.seconds)
-    entries: dict[str, list[dict]] = {split: [] for split in counts}
+    entries: dict[str, list[dict]] = {split: [] for split in sizes}
     made = reporter.track(run_jobs(function, todo, jobs), "clips", len(todo))
     for clip_id, (split, number, _) in zip(made, todo, strict=True):
         entries[split].append({"folder": split, "id": clip_id, "label": [LABELS[number].mid]})
-    for split in counts:
+    for split in sizes:
         write_json(_clips_file(dataset.root, split), entries[split])
 
 
 def _make_clip(which: tuple[str, int, int], root: Path, seed: int, seconds: float) -> str:
-    """Write one clip, unless it is there, and return its id."""
+    """Write one clip (split, class, number within the class), unless it is there; return its id."""
     split, number, take = which
     name = "".join(c if c.isalnum() else "-" for c in LABELS[number].name.lower()).replace("--", "-")
     clip_id = f"{name}-{take:04d}"

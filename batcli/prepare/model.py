@@ -1,4 +1,4 @@
-"""`bat prepare model`: published checkpoints into a run directory, and back."""
+"""`bat prepare model`: convert published checkpoints to a run directory, and back."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 
 
 def model(options: ModelOptions, reporter: Reporter = SILENT) -> None:
-    """Make the run directory of published checkpoints, or write the checkpoints of a run directory.
+    """Make a run directory from published checkpoints, or write the checkpoints of a run directory.
 
-    Every input is read and checked before the first file is written. Without `checkpoint`, the
-    projector and LoRA are as before any training.
-    Raises InputError for an input that is not exactly what it should be, or a RUN that holds other work.
+    All inputs are read and checked before a file is written. Without `checkpoint`, the projector and LoRA
+    are untrained. Raises InputError for an input with missing, unknown or misshapen parts, and for a RUN
+    that holds other work.
     """
     if options.export or options.export_encoder:
         _export(options, reporter)
@@ -37,6 +37,7 @@ def model(options: ModelOptions, reporter: Reporter = SILENT) -> None:
 
 
 def _convert(options: ModelOptions, reporter: Reporter) -> None:
+    """Make a run directory from published checkpoints."""
     if options.encoder is None or options.llm is None:
         missing = "--encoder" if options.encoder is None else "--llm"
         raise InputError("missing", missing, "name finetuned.pth with --encoder, the language model with --llm")
@@ -52,7 +53,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
         return
     tables: dict[str, dict[str, Any]] = {
         "prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed},
-        "train": {"preset": PUBLISHED_PRESET},  # what `train --init` goes by
+        "train": {"preset": PUBLISHED_PRESET},  # `train --init` reads it
         "recipe": asdict(RECIPES[PUBLISHED_PRESET]),
     }
     with exclusive_lock(require_writable(options.run)):
@@ -65,6 +66,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
 
 
 def _config(options: ModelOptions, llm: Path) -> ModelConfig:
+    """The published sizes, with LoRA on the modules that are named or usual for the language model."""
     named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
     targets = named or lora_targets(llm_config(llm).model_type)
     return ModelConfig(
@@ -73,6 +75,7 @@ def _config(options: ModelOptions, llm: Path) -> ModelConfig:
 
 
 def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
+    """All tensors of the run, by our names: from the checkpoints, or untrained."""
     assert options.encoder is not None
     encoder = published.read_encoder(options.encoder, empty)
     if options.checkpoint is None:
@@ -81,7 +84,7 @@ def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
 
 
 def _require_free(run: Path) -> None:
-    """`run` can be made or holds nothing but an unfinished conversion; nothing is written yet."""
+    """Raises InputError unless `run` can be made, or holds nothing but an unfinished conversion."""
     if not run.is_dir():
         require_writable(next(parent for parent in run.absolute().parents if parent.exists()))
         if run.exists():
@@ -89,14 +92,14 @@ def _require_free(run: Path) -> None:
         return
     if (run / checkpoint.DONE).exists():
         raise InputError("holds a finished run", run, "choose another directory")
-    other = [p.name for p in run.iterdir() if p.name not in WRITTEN and not p.name.startswith(TEMPORARY)]
-    if other:
-        raise InputError(f"holds other files: {', '.join(sorted(other)[:3])}", run, "choose another directory")
+    others = [p.name for p in run.iterdir() if p.name not in WRITTEN and not p.name.startswith(TEMPORARY)]
+    if others:
+        raise InputError(f"holds other files: {', '.join(sorted(others)[:3])}", run, "choose another directory")
     require_writable(run)
 
 
 def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
-    """Each file's SHA-256, compared with what `--sha256 FILE=HEX` says of it."""
+    """The SHA-256 of each file. Raises InputError when `--sha256 FILE=HEX` says otherwise."""
     found = {str(file): sha256(require_file(file)) for file in files}
     for entry in wanted:
         name, _, digest = entry.rpartition("=")
@@ -109,6 +112,7 @@ def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
 
 
 def _export(options: ModelOptions, reporter: Reporter) -> None:
+    """Write the published checkpoints of a run directory."""
     for name in ("encoder", "checkpoint", "llm", "lora_targets", "sha256"):
         if getattr(options, name):
             raise InputError("has no meaning with --export", f"--{name.replace('_', '-')}")

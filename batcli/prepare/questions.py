@@ -1,4 +1,4 @@
-"""`bat prepare questions`: questions of all nine types from clips with labels and BRIRs with positions."""
+"""`bat prepare questions`: make questions from clips with labels and BRIRs with positions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHOWN = 24  # answers per line of detail
 def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> BalanceReport:
     """Add a split of `options.count` questions to DATA, which is made if it is not there.
 
-    Clips and BRIRs whose file is missing, and clips without a label of the CSV, are left out, with a
-    warning. Returns what was asked and answered; a dry run, only how many questions of each type.
-    Raises InputError.
+    Clips and BRIRs without a file, and clips without a label of the CSV, are left out, with a warning.
+    Returns the numbers of questions and answers; of a dry run, only of questions by type. Raises
+    InputError for inputs that cannot be used.
     """
     require(options, "clips", "labels", "audio_root", "reverb_root")
     require_split_name(options.split)
@@ -50,7 +50,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
             reporter.info(f"{kind:<27}{n:>9,}")
         return BalanceReport(counts, {}, ())
     with exclusive_lock(require_writable(options.data)):
-        dataset.take_splits()
+        dataset.reload_splits()
         dataset.add_split(options.split, reporter.track(asked, "questions", options.count), options.clips, file)
         dataset.save()
     report = balance.report()
@@ -63,7 +63,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
 
 
 def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str], reporter: Reporter) -> set[str]:
-    """The ids whose file lies below `root`. Each folder is listed once: asking for file by file is slow."""
+    """The ids whose file exists below `root`. Each folder is listed once, which is faster than a look at each file."""
     names: dict[str, set[str]] = {}
     present = set()
     for item in ids:
@@ -83,6 +83,7 @@ def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str],
 
 
 def _labelled(clips: list[Clip], dataset: Dataset, reporter: Reporter) -> list[Clip]:
+    """The clips with a label of the dataset; warns of the others, or returns all clips when none has one."""
     mids = {label.mid for label in dataset.labels}
     known = [clip for clip in clips if not mids.isdisjoint(clip.mids)]
     if 0 < len(known) < len(clips):
@@ -93,6 +94,7 @@ def _labelled(clips: list[Clip], dataset: Dataset, reporter: Reporter) -> list[C
 
 
 def _warn_of_sharing(dataset: Dataset, name: str, clips: Path, reverbs: Path, reporter: Reporter) -> None:
+    """Warn when another split has the same clips or rooms, which are then not new to a model of one of them."""
     for other, split in dataset.splits.items():
         for what, mine, theirs in (("clips", clips, split.clips), ("rooms", reverbs, split.reverbs)):
             if other != name and theirs is not None and dataset.path(theirs).resolve() == mine.resolve():

@@ -1,4 +1,4 @@
-"""`bat prepare import`: released question files into a dataset, checked record by record."""
+"""`bat prepare import`: import released question files into a dataset, checked record by record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import STDIO, exclusive_lock, require_file, require_writable
 from batcli.core.jsonl import MAX_LINE, numbered_lines, parse_line
 from batcli.core.progress import SILENT, Reporter
-from batcli.data.dataset import Dataset, extend_dataset, require_split_name
+from batcli.data.dataset import extend_dataset, require_split_name
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.data.schema import Question, parse_question
 from batcli.options import ImportOptions, require
@@ -28,21 +28,23 @@ CHUNK = 1 << 20  # characters
 LIST_OPENS = re.compile(r'\s*(?:\[|\{.{0,100000}?"data"\s*:\s*\[)', re.DOTALL)
 """Text before the first record of a JSON file: `[`, or `{"data": [`, perhaps after other keys."""
 NEXT_RECORD = re.compile(r'\}\s*,\s*(?=\{\s*")')
-"""Where reading goes on after a record that is not JSON. No text of a record holds a bare quote, so none matches."""
+"""The end of a record that is not JSON: reading goes on after it. It matches no text, which holds no bare quote."""
 
 
 @dataclass(frozen=True)
 class Imported:
+    """The result of an import."""
+
     counts: dict[str, dict[str, int]]  # split → questions by type
     bad: int  # records that were left out
 
 
 def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Imported:
-    """Read JSON `{"data": [...]}` or JSONL, and write what is right as splits of DATA.
+    """Read JSON `{"data": [...]}` or JSONL, and write the good records as splits of DATA.
 
-    All files go into `options.split`, or each into a split of its own name. Every bad record is
-    reported as file:line and left out. Files are streamed: the memory in use does not grow with them.
-    Raises InputError; TooManyBad, once all is written, for more than `options.max_bad` bad records.
+    All files go into `options.split`, or each into a split of its own name. Bad records are reported as
+    file:line and left out. Memory does not grow with the files. Raises InputError for inputs that cannot be
+    used; TooManyBad, when all is written, for more than `options.max_bad` bad records.
     """
     require(options, "audio_root", "reverb_root", "labels")
     splits = _splits(options)
@@ -53,10 +55,13 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
     bad: list[str] = []
     counts = {}
     with nullcontext() if options.dry_run else exclusive_lock(require_writable(options.data)):
-        dataset.take_splits()
+        dataset.reload_splits()
         for name, files in splits.items():
             questions = reporter.track(_good(files, bad, reporter), name)
-            counts[name] = _count(questions) if options.dry_run else _write(dataset, name, questions, options)
+            if options.dry_run:
+                counts[name] = _count(questions)
+            else:
+                counts[name] = dataset.add_split(name, questions, options.clips, options.reverbs).counts
         if not options.dry_run:
             dataset.save()
     for name, by_type in counts.items():
@@ -69,6 +74,7 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
 
 
 def _splits(options: ImportOptions) -> dict[str, list[Path]]:
+    """Split → its files. Raises InputError when two files would be the same split."""
     if options.split:
         return {require_split_name(options.split): list(options.files)}
     splits: dict[str, list[Path]] = {}
@@ -86,12 +92,8 @@ def _count(questions: Iterator[Question]) -> dict[str, int]:
     return {kind: counts[kind] for kind in QUESTION_TYPES if counts[kind]}
 
 
-def _write(dataset: Dataset, name: str, questions: Iterator[Question], options: ImportOptions) -> dict[str, int]:
-    return dataset.add_split(name, questions, options.clips, options.reverbs).counts
-
-
 def _good(files: list[Path], bad: list[str], reporter: Reporter) -> Iterator[Question]:
-    """The questions of `files`; reports bad records and appends where they stand to `bad`."""
+    """The questions of `files`; bad records are reported, and their places (file:line) appended to `bad`."""
     for path in files:
         before, good = len(bad), 0
         for where, item in read_items(path):
@@ -109,6 +111,7 @@ def _good(files: list[Path], bad: list[str], reporter: Reporter) -> Iterator[Que
 
 
 def _check(item: Any, where: str) -> Question:
+    """The question of a record. Raises InputError, also an `item` that is one."""
     if isinstance(item, InputError):
         raise item
     if not isinstance(item, dict):
@@ -128,8 +131,8 @@ def _check(item: Any, where: str) -> Question:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[str], str]]:
-    """(text, its name in messages). Bytes that are not UTF-8 become surrogates, which `_check` refuses."""
-    # Standard input cannot be read twice, so it is put aside first.
+    """Open a file as text: (file, its name in messages). Bytes that are not UTF-8 become surrogates: see `_check`."""
+    # Standard input cannot be read twice, so it is copied first.
     with tempfile.TemporaryFile() if path == STDIO else open(require_file(path), "rb") as file:
         if path == STDIO:
             shutil.copyfileobj(sys.stdin.buffer, file)

@@ -1,16 +1,14 @@
-"""`bat prepare rooms`: simulated rooms as BRIRs and their metadata, in the published layout.
+"""`bat prepare rooms`: simulate rooms, as BRIRs and metadata in the published layout.
 
-Each room has a folder, and in it, written last, a record: a room with a record is complete, and a
-run that was stopped goes on with those that have none. The metadata is put together from the
-records. A room is decided by the settings and its number alone, so nothing depends on how many
-processes share the work.
+Each room has a folder with a record, which is written last: a stopped run goes on with the rooms that
+have none. The metadata is put together from the records. A room follows from the settings and its
+number alone, so nothing depends on the number of processes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,17 +18,9 @@ import numpy as np
 
 from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
-from batcli.audio.rooms import BANDS, Brir, Listener, Room, draw_scene, simulate
+from batcli.audio.rooms import BANDS, Brir, ListenerPose, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import (
-    TEMPORARY,
-    read_json,
-    remove,
-    require_writable,
-    sha256,
-    write_json,
-    writing,
-)
+from batcli.core.files import read_json, require_writable, sha256, write_json, writing
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
@@ -38,109 +28,76 @@ from batcli.options import RoomsOptions
 
 SPLITS: tuple[Literal["train", "eval", "dev"], ...] = ("train", "eval", "dev")
 RECORD = "room.json"
-RECIPE = 1  # raised whenever the same settings give other rooms
+RECIPE = 1  # to be raised when the same settings give other rooms
 OCTANTS = tuple(Direction(s, d, h) for s in ("right", "left") for d in ("front", "behind") for h in ("above", "below"))
 
 
 @dataclass(frozen=True)
 class RoomSettings:
-    """Settings that, with its number, determine a room. Rooms of different settings are never mixed."""
+    """All that, with its number, determines a room. Rooms of different settings are never mixed."""
 
     recipe: int
     seed: int
     split: str
     sources: int
     channels: str
-    hrtf: str  # of a SOFA file its name, its hash, and how it was read other than it says
+    hrtf: str  # of a SOFA file its name, its hash, and its corrections
     rt60: tuple[float, float]  # seconds
     size: Vector | None  # width, height, length in metres
     max_distance: float
     spread: Literal["near", "even"]
 
 
-@dataclass(frozen=True)
-class MadeRoom:
-    """What is there now."""
-
-    file: Path  # the metadata
-    rooms: int
-    brirs: int
-
-
-def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> MadeRoom:
-    """Make the rooms that are not there yet, then the metadata of all.
+def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Path:
+    """Make the rooms that are not there yet, then the metadata of all; return the metadata file.
 
     Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
     """
-    hrtf = _head(options)
+    hrtf = omni() if options.channels == "mono" else load_hrtf(options.hrtf)
     for warning in hrtf.warnings:
         reporter.warn(f"{options.hrtf}: {warning}")
-    settings = _settings(options, hrtf)
+    settings, count = _settings(options, hrtf), options.rooms
     root, file = options.reverb / settings.channels, options.reverb / f"{settings.split}_reverberation.json"
-    made = MadeRoom(file, options.rooms, options.rooms * options.sources)
-    _draw(settings, 0)  # settings that no room can meet show before any work
-    missing = _missing(root, settings, options.rooms)
+    _draw(settings, 0)  # raises for settings that no room can meet, before any work
+    missing = _missing(root, settings, count)
     if options.plot:
-        from batcli.audio import plot  # without matplotlib this fails: before the work, not after it
+        from batcli.audio.plot import plot_room, require_format  # raises without matplotlib
 
-        plot.require_format(options.plot)
-    header = {"rooms": options.rooms, "settings": _plain(settings)}
+        require_format(options.plot)
+    header = {"rooms": count, "settings": _plain(settings)}
     keep = _keep_metadata(file, header)
-    reporter.info(f"{made.rooms:,} rooms, {made.brirs:,} BRIRs, {options.rooms - len(missing):,} rooms there already")
+    reporter.info(f"{count:,} rooms, {count * options.sources:,} BRIRs, {count - len(missing):,} rooms there already")
     if options.dry_run:
-        return made
+        return file
 
     require_writable(root)
     with main_rank_lock(file):
-        _make(options, settings, root, missing, made, header, keep, reporter)
-    return made
-
-
-def _make(
-    options: RoomsOptions,
-    settings: RoomSettings,
-    root: Path,
-    missing: set[int],
-    made: MadeRoom,
-    header: dict[str, Any],
-    keep: bool,
-    reporter: Reporter,
-) -> None:
-    """This process's share of the rooms; then, in the first, the metadata of all."""
-    file = made.file
-    mine = [number for number in share(range(options.rooms)) if number in missing]
-    work = run_jobs(partial(make_room, settings, root, options.hrtf), mine, options.jobs or default_jobs(), chunk=2)
-    for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
-        pass
-    wait_for([root / scene_name(settings.split, number) / RECORD for number in sorted(missing)])
-    if rank_and_world()[0] == 0:
+        mine = [number for number in share(range(count)) if number in missing]
+        work = run_jobs(partial(make_room, settings, root, options.hrtf), mine, options.jobs or default_jobs(), chunk=2)
+        for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
+            pass
+        if rank_and_world()[0] != 0:
+            return file
+        wait_for([root / scene_name(settings.split, number) / RECORD for number in sorted(missing)])
         if not keep:
             _write_metadata(file, header, root)
         if options.plot:
-            from batcli.audio import plot
-
-            plot.plot_room(options.plot, root, read_json(root / scene_name(settings.split, 0) / RECORD)["data"])
-    else:
-        while not keep and _header(file) != header:
-            time.sleep(0.05)
+            plot_room(options.plot, root, read_json(root / scene_name(settings.split, 0) / RECORD)["data"])
+    return file
 
 
 def scene_name(split: str, number: int) -> str:
-    """A room's folder: with the split in it, so that no scene is in two splits."""
+    """The folder of a room; the split is in its name, so that no room is in two splits."""
     return f"{split}-{number:05d}"
 
 
 # ---- settings ------------------------------------------------------------------------------------
 
 
-def _head(options: RoomsOptions) -> Hrtf:
-    return omni() if options.channels == "mono" else load_hrtf(options.hrtf)
-
-
 def _settings(options: RoomsOptions, hrtf: Hrtf) -> RoomSettings:
     head = hrtf.name
     if options.channels == "binaural" and options.hrtf not in HEADS:
-        # With its corrections: rooms of a head that an earlier version read otherwise are not mixed with these.
+        # With its corrections, so that rooms of a file that an earlier version read otherwise are not mixed in.
         head = "; ".join([f"{hrtf.name} {sha256(Path(options.hrtf))}", *hrtf.corrections])
     return RoomSettings(
         RECIPE,
@@ -157,7 +114,7 @@ def _settings(options: RoomsOptions, hrtf: Hrtf) -> RoomSettings:
 
 
 def _range(text: str) -> tuple[float, float]:
-    """`0.4` or `0.2:0.8`, in seconds."""
+    """(lowest, highest) RT60 in seconds, from `0.4` or `0.2:0.8`."""
     try:
         values = [float(part) for part in text.split(":")]
     except ValueError:
@@ -168,7 +125,7 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _size(text: str) -> Vector:
-    """`WIDTHxLENGTHxHEIGHT` as people say it → width, height, length as the axes run."""
+    """`WIDTHxLENGTHxHEIGHT` → (width, height, length) in metres, the order of the axes."""
     try:
         width, length, height = (float(part) for part in text.lower().replace("×", "x").split("x"))
     except ValueError:
@@ -181,7 +138,7 @@ def _size(text: str) -> Vector:
 
 
 def _plain(settings: RoomSettings) -> dict[str, Any]:
-    """As JSON gives it back: lists, not tuples."""
+    """The settings as they are read back from JSON: lists, not tuples."""
     return json.loads(json.dumps(asdict(settings)))
 
 
@@ -194,8 +151,6 @@ def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -
     rng, room, listener, sources = _draw(settings, number)
     brirs = simulate(room, listener, sources, hrtf, rng)
     folder = root / scene_name(settings.split, number)
-    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
-        remove(leftover)
     entries = []
     for index, (source, brir) in enumerate(zip(sources, brirs, strict=True)):
         write_brir(folder / f"{index}.npy", brir.samples)
@@ -203,11 +158,11 @@ def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
 
 
-def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Room, Listener, list[Vector]]:
-    """Room `number`: all its chance is from (seed, split, number).
+def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Room, ListenerPose, list[Vector]]:
+    """Draw room `number` from (seed, split, number): (generator for its BRIRs, room, listener, sources).
 
-    Octants are dealt out over the rooms: every eight sources in a row have all eight, in an order
-    by chance, so left and right, front and behind, above and below are even.
+    Every eight sources in a row lie in all eight octants, in a random order, so that left and right,
+    front and behind, above and below are as common.
     """
     seed = [settings.seed, SPLITS.index(settings.split)]
     rng = np.random.default_rng([*seed, number])
@@ -218,8 +173,8 @@ def _draw(settings: RoomSettings, number: int) -> tuple[np.random.Generator, Roo
     return rng, *draw_scene(rng, octants, settings.rt60, settings.size, settings.max_distance, settings.spread)
 
 
-def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:
-    """One entry of the metadata. The listener's axes have their origin on the floor below the head."""
+def _entry(name: str, room: Room, listener: ListenerPose, source: Vector, brir: Brir, hrtf: str) -> dict[str, Any]:
+    """The metadata of a BRIR. Its positions have their origin on the floor below the head."""
     ear = listener.position[1]
     return {
         "fname": name,
@@ -236,11 +191,11 @@ def _entry(name: str, room: Room, listener: Listener, source: Vector, brir: Brir
     }
 
 
-# ---- what is there, and the metadata -------------------------------------------------------------
+# ---- records and metadata -------------------------------------------------------------
 
 
 def _missing(root: Path, settings: RoomSettings, count: int) -> set[int]:
-    """Numbers of the rooms to make. Raises InputError for rooms that do not belong to this run."""
+    """The numbers of the rooms without a record. Raises InputError for rooms that do not belong to this run."""
     missing = set()
     for number in range(count):
         record = root / scene_name(settings.split, number) / RECORD
@@ -266,7 +221,7 @@ def _missing(root: Path, settings: RoomSettings, count: int) -> set[int]:
 
 
 def _header(file: Path) -> dict[str, Any] | None:
-    """The first line of the metadata without its data; None if this command did not write it."""
+    """The first line of a metadata file, without its data; None if this command did not write the file."""
     if not file.exists():
         return None
     with open(file, encoding="utf-8") as lines:
@@ -278,9 +233,9 @@ def _header(file: Path) -> dict[str, Any] | None:
 
 
 def _keep_metadata(file: Path, header: dict[str, Any]) -> bool:
-    """Whether the metadata stays as it is: mono rooms made beside the same binaural ones share it.
+    """Whether the metadata file stays: mono rooms beside the same binaural ones share it.
 
-    Raises InputError when it is another's, which must not be overwritten.
+    Raises InputError for metadata of other rooms, which must not be overwritten.
     """
     if not file.exists():
         return False
@@ -303,9 +258,7 @@ def _keep_metadata(file: Path, header: dict[str, Any]) -> bool:
 
 
 def _write_metadata(file: Path, header: dict[str, Any], root: Path) -> None:
-    """One room at a time: memory does not grow with their number."""
-    for leftover in file.parent.glob(f"{TEMPORARY}*-{file.name}"):
-        remove(leftover)
+    """Write the metadata of all rooms, one at a time, so that memory does not grow with their number."""
     with writing(file) as out:
         out.write(json.dumps(header)[:-1] + ",\n")
         separator = '"data": [\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import require_writable
+from batcli.core.files import TEMPORARY, require_writable
 from batcli.core.toml import read_toml, to_toml, tomllib
 from batcli.model.checkpoint import CONFIG, DONE
 
@@ -42,7 +42,7 @@ def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> N
     require_writable(root)
     if (root / DONE).exists():
         raise InputError("holds a finished run", root, "choose another directory, or --overwrite")
-    if not (root / LOG).exists() and any(root.iterdir()):
+    if not (root / LOG).exists() and any(not path.name.startswith(TEMPORARY) for path in root.iterdir()):
         raise InputError("is not empty and no run", root, "choose another directory")
     if (root / LOG).exists():
         if not resume:
@@ -51,7 +51,7 @@ def open_run_dir(root: Path, tables: Tables, resume: bool, overwrite: bool) -> N
 
 
 def _empty(root: Path) -> None:
-    """Delete the content of a directory, but not the directory, which is locked."""
+    """Delete the content; the directory itself stays, because it is locked."""
     for path in root.iterdir() if root.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

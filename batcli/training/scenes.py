@@ -22,8 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from batcli.audio.convolve import Filter, gain, render
 from batcli.audio.render import RenderSettings, load_source, render_files
 from batcli.core.errors import BatError, InputError
-from batcli.core.parallel import start_worker
-from batcli.core.signals import block_signals
+from batcli.core.parallel import block_signals, start_worker
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import Reverb
 from batcli.data.schema import Scene, Source

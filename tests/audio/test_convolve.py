@@ -30,7 +30,7 @@ def reference(clip: np.ndarray, brir: np.ndarray, length: int) -> np.ndarray:
 
 
 def bound(clip: np.ndarray, brir: np.ndarray) -> float:
-    """What trimming may change in any sample: 10^(TRIM_DB/20) · ‖h‖₂ · ‖x‖₂."""
+    """The most that trimming changes in any sample: 10^(TRIM_DB/20) · ‖h‖₂ · ‖x‖₂."""
     return float(10 ** (TRIM_DB / 20) * np.linalg.norm(brir.astype(np.float64)) * np.linalg.norm(clip))
 
 

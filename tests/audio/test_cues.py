@@ -1,4 +1,4 @@
-"""Listening with numbers: what is at the right is louder and earlier in channel 1."""
+"""Inter-aural cues: a source at the right is louder and earlier in channel 1."""
 
 import numpy as np
 import pytest

@@ -120,7 +120,7 @@ def test_beyond_the_near_field_only_the_level_changes(azimuth, elevation, distan
 @settings(max_examples=40, deadline=None)
 @given(azimuths, elevations)
 def test_interpolation_agrees_with_the_bank(azimuth, elevation):
-    """What single directions and what sums of reflections are made of is the same head."""
+    """The bank of delayed responses, for reflections, holds the same head as `at`, for single directions."""
     head = heads.kemar()
     grid = (round(azimuth / 5) % 72 * 5, round(elevation / 5) * 5)
     row = head.nearest(np.array(grid[0]), np.array(grid[1]), np.array(0))

@@ -1,4 +1,4 @@
-"""Scenes from files: what the reference renders, from clips of any rate, with files kept in memory."""
+"""Scenes from files: as the reference renders them, from clips of any rate, with files kept in memory."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rooms: what the responses say about where the source is and how the room sounds."""
+"""Simulated rooms: directions, levels, decay and reflections of their responses."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from batcli.audio.hrtf import SPEED_OF_SOUND
 from batcli.audio.rooms import (
     BANDS,
     DIRECT_SAMPLE,
-    Listener,
+    ListenerPose,
     Room,
     draw_room,
     draw_scene,
@@ -73,7 +73,7 @@ def drawn():
 
 
 def test_direct_sound_comes_at_its_sample_with_the_level_of_its_distance():
-    room, listener = Room((30.0, 12.0, 30.0), DEAD, scattering=0.0), Listener((15, 6, 15))
+    room, listener = Room((30.0, 12.0, 30.0), DEAD, scattering=0.0), ListenerPose((15, 6, 15))
     peaks = {}
     for distance in (1.0, 1.4, 2.0, 3.5, 5.5):
         (brir,) = simulate(room, listener, [place(90, 0, distance)], heads.kemar(), generator(), 0.1)
@@ -86,7 +86,7 @@ def test_direct_sound_comes_at_its_sample_with_the_level_of_its_distance():
 
 
 def test_side_by_the_delay_between_the_ears(drawn):
-    """Low-passed, gated to the direct sound: what a simple localiser does."""
+    """Inter-aural delay of the direct sound, low-passed, as a simple localiser takes it."""
     low = signal.butter(4, 1500, fs=SAMPLE_RATE, output="sos")
     right = []
     for _, _, sources, brirs in drawn:
@@ -111,7 +111,7 @@ def test_louder_ear_is_the_nearer_one(drawn):
 
 
 def test_a_near_source_has_the_head_s_level_difference():
-    room, listener = Room((6.0, 3.0, 6.0), DEAD, scattering=0.0), Listener((3, 1.5, 3))
+    room, listener = Room((6.0, 3.0, 6.0), DEAD, scattering=0.0), ListenerPose((3, 1.5, 3))
 
     def difference(distance: float) -> float:
         (brir,) = simulate(room, listener, [place(180, 0, distance)], heads.kemar(), generator(), 0.1)
@@ -163,7 +163,7 @@ def test_an_omnidirectional_response_is_that_of_pyroomacoustics():
 
     room = Room(size, np.full((6, 7), -math.log(1 - share)), scattering=0.0)
     relative = tuple(b - a for a, b in zip(ear, source, strict=True))
-    (brir,) = simulate(room, Listener(ear), [relative], heads.omni(), generator(), 0.3)
+    (brir,) = simulate(room, ListenerPose(ear), [relative], heads.omni(), generator(), 0.3)
     assert brir.samples.shape[0] == 1
     # Below 2 kHz, where air takes nothing; with our high-pass on both.
     both = np.stack([brir.samples[0, :1400], signal.sosfilt(rooms._SECTIONS, expected)])
@@ -177,13 +177,13 @@ def test_an_omnidirectional_response_is_that_of_pyroomacoustics():
 
 
 def test_turning_the_listener_is_turning_the_room():
-    """To look along the room's −x is to stand in the room turned a quarter, looking along its −z."""
+    """A listener turned by 90° hears the same as one who is not, in the room rotated the other way."""
     width, height, length = 6.0, 2.8, 4.0
     absorption = generator(5).uniform(0.05, 0.6, (6, 7))
     source = (0.9, -0.3, -1.2)
     turned = simulate(
         Room((width, height, length), absorption, 0.0),
-        Listener((3.9, 1.6, 1.5), 90.0),
+        ListenerPose((3.9, 1.6, 1.5), 90.0),
         [source],
         heads.kemar(),
         generator(),
@@ -191,21 +191,21 @@ def test_turning_the_listener_is_turning_the_room():
     west, east, floor, ceiling, north, south = absorption
     same = simulate(
         Room((length, height, width), np.stack([south, north, floor, ceiling, west, east]), 0.0),
-        Listener((length - 1.5, 1.6, 3.9)),
+        ListenerPose((length - 1.5, 1.6, 3.9)),
         [source],
         heads.kemar(),
         generator(),
     )
     early = slice(0, 1200)
     np.testing.assert_allclose(turned[0].samples[:, early], same[0].samples[:, early], atol=2e-4)
-    np.testing.assert_allclose(to_room(np.array((0, 0, -1.0)), Listener((3, 1, 2), 90.0)), (2, 1, 2), atol=1e-12)
+    np.testing.assert_allclose(to_room(np.array((0, 0, -1.0)), ListenerPose((3, 1, 2), 90.0)), (2, 1, 2), atol=1e-12)
 
 
 def test_a_reflection_comes_from_its_wall():
-    """All walls dead but the one at the right: a source in front is then heard from the right, too."""
+    """With one reflecting wall, at the right, the echo of a source in front comes from the right."""
     absorption = DEAD.copy()
     absorption[1] = 0.05
-    room, listener = Room((8.0, 6.0, 8.0), absorption, 0.0), Listener((6.0, 3.0, 5.0))
+    room, listener = Room((8.0, 6.0, 8.0), absorption, 0.0), ListenerPose((6.0, 3.0, 5.0))
     (brir,) = simulate(room, listener, [(0.0, 0.0, -2.0)], heads.kemar(), generator(), 0.2)
     path = math.hypot(4.0, 2.0)
     arrival = DIRECT_SAMPLE + (path - 2.0) / SPEED_OF_SOUND * SAMPLE_RATE
@@ -220,7 +220,7 @@ def test_a_reflection_comes_from_its_wall():
 
 
 def test_no_build_up_of_a_constant(drawn):
-    """Images are all positive: without the high-pass they add up to most of the energy, below 20 Hz."""
+    """Without the high-pass, image sources, all positive, have most of their energy below 20 Hz."""
 
     def share_below_20_hz(samples: np.ndarray) -> float:
         powers = np.abs(np.fft.rfft(samples, 1 << 16)) ** 2
@@ -253,7 +253,7 @@ def test_rt60_is_the_one_of_the_metadata(drawn):
 def test_rt60_is_the_one_asked_for(rt60, size):
     room = room_with_rt60(size, ORDINARY, rt60)
     assert room.rt60 == pytest.approx(rt60, rel=1e-3)
-    listener = Listener((size[0] * 0.4, 1.5, size[2] * 0.45), 30.0)
+    listener = ListenerPose((size[0] * 0.4, 1.5, size[2] * 0.45), 30.0)
     sources = [place(azimuth, 10, 1.1) for azimuth in (20, 110, 200, 290)]
     brirs = [brir.samples for brir in simulate(room, listener, sources, heads.kemar(), generator())]
     measured = np.mean([reverberation_time(brirs, band) for band in (500, 1000)])
@@ -280,15 +280,15 @@ def test_rt60_against_rays():
 
 
 def test_energy_does_not_jump_where_the_tail_takes_over():
-    """Images alone, and the noise that follows them, have the same level in each octave."""
+    """Image sources and the tail have the same level in each octave."""
     room = Room((5.0, 2.7, 4.0), ORDINARY, scattering=0.0)
     rng, images, noise = generator(1), np.zeros(len(BANDS)), np.zeros(len(BANDS))
     window = slice(round(0.03 * SAMPLE_RATE), round((room.mixing_time - rooms.CROSSFADE) * SAMPLE_RATE))
     full = Room(room.size, room.absorption, scattering=1.0)  # all of the energy in the tail
     for _ in range(24):
-        listener = Listener(tuple(rng.uniform(0.8, np.array(room.size) - 0.8)), rng.uniform(0, 360))
+        listener = ListenerPose(tuple(rng.uniform(0.8, np.array(room.size) - 0.8)), rng.uniform(0, 360))
         source = rng.uniform(0.3, np.array(room.size) - 0.3)
-        relative = rooms._turned(source - np.array(listener.position), -listener.yaw)
+        relative = rooms._rotated(source - np.array(listener.position), -listener.yaw)
         distance = float(np.linalg.norm(relative))
         early = rooms._reflections(room, listener, relative, heads.kemar(), 32.0)
         tail = rooms._tail(full, heads.kemar(), distance / SPEED_OF_SOUND, 4000, rng)
@@ -317,7 +317,7 @@ def test_coherence_of_the_tail_is_that_of_a_diffuse_field():
 
 
 def test_drr_falls_with_distance():
-    room, listener = Room((7.0, 2.8, 9.0), ORDINARY), Listener((3.4, 1.5, 7.6))
+    room, listener = Room((7.0, 2.8, 9.0), ORDINARY), ListenerPose((3.4, 1.5, 7.6))
     ratios = []
     for distance in (0.5, 1.0, 2.0, 4.0, 7.0):
         sources = [place(azimuth, 3, distance) for azimuth in (70, 80, 90, 100, 110)]
@@ -332,7 +332,7 @@ def test_drr_falls_with_distance():
 
 
 def test_length_is_to_60_db_or_as_asked_for():
-    room, listener = room_with_rt60((4.0, 2.5, 5.0), ORDINARY, 0.4), Listener((2, 1.5, 2))
+    room, listener = room_with_rt60((4.0, 2.5, 5.0), ORDINARY, 0.4), ListenerPose((2, 1.5, 2))
     (whole,) = simulate(room, listener, [(1.0, 0, 0)], heads.kemar(), generator())
     assert whole.samples.shape == (2, round((room.rt60_by_band.max() + 0.001) * SAMPLE_RATE))
     start, end = (np.abs(whole.samples[:, part] ** 2).mean() for part in (slice(2500, 3500), slice(-1500, -500)))
@@ -356,11 +356,11 @@ def test_same_generator_same_response():
 def test_positions_outside_the_room_are_refused():
     room = Room((4.0, 2.5, 5.0), ORDINARY)
     with pytest.raises(InputError, match="the listener stands outside"):
-        simulate(room, Listener((5, 1, 2)), [(1.0, 0, 0)], heads.kemar(), generator())
+        simulate(room, ListenerPose((5, 1, 2)), [(1.0, 0, 0)], heads.kemar(), generator())
     with pytest.raises(InputError, match="a source stands outside"):
-        simulate(room, Listener((2, 1, 2)), [(0, 2.0, 0)], heads.kemar(), generator())
+        simulate(room, ListenerPose((2, 1, 2)), [(0, 2.0, 0)], heads.kemar(), generator())
     with pytest.raises(InputError, match="in the listener's head"):
-        simulate(room, Listener((2, 1, 2)), [(0, 0.05, 0)], heads.kemar(), generator())
+        simulate(room, ListenerPose((2, 1, 2)), [(0, 0.05, 0)], heads.kemar(), generator())
 
 
 def test_impossible_rooms_are_refused():

@@ -1,4 +1,4 @@
-"""SOFA files that say one thing and sound like another: left, right, front and behind of what is read."""
+"""SOFA files, also such as name the wrong ear, turn the wrong way or are damaged: sides, front and behind."""
 
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ from sofa_sets import grid, responses, unit, write_set
 
 from batcli.audio import hrtf as heads
 from batcli.audio.hrtf import SAMPLE_RATE, Hrtf
-from batcli.audio.rooms import DIRECT_SAMPLE, Listener, Room, simulate
+from batcli.audio.rooms import DIRECT_SAMPLE, ListenerPose, Room, simulate
 from batcli.core.errors import InputError
 
 pytest.importorskip("netCDF4", reason="the extra 'sofa' is not installed")
@@ -265,7 +265,7 @@ def test_brirs_are_louder_at_the_labelled_side(shared, name, contradicts):
         for from_side in (-30.0, 0.0, 30.0)
         for height in (-0.3, 0.0, 0.3)
     ]
-    brirs = simulate(room, Listener((2.5, 1.4, 2.0), 25.0), sources, head, np.random.default_rng(0))
+    brirs = simulate(room, ListenerPose((2.5, 1.4, 2.0), 25.0), sources, head, np.random.default_rng(0))
     right = 0
     for (x, _, _), brir in zip(sources, brirs, strict=True):
         left_ear, right_ear = (brir.samples[:, : DIRECT_SAMPLE + SAMPLE_RATE // 1000] ** 2).sum(-1)

@@ -1,4 +1,4 @@
-"""The made clips: what all have in common, what tells them apart, and what each owes to its physics."""
+"""Synthesised clips: common properties, differences between classes, and the physics of each."""
 
 import re
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import fftconvolve, find_peaks
 
 from batcli.audio.synth import LABELS, LOUDEST, QUIETEST, synthesise
-from batcli.audio.synth.parts import Mixdown, filtered_over_time, harmonics, modes, noise, onsets
+from batcli.audio.synth.parts import Synthesizer
 from batcli.core.errors import InputError
 
 RATE = 32_000
@@ -267,8 +267,8 @@ def misfit(signal):
 
 
 def test_a_church_bell_is_no_harmonic_series():
-    steady = Mixdown(3 * RATE, RATE, np.random.default_rng(0))
-    assert misfit(harmonics(steady, np.full(steady.n, 220.0), 1 / np.arange(1, 9))) < 0.02
+    steady = Synthesizer(3 * RATE, RATE, np.random.default_rng(0))
+    assert misfit(steady.harmonics(np.full(steady.n, 220.0), 1 / np.arange(1, 9))) < 0.02
     for seed in range(6):
         assert misfit(make("Church bell", seed, 3.0)) > 0.08
 
@@ -332,21 +332,21 @@ def test_a_whack_is_heard_coming():
 
 
 @pytest.fixture
-def tape():
-    return Mixdown(RATE, RATE, np.random.default_rng(0))
+def synth():
+    return Synthesizer(RATE, RATE, np.random.default_rng(0))
 
 
-def test_modes_are_damped_sinusoids(tape):
+def test_modes_are_damped_sinusoids(synth):
     t = np.arange(16_000) / RATE
     wanted = sum(
         a * np.sin(2 * np.pi * f * t) * 10 ** (-3 * t / d) for f, d, a in ((440, 0.3, 1.0), (1234.5, 0.7, 0.4))
     )
-    found = modes(tape, 0.5, [440, 1234.5, 20_000], [0.3, 0.7, 1.0], [1.0, 0.4, 1.0])  # the last cannot be heard
+    found = synth.modes(0.5, [440, 1234.5, 20_000], [0.3, 0.7, 1.0], [1.0, 0.4, 1.0])  # the last cannot be heard
     assert np.allclose(found[:-128], wanted[:-128], atol=1e-5)
 
 
-def test_harmonics_are_where_they_belong(tape):
-    wave = harmonics(tape, np.full(RATE, 400.0), [1.0, 0.5, 0.25] + 97 * [0.1])
+def test_harmonics_are_where_they_belong(synth):
+    wave = synth.harmonics(np.full(RATE, 400.0), [1.0, 0.5, 0.25] + 97 * [0.1])
     spectrum = np.abs(np.fft.rfft(wave)) / (RATE / 2)
     assert spectrum[[400, 800, 1200]] == pytest.approx([1.0, 0.5, 0.25], abs=0.01)
     assert spectrum[14_401:].max() < 1e-3  # nothing near the Nyquist frequency
@@ -354,22 +354,22 @@ def test_harmonics_are_where_they_belong(tape):
     assert between.max() < 1e-3  # nothing folded back
 
 
-def test_a_filter_that_does_nothing_changes_nothing(tape):
-    signal = tape.rng.standard_normal(tape.n)
-    gains = np.ones((tape.n // 256 + 2, 257))
-    assert np.allclose(filtered_over_time(tape, signal, gains), signal)
+def test_a_filter_that_does_nothing_changes_nothing(synth):
+    signal = synth.rng.standard_normal(synth.n)
+    gains = np.ones((synth.n // 256 + 2, 257))
+    assert np.allclose(synth.filtered_over_time(signal, gains), signal)
 
 
-def test_noise_follows_its_gain(tape):
-    pink = noise(tape, lambda f: f**-0.5)
+def test_noise_follows_its_gain(synth):
+    pink = synth.noise(lambda f: f**-0.5)
     assert pink.std() == pytest.approx(1.0, abs=0.01)
     octaves = shares(pink, (500, 1000, 2000, 4000, 8000))
     assert np.ptp(10 * np.log10(octaves)) < 1.0  # the same power in each octave
 
 
 def test_onsets_keep_their_period_and_their_rests():
-    tape = Mixdown(10 * RATE, RATE, np.random.default_rng(1))
-    gaps = np.diff(onsets(tape, 0.1, 0.0, group=(4, 4), rest=0.5))
+    synth = Synthesizer(10 * RATE, RATE, np.random.default_rng(1))
+    gaps = np.diff(synth.onsets(0.1, 0.0, group=(4, 4), rest=0.5))
     assert np.allclose(gaps[gaps < 0.2], 0.1)
     rests = np.flatnonzero(gaps > 0.2)
     assert (np.diff(rests) == 4).all()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from batcli.core.errors import InputError
 from batcli.core.files import (
+    TEMPORARY,
     inside,
     read_json,
     replacing,
@@ -43,6 +44,21 @@ def test_an_error_leaves_what_was_there(tmp_path):
         write_half(KeyboardInterrupt)
     assert file.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    (tmp_path / f"{TEMPORARY}x.txt").write_text("half of something longer")
+    write_text(tmp_path / "x.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+    assert (tmp_path / "x.txt").read_text() == "whole"
+
+
+def test_two_at_once_do_not_mix(tmp_path):
+    with writing(tmp_path / "x.txt") as out:
+        out.write("first")
+        with pytest.raises(InputError, match="another run is writing here"):
+            write_text(tmp_path / "x.txt", "second")
+    assert (tmp_path / "x.txt").read_text() == "first"
 
 
 def test_the_name_appears_only_with_all_the_content(tmp_path):

@@ -1,4 +1,4 @@
-"""What made a file: and no secrets in it."""
+"""Manifests hold versions and the command, and no secrets."""
 
 import json
 import platform

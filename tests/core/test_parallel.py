@@ -149,7 +149,8 @@ def test_a_worker_obeys_its_parent():
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     worker = context.Process(target=_wait_as_worker, args=(ready,))
-    worker.start()
+    with work.block_signals():
+        worker.start()
     assert ready.wait(10)
     subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # a stranger
     worker.join(0.3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcli.config import as_given, refuse_stray_tables, table
+from batcli.config import refuse_stray_tables, table, to_flag
 from batcli.core.errors import InputError
 from batcli.core.toml import read_toml, refuse_unknown, to_toml
 
@@ -85,7 +85,7 @@ def test_tables_of_no_command(tmp_path):
     ],
 )
 def test_values_become_what_a_flag_gives(value, kind, given):
-    assert as_given(value, kind, "x") == given
+    assert to_flag(value, kind, "x") == given
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_values_become_what_a_flag_gives(value, kind, given):
 )
 def test_values_of_the_wrong_kind(value, kind, message):
     with pytest.raises(InputError, match=message):
-        as_given(value, kind, "x.toml [train] seed")
+        to_flag(value, kind, "x.toml [train] seed")

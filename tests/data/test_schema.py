@@ -1,4 +1,4 @@
-"""Question records: what is a question, and what is refused with which words."""
+"""Question records: good ones, and the messages for bad ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Windows of questions: each scene is heard before it is asked about, once if there is room."""
+"""Windows of questions: each scene is encoded before its questions are answered, once if there is room."""
 
 from __future__ import annotations
 

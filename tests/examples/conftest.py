@@ -37,7 +37,7 @@ def game(opened: Any) -> Any:
     """A game of its own for each test; the model is loaded once."""
     from game import Game
 
-    return Game(opened.listener, opened.stock, random.Random(5))
+    return Game(opened.loaded, opened.stock, random.Random(5))
 
 
 @pytest.fixture

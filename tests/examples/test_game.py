@@ -167,7 +167,7 @@ def test_a_recording_is_heard(game, form):
 
 def test_another_moment_of_a_recording_is_another_sound(game, monkeypatch):
     heard = []
-    monkeypatch.setattr("game.answer", lambda listener, questions, encoding: heard.append(encoding) or ["yes"])
+    monkeypatch.setattr("game.answer", lambda loaded, questions, encoding: heard.append(encoding) or ["yes"])
     late = np.concatenate([np.zeros((2, 64_000)), noise(2.0)], axis=1)
     key = keep_recording(game, wav(late), "a.wav")["id"]
     for start in (0, 2.0, 0):

@@ -18,7 +18,7 @@ from batcli.prepare.rooms import rooms
 def test_the_same_rooms_are_made_again(demo: Path, tmp_path: Path):
     data = open_dataset(demo)
     made = rooms(room_options(data, "eval", tmp_path, hrtf="kemar", jobs=1))
-    again = read_reverbs(made.file)
+    again = read_reverbs(made)
     assert same_places(data.reverbs("eval"), again)
     name = next(iter(again))
     np.testing.assert_array_equal(read_brir(tmp_path / "binaural" / name), read_brir(data.brir_path(name)))

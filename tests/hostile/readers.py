@@ -225,7 +225,7 @@ def make_toml(folder: Path) -> None:
 
 
 def read_toml(folder: Path) -> Any:
-    from batcli.config import as_given, table
+    from batcli.config import table, to_flag
     from batcli.core.errors import InputError
     from batcli.core.toml import read_toml
     from batcli.model.checkpoint import read_config
@@ -235,7 +235,7 @@ def read_toml(folder: Path) -> Any:
     for name, value in table(content, ["train"], folder / "config.toml").items():
         for kind in ("switch", "list", "value"):
             try:
-                found.append(as_given(value, kind, name))
+                found.append(to_flag(value, kind, name))
             except InputError as error:
                 found.append(error)
     return found, read_config(folder)

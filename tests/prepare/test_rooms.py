@@ -134,8 +134,8 @@ def test_a_half_written_room_is_made_again(made, tmp_path):
     room = tmp_path / "binaural" / scene_name("train", 5)
     (room / RECORD).unlink()
     (room / "1.npy").write_bytes(b"half")
-    (room / f"{TEMPORARY}77-2.npy").write_bytes(b"left by a killed process")
-    (tmp_path / f"{TEMPORARY}77-train_reverberation.json").write_bytes(b"{")
+    (room / f"{TEMPORARY}2.npy").write_bytes(b"left by a killed process")
+    (tmp_path / f"{TEMPORARY}train_reverberation.json").write_bytes(b"{")
     make(tmp_path)
     assert contents(tmp_path) == contents(made)
 

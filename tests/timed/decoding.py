@@ -13,11 +13,12 @@ from timed.plain import plain_render
 from timed.timing import Line, compare
 from transformers import GenerationConfig
 
-from batcli.audio.render import forget
+from batcli.audio.render import clear_cache
 from batcli.core.progress import SILENT
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
-from batcli.decode import LoadedModel, _answers
+from batcli.decode import _answers
+from batcli.model.answering import LoadedModel
 from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, ModelConfig
 from batcli.model.features import spectrum
@@ -38,7 +39,7 @@ ASKED = (
 @dataclass
 class Exam:
     dataset: Dataset
-    listener: LoadedModel
+    loaded: LoadedModel
     questions: list[tuple[int, Question]]
 
 
@@ -74,25 +75,26 @@ def make_exam(folder: Path, scenes: int, beams: int) -> Exam:
     model, tokenizer = make_model(PRESETS["tiny"], dataset)
     kinds = ("DOA", "MIXUP_SINGLE_DOA")
     asked = [Question.of(scene, 0, kinds[len(scene) - 1], text, "") for scene in found for text in ASKED]
-    options = DecodeOptions(run=Path(), num_beams=beams, max_new_tokens=12, workers=1)
-    return Exam(dataset, LoadedModel(options, model, tokenizer, torch.device("cpu")), list(enumerate(asked)))
+    loaded = LoadedModel(model, tokenizer, torch.device("cpu"), beams, max_new_tokens=12)
+    return Exam(dataset, loaded, list(enumerate(asked)))
 
 
 def ours(exam: Exam) -> list[str]:
     """The answers, with nothing kept from before."""
-    forget()
-    return [record["prediction"] for _, record in _answers(exam.listener, exam.dataset, exam.questions, SILENT)]
+    clear_cache()
+    options = DecodeOptions(run=Path(), workers=1)
+    return [record["prediction"] for _, record in _answers(exam.loaded, options, exam.dataset, exam.questions, SILENT)]
 
 
 @torch.no_grad()
 def plain(exam: Exam) -> list[str]:
     """The reference's protocol: one question at a time, its scene rendered and encoded anew, and read by each beam."""
-    model, tokenizer, options = exam.listener.model, exam.listener.tokenizer, exam.listener.options
+    model, tokenizer = exam.loaded.model, exam.loaded.tokenizer
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
     how = GenerationConfig(
         do_sample=False,
-        num_beams=options.num_beams,
-        max_new_tokens=options.max_new_tokens,
+        num_beams=exam.loaded.num_beams,
+        max_new_tokens=exam.loaded.max_new_tokens,
         pad_token_id=pad,
         eos_token_id=end,
     )
@@ -124,7 +126,7 @@ def lines(quick: bool) -> Iterator[Line]:
         count = len(exam.questions)
         note = f"{scenes} scenes, {count} questions; {same} of {count} answers are the same"
         yield compare("decode, 4 beams", lambda: ours(exam), lambda: plain(exam), rounds, count, note)
-        exam.listener.options = replace(exam.listener.options, num_beams=1)
+        exam.loaded = replace(exam.loaded, num_beams=1)
         yield compare("decode, greedy", lambda: ours(exam), None, rounds, count)
 
 

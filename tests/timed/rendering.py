@@ -19,7 +19,7 @@ from timed.timing import Line, compare, quartiles, times
 from batcli.audio.convolve import BLOCK, ROWS, trim
 from batcli.audio.hrtf import kemar
 from batcli.audio.io import write_wav
-from batcli.audio.render import RenderSettings, forget, render_files
+from batcli.audio.render import RenderSettings, clear_cache, render_files
 from batcli.audio.rooms import draw_scene, simulate
 from batcli.audio.synth import synthesise
 from batcli.data.geometry import locate, octant
@@ -46,7 +46,7 @@ def make_files(folder: Path, seconds: float = 10.0, brir_seconds: float = 1.3, r
 
 def render_anew(files: Files, seconds: float) -> np.ndarray:
     """Ours, with nothing kept from the scene before."""
-    forget()
+    clear_cache()
     return render_files(files, RenderSettings(seconds))
 
 

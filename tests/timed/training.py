@@ -12,7 +12,7 @@ import torch
 from timed.decoding import ASKED, make_dataset, make_model, plain_hear
 from timed.timing import Line, compare
 
-from batcli.audio.render import RenderSettings, forget
+from batcli.audio.render import RenderSettings, clear_cache
 from batcli.data.dataset import Dataset
 from batcli.data.schema import Scene
 from batcli.model.bat import BAT, Encoding
@@ -112,7 +112,7 @@ def lines(quick: bool) -> Iterator[Line]:
 
 def _line(name: str, course: Course, rounds: int) -> Line:
     def fill() -> None:
-        forget()
+        clear_cache()
         encode_scenes(course.model, course.dataset, course.scenes)
 
     once = compare("", fill, None, 1).ours

@@ -1,4 +1,4 @@
-"""Made clips: 28 classes of AudioSet, synthesised with dice, so that no two clips are alike."""
+"""Synthesise clips of 28 classes of AudioSet, each with parameters of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from batcli.audio.synth import living, music, things
-from batcli.audio.synth.parts import FRAME, Array, Mixdown, frequencies, random_spectrum
+from batcli.audio.synth.parts import FRAME, Array, Synthesizer
 from batcli.core.errors import InputError
 from batcli.data.constants import SAMPLE_RATE
 
@@ -24,11 +24,11 @@ CREST = 24.0  # dB between RMS and the peak at which the recorder's limiter hold
 
 @dataclass(frozen=True)
 class SynthClass:
-    """A class that can be made: AudioSet's mid and display name, and who makes it."""
+    """A class that can be synthesised: AudioSet's mid and display name, and the function that makes a clip."""
 
     mid: str
     name: str
-    recipe: Callable[[Mixdown], Array]
+    recipe: Callable[[Synthesizer], Array]
 
 
 # In AudioSet's order; the place in the list is the class's index.
@@ -67,22 +67,22 @@ LABELS: tuple[SynthClass, ...] = (
 def synthesise(
     what: str | int, rng: np.random.Generator, seconds: float, sample_rate: int = SAMPLE_RATE
 ) -> NDArray[np.float32]:
-    """A new clip of a class: (round(seconds × sample_rate),) float32 in [−1, 1], without DC.
+    """A new clip of a class: (round(seconds × sample_rate),), float32 in [−1, 1], without DC.
 
-    `what` is a display name (AudioSet's, in any case) or an index into `LABELS`. Everything is drawn
-    from `rng`: the same generator state gives the same clip. The level is drawn from −41 to −26 dBFS
-    (RMS) whatever the class. Raises InputError for an unknown class, a length outside 0.5–60 s or a
-    sample rate outside 16–192 kHz.
+    `what`: AudioSet's display name, in any case, or an index into `LABELS`. All parameters are drawn from
+    `rng`: the same state gives the same clip. The RMS is −41 to −26 dBFS whatever the class. Raises
+    InputError for an unknown class, a length outside 0.5–60 s or a sample rate outside 16–192 kHz.
     """
     if not (math.isfinite(seconds) and SHORTEST <= seconds <= LONGEST):
         raise InputError(f"{seconds} s is no length for a made clip", hint=f"{SHORTEST} to {LONGEST:g} s")
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise InputError(f"a sample rate of {sample_rate} Hz", hint=f"{LOWEST_RATE} to {HIGHEST_RATE} Hz")
-    tape = Mixdown(round(seconds * sample_rate), sample_rate, rng)
-    return _record(tape, _find(what).recipe(tape))
+    synth = Synthesizer(round(seconds * sample_rate), sample_rate, rng)
+    return _as_recording(synth, _find(what).recipe(synth))
 
 
 def _find(what: str | int) -> SynthClass:
+    """The class of a name or an index. Raises InputError when there is none."""
     if isinstance(what, str):
         found = [label for label in LABELS if label.name.lower() == what.lower()]
     else:
@@ -92,24 +92,24 @@ def _find(what: str | int) -> SynthClass:
     return found[0]
 
 
-def _record(tape: Mixdown, sound: Array) -> NDArray[np.float32]:
-    """Add the properties of a recording, which do not depend on the class: colour, ambience, level."""
-    size = fft.next_fast_len(tape.n + FRAME, real=True)
-    f = frequencies(tape, size)
-    slope, corner = tape.between(-0.35, 0.35), tape.log_between(25, 60)
+def _as_recording(synth: Synthesizer, sound: Array) -> NDArray[np.float32]:
+    """Add what recordings of any class have: colour, ambience, limiter, fades, level."""
+    size = fft.next_fast_len(synth.n + FRAME, real=True)
+    f = synth.frequencies(size)
+    slope, corner = synth.uniform(-0.35, 0.35), synth.log_uniform(25, 60)
     heard = fft.rfft(sound, size) * (f**slope / (1 + (corner / f) ** 4))
-    ambience = random_spectrum(tape, size) * np.maximum(f, 60.0) ** tape.between(-0.9, 0.0)
-    distance = 10 ** (-tape.between(24, 48) / 20)  # of the ambience, below the sound
-    sound = fft.irfft(heard / _norm(heard) + distance * ambience / _norm(ambience), size)[: tape.n]
+    ambience = synth.random_spectrum(size) * np.maximum(f, 60.0) ** synth.uniform(-0.9, 0.0)
+    distance = 10 ** (-synth.uniform(24, 48) / 20)  # of the ambience, below the sound
+    sound = fft.irfft(heard / _norm(heard) + distance * ambience / _norm(ambience), size)[: synth.n]
     sound /= np.sqrt(np.mean(sound**2))
     ceiling = 10 ** (CREST / 20)
     sound = ceiling * np.tanh(sound / ceiling)
-    fade = min(int(0.004 * tape.rate), tape.n // 4)
+    fade = min(int(0.004 * synth.rate), synth.n // 4)
     ramp = np.linspace(0, 1, fade, endpoint=False)
     sound[:fade] *= ramp
-    sound[tape.n - fade :] *= ramp[::-1]
+    sound[synth.n - fade :] *= ramp[::-1]
     sound -= sound.mean()
-    level = 10 ** (tape.between(QUIETEST, LOUDEST) / 20) / np.sqrt(np.mean(sound**2))
+    level = 10 ** (synth.uniform(QUIETEST, LOUDEST) / 20) / np.sqrt(np.mean(sound**2))
     return (sound * min(level, 0.999 / np.abs(sound).max())).astype(np.float32)
 
 
