@@ -11,6 +11,7 @@ model's answers.
 - `mention`: the words of the question carry the places of another scene's events.
 - `all audio`: all of these; every encoder's tokens are of another scene.
 - `silence`: all audio tokens are zero (`bat decode --zero-audio`), which leaves the language model's prior.
+- `mirrored`: nothing is ablated; the ears are exchanged, and left and right in the question and in what is answered.
 
 FOLDER keeps the answers as JSONL, a file per part, for `bat score`.
 """
@@ -18,6 +19,7 @@ FOLDER keeps the answers as JSONL, a file per part, for `bat score`.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,11 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batcli.audio.render import RenderSettings
 from batcli.core.jsonl import write_records
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
-from batcli.decode import LoadedModel, answer, load_model
+from batcli.decode import load_model
 from batcli.evaluation.stats import Score
+from batcli.model.answering import LoadedModel, answer
 from batcli.model.bat import BAT, Encoding, encode_fixed_batch
 from batcli.model.tokens import TextBatch
 from batcli.options import DecodeOptions, ScoreOptions
@@ -43,6 +47,9 @@ from batcli.score import score
 from batcli.training.scenes import ENCODE_BATCH, GivenScenes, RenderError, threads_for
 
 WHOLE, QUERIES, MENTION, ALL_AUDIO, SILENCE = "whole", "Q-Former's queries", "mention", "all audio", "silence"
+MIRRORED = "mirrored"
+BATCH = 32  # questions
+OPPOSITE = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 TOKENS = "tokens of "
 COLUMNS = {  # heading → (question type, metric)
     "A label F1": ("CLASSIFICATION", "label_f1"),
@@ -108,15 +115,18 @@ def parts_of(model: BAT) -> list[str]:
 
 
 @torch.inference_mode()
-def encode(loaded: LoadedModel, dataset: Dataset, scenes: Sequence[Scene]) -> dict[Scene, Encoding]:
-    """Encode each scene that can be rendered as a batch of one."""
-    items, encodings = GivenScenes(dataset, scenes, loaded.settings), {}
+def encode(
+    loaded: LoadedModel, dataset: Dataset, scenes: Sequence[Scene], mirrored: bool = False
+) -> dict[Scene, Encoding]:
+    """Encode each scene that can be rendered as a batch of one; `mirrored`: with the ears exchanged."""
+    items, encodings = GivenScenes(dataset, scenes, RenderSettings(loaded.seconds)), {}
     with threads_for(loaded.model):
         for start in range(0, len(scenes), ENCODE_BATCH):
             rendered = {scenes[n]: items[n][1] for n in range(start, min(start + ENCODE_BATCH, len(scenes)))}
             good = {scene: audio for scene, audio in rendered.items() if not isinstance(audio, RenderError)}
             if good:
-                encoding = encode_fixed_batch(loaded.model, list(good.values()), ENCODE_BATCH, loaded.device)
+                waveforms = [audio.flip(0) if mirrored else audio for audio in good.values()]
+                encoding = encode_fixed_batch(loaded.model, waveforms, ENCODE_BATCH, loaded.device)
                 encodings.update({scene: encoding.select([row]) for row, scene in enumerate(good)})
     return encodings
 
@@ -130,18 +140,26 @@ def make_samples(questions: Sequence[Question], encodings: dict[Scene, Encoding]
     return sorted(samples, key=lambda sample: len(sample.question.question))
 
 
+def exchange_sides(text: str) -> str:
+    """The text with left and right exchanged."""
+    return re.sub(rf"\b({'|'.join(OPPOSITE)})\b", lambda word: OPPOSITE[word[0]], text)
+
+
 @torch.inference_mode()
 def predict(loaded: LoadedModel, samples: Sequence[Sample], part: str) -> Iterator[dict]:
     """Yield the prediction records of the model with one part ablated."""
-    loaded = replace(loaded, options=replace(loaded.options, zero_audio=part == SILENCE))
+    loaded = replace(loaded, zero_audio=part == SILENCE)
     ablation = Ablation(loaded.model, part)
-    size = loaded.options.batch_size
     with ablation.installed(), threads_for(loaded.model):
-        for start in range(0, len(samples), size):
-            questions, encodings, others = zip(*samples[start : start + size], strict=True)
+        for start in range(0, len(samples), BATCH):
+            questions, encodings, others = zip(*samples[start : start + BATCH], strict=True)
             ablation.other = Encoding.concat(others)
             encoding = ablation.other if part == ALL_AUDIO else Encoding.concat(encodings)
-            texts = answer(loaded, [question.question for question in questions], encoding)
+            texts = [question.question for question in questions]
+            if part == MIRRORED:
+                texts = [exchange_sides(text) for text in answer(loaded, list(map(exchange_sides, texts)), encoding)]
+            else:
+                texts = answer(loaded, texts, encoding)
             yield from ({**q.to_dict(), "prediction": text} for q, text in zip(questions, texts, strict=True))
 
 
@@ -175,11 +193,14 @@ def ablate(run: Path, data: Path, split: str, output: Path, limit: int = 0) -> s
     loaded = load_model(DecodeOptions(run=run, data=data, split=split, device="cpu"))
     dataset = open_dataset(data)
     questions = list(islice(dataset.questions(split), limit or None))
-    samples = make_samples(questions, encode(loaded, dataset, list(dict.fromkeys(q.scene for q in questions))))
+    scenes = list(dict.fromkeys(q.scene for q in questions))
+    samples = make_samples(questions, encode(loaded, dataset, scenes))
+    mirrored = make_samples(questions, encode(loaded, dataset, scenes, mirrored=True))
     output.mkdir(parents=True, exist_ok=True)
-    files = {part: output / f"{part.replace(' ', '-')}.jsonl" for part in (WHOLE, *parts_of(loaded.model))}
+    parts = (WHOLE, *parts_of(loaded.model), MIRRORED)
+    files = {part: output / f"{part.replace(' ', '-')}.jsonl" for part in parts}
     for part, file in files.items():
-        write_records(file, predict(loaded, samples, part))
+        write_records(file, predict(loaded, mirrored if part == MIRRORED else samples, part))
     return table(files.pop(WHOLE), files)
 
 
