@@ -1,4 +1,4 @@
-"""Training: what is saved, what a resumed run does, what is refused."""
+"""Training: the files of a run, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_is_whole(run: Path, demo: Path):
+def test_a_run_has_all_its_files(run: Path, demo: Path):
     model, tokenizer, config = checkpoint.load_run(run)
     assert config.n_classes == len(open_dataset(demo).labels)
     assert tokenizer is not None
@@ -102,7 +102,7 @@ def test_an_unfinished_run_is_not_overwritten(demo: Path, tmp_path: Path, train_
         train(train_options(demo, tmp_path / "run"))
 
 
-def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_options):
+def test_a_bad_clip_costs_only_its_questions(demo: Path, tmp_path: Path, train_options):
     data = tmp_path / "data"
     shutil.copytree(demo, data)
     question = next(open_dataset(data).questions("train"))
@@ -115,7 +115,7 @@ def test_a_bad_clip_costs_its_questions_alone(demo: Path, tmp_path: Path, train_
     train(train_options(data, tmp_path / "allowed", max_bad=len(bad)))
 
 
-def test_relations_are_asked_one_way_first(demo: Path):
+def test_questions_with_one_word_of_each_pair_come_first(demo: Path):
     questions = list(open_dataset(demo).questions("train"))
     order = one_way(questions, 1_000, seed=0)
     turned = np.array([is_turned(question) for question in questions])
@@ -128,13 +128,13 @@ def test_relations_are_asked_one_way_first(demo: Path):
 
 
 def test_an_order_may_be_empty(demo: Path):
-    """As of a recipe that asks relations both ways from the first."""
+    """With one_way = 0."""
     questions = list(open_dataset(demo).questions("train"))
     assert one_way(questions, 0, seed=0).dtype == epoch_order(5, 5, seed=0, stage=1).dtype
     assert len(epoch_order(5, 0, seed=0, stage=1)) == 0
 
 
-def test_where_all_questions_ask_the_other_way_all_are_asked(demo: Path):
+def test_if_all_questions_use_the_other_word_all_are_taken(demo: Path):
     turned = [question for question in open_dataset(demo).questions("train") if is_turned(question)]
     assert set(one_way(turned, 2 * len(turned), seed=0)) == set(range(len(turned)))
 
@@ -170,17 +170,17 @@ def test_every_epoch_holds_every_question_once():
         ({"attention": "eager"}, "--attention: the run was begun with 'sdpa', not 'eager'"),
     ],
 )
-def test_what_decides_the_weights_cannot_change(stopped: Path, demo: Path, train_options, changes: dict, message: str):
+def test_options_of_the_weights_cannot_change(stopped: Path, demo: Path, train_options, changes: dict, message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         train(train_options(demo, stopped, resume=True, **changes))
 
 
-def test_another_start_cannot_take_its_place(run: Path, stopped: Path, demo: Path, train_options):
+def test_a_resumed_run_cannot_have_another_start(run: Path, stopped: Path, demo: Path, train_options):
     with pytest.raises(InputError, match="--init: the run was begun with nothing, not "):
         train(train_options(demo, stopped, resume=True, init=run))
 
 
-def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: Path, train_options):
+def test_a_resumed_run_cannot_have_other_data(stopped: Path, demo: Path, tmp_path: Path, train_options):
     shutil.copytree(demo, tmp_path / "data")
     with open(tmp_path / "data" / "labels.csv", "a") as file:
         file.write("28,/m/new,Something new\n")
@@ -188,8 +188,8 @@ def test_other_data_cannot_take_its_place(stopped: Path, demo: Path, tmp_path: P
         train(train_options(tmp_path / "data", stopped, resume=True))
 
 
-def test_what_does_not_decide_them_may_change(run: Path, stopped: Path, demo: Path, tmp_path: Path, train_options):
-    """The same data under another path, other intervals; the batch in other words."""
+def test_other_options_may_change(run: Path, stopped: Path, demo: Path, tmp_path: Path, train_options):
+    """The same data under another path, other intervals, the same batch as another option."""
     shutil.copytree(stopped, tmp_path / "run")
     shutil.copytree(demo, tmp_path / "moved")
     options = train_options(
@@ -201,7 +201,7 @@ def test_what_does_not_decide_them_may_change(run: Path, stopped: Path, demo: Pa
 
 
 def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
-    """One stage sees as many questions as three."""
+    """The stage `all` has as many answers as the three stages together."""
     train(train_options(demo, tmp_path / "run", stages="all", set=["epochs=2,1,1"]))
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     families = [question.family for question in open_dataset(demo).questions("train")]
@@ -210,9 +210,9 @@ def test_all_families_at_once(demo: Path, tmp_path: Path, train_options):
     assert log[-1]["update"] == round(seen / 16)
 
 
-def test_measuring_changes_nothing_but_the_log(run: Path, demo: Path, tmp_path: Path, train_options):
-    measured = {"validate": "eval", "validate_every": 3, "validate_questions": 30, "validate_scenes": 12}
-    train(train_options(demo, tmp_path / "run", **measured, tensorboard=has_tensorboard()))
+def test_validation_changes_nothing_but_the_log(run: Path, demo: Path, tmp_path: Path, train_options):
+    validation = {"validate": "eval", "validate_every": 3, "validate_questions": 30, "validate_scenes": 12}
+    train(train_options(demo, tmp_path / "run", **validation, tensorboard=has_tensorboard()))
     assert same(weights(tmp_path / "run"), weights(run))
     log, plain = (
         [json.loads(line) for line in (r / "log.jsonl").read_text().splitlines()] for r in (tmp_path / "run", run)
@@ -239,7 +239,7 @@ def has_tensorboard() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
-def test_the_published_encoder_recipe_goes_on_as_it_would_have(
+def test_a_resumed_training_of_spatial_ast_ends_with_the_same_weights(
     demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch
 ):
     """Layer-wise rates, mixup, roll and gain, balanced clips, and blocks from a file."""
@@ -275,8 +275,8 @@ def test_a_batch_size_is_a_number_or_auto(demo: Path, tmp_path: Path, train_opti
         train(train_options(demo, tmp_path / "run", batch_size=size))
 
 
-def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch):
-    """A resumed run does not look again: the same order of questions needs the same batch."""
+def test_the_batch_size_found_is_recorded(demo: Path, tmp_path: Path, train_options, stops_after, monkeypatch):
+    """A resumed run uses the recorded one, since the order of questions depends on it."""
     monkeypatch.setattr(batcli.training.stages, "largest_batch", lambda *_: 16)
     options = {"batch_size": "auto", "stages": "1", "save_every": 1}
     with pytest.raises(Stopped):
@@ -288,17 +288,17 @@ def test_the_batch_that_fits_is_written_down(demo: Path, tmp_path: Path, train_o
     assert same(weights(tmp_path / "run"), weights(tmp_path / "given"))
 
 
-def test_questions_of_like_length_come_together_without_leaving_their_window():
+def test_questions_of_similar_length_share_an_update_within_their_window():
     sizes = np.random.default_rng(0).integers(10, 200, 400)
     order = epoch_order(count=400, length=800, seed=0, stage=1)
-    alike = bucket_by_length(order, sizes, per_update=8, seed=0, stage=1)
+    bucketed = bucket_by_length(order, sizes, per_update=8, seed=0, stage=1)
     for start in range(0, 800, 16 * 8):
-        assert sorted(alike[start : start + 128]) == sorted(order[start : start + 128])
+        assert sorted(bucketed[start : start + 128]) == sorted(order[start : start + 128])
 
     def padding(order: np.ndarray) -> float:
         batches = sizes[order].reshape(-1, 8)
         return 1 - batches.sum() / (8 * batches.max(1)).sum()
 
-    assert padding(alike) < 0.3 * padding(order)
-    longest = sizes[alike].reshape(-1, 8).max(1)
-    assert np.corrcoef(longest[:-1], longest[1:])[0, 1] < 0.5  # short and long ones in turn, not a ramp
+    assert padding(bucketed) < 0.3 * padding(order)
+    longest = sizes[bucketed].reshape(-1, 8).max(1)
+    assert np.corrcoef(longest[:-1], longest[1:])[0, 1] < 0.5  # updates of short and long ones are mixed

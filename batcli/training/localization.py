@@ -58,11 +58,11 @@ PREDICTIONS: dict[str, Callable[[Any, EncoderBatch], EncoderPredictions]] = {
 """Name of an encoder → its predictions for a batch."""
 
 
-def collect_predictions(name: str, encoder: Any, batches: Iterable[EncoderBatch]) -> dict[str, np.ndarray]:
+def collect_predictions(stage: str, encoder: Any, batches: Iterable[EncoderBatch]) -> dict[str, np.ndarray]:
     """Fields of `EncoderPredictions` and, as `true_…`, of `EncoderBatch` → arrays with a row per scene."""
     rows: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        predicted = PREDICTIONS[name](encoder, batch)
+        predicted = PREDICTIONS[stage](encoder, batch)
         targets = {f"true_{name}": part for name, part in batch._asdict().items() if name != "audio"}
         for name, part in {**predicted._asdict(), **targets}.items():
             rows.setdefault(name, []).append(part.float().cpu().numpy())

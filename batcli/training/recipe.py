@@ -45,7 +45,7 @@ class Recipe:
     two_sources: float = 0.5  # share of two-source scenes
     layer_decay: float = 1.0  # factor on the encoder's learning rate from each block to the one below
     mixup: float = 0.0  # share of the encoder's places with a mixture of two clips
-    roll_and_gain: bool = False  # rotate each clip in time and change its level by up to a half
+    roll_and_gain: bool = False  # shift each clip circularly in time and change its amplitude by up to a half
     balanced: bool = False  # draw clips with rare labels more often
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     soft_distance: float = 0.0  # share of a distance's weight in the loss that goes to its neighbours
@@ -105,15 +105,15 @@ def _parsed(key: str, text: str, where: str) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text]
         if isinstance(default, int):
-            if (whole := int(text)) > 0:
-                return whole
+            if (number := int(text)) > 0:
+                return number
             raise ValueError
         parts = text.removeprefix("[").removesuffix("]").split(",") if isinstance(default, tuple) else [text]
         numbers = tuple(float(part) for part in parts)
         limit = 1.0 if key in SHARES else math.inf
         if len(numbers) != (len(default) if isinstance(default, tuple) else 1):
             raise ValueError
-        if not all(math.isfinite(number) and 0 <= number <= limit for number in numbers):
+        if not all(math.isfinite(each) and 0 <= each <= limit for each in numbers):
             raise ValueError
         return numbers if isinstance(default, tuple) else numbers[0]
     except (ValueError, KeyError):

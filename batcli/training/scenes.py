@@ -71,7 +71,7 @@ class SceneDistribution:
 
     two_sources: float = 0.0  # share of scenes with two places
     mixup: float = 0.0  # share of places with two clips, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
-    roll_and_gain: bool = False  # rotate each clip in time, and multiply it by 0.5 + Beta(10, 10)
+    roll_and_gain: bool = False  # shift each clip circularly in time, and multiply it by 0.5 + Beta(10, 10)
     balanced: bool = False  # draw a clip with weight Σ 1000 / (count of label + 0.01)
 
     @property

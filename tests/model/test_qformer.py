@@ -95,7 +95,7 @@ def question_projector():
     return projector, encoding, ids, torch.ones_like(ids), nn.Embedding(20, 24)
 
 
-def test_the_queries_alone_reach_the_language_model():
+def test_only_the_queries_reach_the_language_model():
     projector, encoding, ids, mask, words = question_projector()
     out = projector(encoding, ids, mask, words)
     assert out.shape == (2, 5, 24)

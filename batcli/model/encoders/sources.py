@@ -24,7 +24,7 @@ from batcli.model.encoders.spatial_ast import N_DISTANCES
 from batcli.model.features import mel_filterbank
 
 CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
-READOUT_LR_SCALE = 0.25  # the perceptrons need a smaller rate than the rest
+READOUT_LR_SCALE = 0.25  # for `read` and `read_distance`, which need a smaller learning rate than the rest
 FLOOR = 1e-10  # power; 100 dB below full scale
 
 
@@ -56,7 +56,7 @@ class SourceTokens(nn.Module):
         mel = torch.from_numpy(mel_filterbank(c.bands)) / c.block  # turns sums over blocks into means
         self.register_buffer("mel", mel, persistent=False)
         self.register_buffer("mel_pairs", mel.repeat_interleave(2, 0), persistent=False)
-        # Levels span 100 dB.
+        # Standardised, since levels span 100 dB.
         self.standardise = Norm(3 * c.bands, affine=False)
         self.trunk = nn.Sequential(
             *_layer(3 * c.bands, c.hidden), *_layer(c.hidden, c.hidden), *_layer(c.hidden, c.hidden)
