@@ -84,7 +84,8 @@ class SourcesConfig:
 
     tokens: int = 3  # per scene, one for each of the likeliest events
     bands: int = 48
-    block: int = 4  # STFT frames of 10 ms over which cues are averaged
+    block: int = 2  # STFT frames of 10 ms over which cues are averaged
+    averages: int = 2  # of the cues of each event, with weights of their own
     hidden: int = 128
     event_dim: int = 64
     seconds: float = 10.0

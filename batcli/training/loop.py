@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -45,8 +44,6 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
     for number, named in enumerate(unfreeze(trainer.model, stage.trained)):
         groups += parameter_groups(named, str(number), plan.recipe.weight_decay, stage.lr_scale, stage.muon)
     stage.objective.train()
-    # Of convolutions of size 1, whose gradients have another stride along that axis than their weights.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     optimizers = make_optimizers(groups, stage.lr, plan.recipe.betas, fused=not state.sharded(accelerator))
     objective, *prepared = accelerator.prepare(stage.objective, *optimizers)
     loop = StageLoop(trainer, stage, objective, prepared, first)

@@ -17,7 +17,7 @@ from batcli.training.scenes import EncoderBatch
 EVENT_WEIGHT, DIRECTION_WEIGHT = 1250.0, 2.0  # published
 LOG_DISTANCE_WIDTH = 0.15  # of the soft distance target: 15 %, about a listener's threshold
 DISTANCE_WEIGHT = 2.0  # of source tokens
-CROP = 0.6  # share of a scene in each excerpt
+CROP = 0.15  # share of a scene in each excerpt
 DISTANCES = torch.arange(N_DISTANCES) * 0.5  # metres
 
 
@@ -66,12 +66,14 @@ class SourceObjective(nn.Module):
 
     def forward(self, batch: EncoderBatch) -> dict[str, Tensor]:
         mirrored = torch.rand(len(batch.events), device=batch.events.device) < 0.5
-        cues = torch.where(mirrored[:, None, None, None], mirror(batch.audio), batch.audio)
-        level = self.sources.level(cues)
-        blocks = cues.shape[2]
+        chosen = mirrored[:, None, None, None]
+        ears = batch.audio[:, :2]
+        level = self.sources.level(torch.where(chosen, ears.flip(1), ears))
+        blocks = batch.audio.shape[2]
         length = math.ceil(CROP * blocks)
         start = int(torch.randint(blocks - length + 1, ()))
-        cues = cues[:, :, start : start + length]
+        cues = batch.audio[:, :, start : start + length]
+        cues = torch.where(chosen, mirror(cues), cues)
         side = torch.where(mirrored, -1.0, 1.0)[:, None]
         right, front, up = batch.direction.unbind(-1)
         direction = torch.stack([right * side, front, up], -1)

@@ -1,10 +1,11 @@
 """Source tokens: one token per event, with its direction and distance.
 
-1. cues: per block of 40 ms and mel band, the level at both ears, and the cross-spectrum between them. ILD, IPD
+1. cues: per block of 20 ms and mel band, the level at both ears, and the cross-spectrum between them. ILD, IPD
    and inter-aural coherence carry direction; coherence and level carry distance (Blauert 1997, Spatial Hearing).
 2. events: a convolutional network reads the levels and gives the probability of each event.
 3. places: for each of the K likeliest events, a network reads its states and the event's embedding and weights
-   every cell (block × band); perceptrons read direction and distance from the cues averaged with these weights.
+   every cell (block × band), twice; perceptrons read direction and distance from the cues averaged with these
+   weights.
 
 Two sources at once share every patch of a spectrogram. A network that must learn to separate them from patches
 needs far more data than one whose input is inter-aural statistics.
@@ -66,12 +67,12 @@ class SourceTokens(nn.Module):
         self.event_embedding = nn.Embedding(n_events, c.event_dim)
         nn.init.normal_(self.event_embedding.weight, std=0.5)
         self.query = nn.Linear(c.event_dim, c.hidden)
-        self.cell_weights = nn.Linear(c.hidden, 2 * c.bands)
-        self.standardise_pooled = nn.BatchNorm1d((CUES + 1) * c.bands, affine=False)
+        self.cell_weights = nn.Linear(c.hidden, (c.averages + 1) * c.bands)
+        self.standardise_pooled = nn.BatchNorm1d(c.averages * (CUES + 1) * c.bands, affine=False)
         self.moments = nn.Linear(c.hidden, 1)
         levels = 2 * (c.bands + 1)
         self.standardise_level = nn.BatchNorm1d(levels, affine=False)
-        features = (CUES + 2) * c.bands + 2 * c.hidden + levels + c.event_dim
+        features = (c.averages * (CUES + 1) + 1) * c.bands + 2 * c.hidden + levels + c.event_dim
         self.read, self.read_distance = _reader(features, c.hidden), _reader(features, c.hidden)
         self.direction = nn.Linear(c.hidden, 3)
         self.words = nn.Linear(c.hidden, 3)
@@ -124,7 +125,7 @@ class SourceTokens(nn.Module):
         return states, (weights * self.event_logits(states)).sum(1)
 
     def level(self, cues: Tensor) -> Tensor:
-        """Cues of whole scenes → (B, 2 · (bands + 1)): log mean power at each ear, of each band and of all bands.
+        """Cues of whole scenes, of which the first two count → (B, 2 · (bands + 1)): log mean power at each ear, of each band and of all bands.
 
         All clips are played at one power, so the level at the ears tells the distance.
         """
@@ -139,18 +140,21 @@ class SourceTokens(nn.Module):
         embedding = self.event_embedding(events)  # (B, K, E)
         mixed = states.unsqueeze(1) + self.query(embedding).unsqueeze(2)  # (B, K, blocks, H)
         mixed = F.gelu(mixed)
-        logits, gate = self.cell_weights(mixed).chunk(2, -1)  # (B, K, blocks, bands)
+        *logits, gate = self.cell_weights(mixed).split(self.config.bands, -1)  # (B, K, blocks, bands) each
         loudness = 2 * (cues[:, 0] + cues[:, 1]).unsqueeze(1)  # the log of the geometric mean power
-        weights = (logits + loudness).softmax(2)
-        # Not as a matrix product, which would copy both to another layout and take twice the time.
-        pooled = (weights.unsqueeze(2) * cues.unsqueeze(1)).sum(3)  # (B, K, CUES, bands)
-        spectrum = pooled[:, :, :2].sum(2, keepdim=True)
-        shape = spectrum - spectrum.mean(-1, keepdim=True)  # the spectrum without its level, for pinna cues
-        features = torch.cat([pooled, shape], 2)
+        # The first average is of the loudest cells, the next of softer ones, too.
+        weights = [(each + loudness / 2**number).softmax(2) for number, each in enumerate(logits)]
+        averages = []
+        for each in weights:
+            # Not as a matrix product, which would copy both to another layout and take twice the time.
+            average = (each.unsqueeze(2) * cues.unsqueeze(1)).sum(3)  # (B, K, CUES, bands)
+            spectrum = average[:, :, :2].sum(2, keepdim=True)
+            averages += [average, spectrum - spectrum.mean(-1, keepdim=True)]  # without its level, for pinna cues
+        features = torch.cat(averages, 2)
         features = self.standardise_pooled(features.flatten(0, 1).flatten(1)).view_as(features)
-        use = (gate * weights).sum(2).sigmoid()  # (B, K, bands): whether the event is in this band at all
+        use = (gate * weights[0]).sum(2).sigmoid()  # (B, K, bands): whether the event is in this band at all
         # States around the cells, and at blocks of their own choice: onsets and decays tell the distance.
-        blocks = torch.stack([weights.mean(-1), self.moments(mixed).squeeze(-1).softmax(-1)], 2)  # (B, K, 2, blocks)
+        blocks = torch.stack([weights[0].mean(-1), self.moments(mixed).squeeze(-1).softmax(-1)], 2)  # (B, K, 2, blocks)
         context = (blocks @ mixed).flatten(2)
         level = self.standardise_level(level).unsqueeze(1).expand(-1, events.shape[1], -1)
         features = torch.cat([(features * use.unsqueeze(2)).flatten(2), use, context, level, embedding], -1)
