@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from batcli.core.errors import ExitCode, Stopped
 from batcli.core.progress import Silent
 from batcli.options import TrainOptions
+
+# Beside other work, the first examples can take seconds.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 NAMES = (
     "Speech", "Male speech, man speaking", "Dog", "Accelerating, revving, vroom", "Car", "Music", "Guitar",

@@ -156,18 +156,22 @@ class BAT(nn.Module):
         if zero_audio:
             audio, encoding = torch.zeros_like(audio), Encoding()
         inputs, mask = self._inputs(audio, prompts, encoding)
-        return self.llm.generate(
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            past_key_values=self._prefill(inputs, mask, num_beams) if num_beams > 1 else None,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                num_beams=num_beams,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=pad,
-                eos_token_id=end,
-            ),
-        )
+        prefilled = {"past_key_values": self._prefill(inputs, mask, num_beams)} if num_beams > 1 else {}
+        with warnings.catch_warnings():
+            # `past_key_values` is called `cache` in transformers 6; peft passes it in any case.
+            warnings.simplefilter("ignore", FutureWarning)
+            return self.llm.generate(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                **prefilled,
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    num_beams=num_beams,
+                    max_new_tokens=max_new_tokens,
+                    pad_token_id=pad,
+                    eos_token_id=end,
+                ),
+            )
 
     def _prefill(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
         """Compute keys and values of all inputs but the last once, and repeat them for each beam."""

@@ -80,6 +80,7 @@ def until_end(ids: list[int]) -> list[int]:
     return ids
 
 
+@pytest.mark.filterwarnings("error")  # a warning of another library would reach the user
 @pytest.mark.parametrize("beams", [1, 4])
 def test_an_answer_does_not_depend_on_its_batch(bat, encoding, beams):
     together = greedy(bat, encoding, PROMPTS, num_beams=beams)

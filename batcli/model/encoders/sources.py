@@ -125,7 +125,9 @@ class SourceTokens(nn.Module):
         return states, (weights * self.event_logits(states)).sum(1)
 
     def level(self, cues: Tensor) -> Tensor:
-        """Cues of whole scenes, of which the first two count → (B, 2 · (bands + 1)): log mean power at each ear, of each band and of all bands.
+        """Compute log mean power at each ear, of each band and of all bands: (B, 2 · (bands + 1)).
+
+        `cues` are of whole scenes; the levels, its first two channels, suffice.
 
         All clips are played at one power, so the level at the ears tells the distance.
         """
