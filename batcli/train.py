@@ -7,20 +7,19 @@ language model on questions of more and more families, with encodings that are c
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from batcli.core.errors import InputError, TooManyBad
+from batcli.core.errors import TooManyBad
 from batcli.core.files import require_writable
-from batcli.core.parallel import default_jobs, main_rank_lock
+from batcli.core.parallel import main_rank_lock
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.signals import defer_signals
-from batcli.data.dataset import Dataset, open_dataset
+from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.model.tokens import near_distances
 from batcli.options import TrainOptions, require
 from batcli.training import state
@@ -31,19 +30,14 @@ from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
 from batcli.training.needs import report_needs
 from batcli.training.plan import (
-    ModelPlan,
     TrainPlan,
-    ValidationPlan,
-    parse_batch_size,
-    parse_stages,
     report_plan,
     require_shardable,
-    require_validation,
 )
-from batcli.training.recipe import STAGES, Recipe
-from batcli.training.run_dir import LOG, open_run_dir, recorded, require_unchanged
+from batcli.training.recipe import STAGES
+from batcli.training.resolve import resolve
+from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
 from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
-from batcli.training.start import Start, find_start
 from batcli.training.trainer import Trainer
 
 CURVES = "curves.png"
@@ -72,90 +66,6 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         bad = train_stages(trainer)
     if bad > plan.max_bad:
         raise TooManyBad(f"{bad:,} scenes could not be rendered; see {plan.output / BAD_SCENES}")
-
-
-def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
-    """Resolve the options to a plan. Raises InputError for options that do not fit the dataset or one another."""
-    stages = parse_stages(options.stages)
-    start = find_start(options.preset, options.init)
-    recipe, model = resolve_recipe(options, start), resolve_model(options, start, dataset)
-    require_used(options, start, model.config, recipe)
-    validation = None
-    if options.validate:
-        require_validation(dataset, options.validate, stages)
-        validation = ValidationPlan(
-            options.validate, options.validate_every, options.validate_questions, options.validate_scenes
-        )
-    return TrainPlan(
-        data=options.data,
-        dataset=dataset,
-        split=options.split,
-        output=options.output,
-        stages=stages,
-        recipe=recipe,
-        model=model,
-        validation=validation,
-        seed=options.seed,
-        accumulate=options.accumulate,
-        workers=options.workers or default_jobs(),
-        cache_gb=options.cache_gb,
-        save_every=options.save_every,
-        keep=options.keep,
-        log_every=options.log_every,
-        tensorboard=options.tensorboard,
-        max_bad=options.max_bad,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        options={**asdict(options), "preset": start.preset},
-    )
-
-
-def resolve_recipe(options: TrainOptions, start: Start) -> Recipe:
-    """The start's recipe with the values of `--set` and `--batch-size`; a resumed run keeps the batch size it found."""
-    recipe = start.recipe.with_values(options.set)
-    if options.batch_size is not None:
-        recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
-    if recipe.batch is None and options.resume and not options.overwrite:
-        recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
-    return recipe
-
-
-def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> ModelPlan:
-    """The start's model; without `--init`, with the dataset's scene length and classes, and source tokens if asked."""
-    config = start.config
-    if options.init is None:
-        config = config.for_scenes(dataset.seconds, len(dataset.labels))
-        if options.source_tokens and config.sources is None:
-            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
-    return ModelPlan(
-        preset=start.preset,
-        config=config,
-        init=options.init,
-        encoder_init=options.encoder_init,
-        llm=options.llm,
-        precision=options.precision,
-        quantize=options.quantize,
-        attention=options.attention,
-        gradient_checkpointing=options.gradient_checkpointing,
-    )
-
-
-def require_used(options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe) -> None:
-    """Raise InputError for an option of the model that has no effect with this start, or is missing."""
-    for name in ("llm", "quantize"):
-        if getattr(options, name) and start.config.llm is not None:
-            raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
-    if options.encoder_init is not None and config.encoder is None:
-        raise InputError("has no effect", "--encoder-init", f"{start.preset} has no Spatial-AST")
-    for key in (pair.partition("=")[0].strip() for pair in options.set):
-        if key not in recipe.used_by(config.encoders):
-            raise InputError("has no effect", f"--set {key}", f"{start.preset} has no such encoder")
-    if options.init is not None and options.init.resolve() == options.output.resolve():
-        raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
-    if options.init is not None and options.source_tokens and start.config.sources is None:
-        raise InputError(f"{options.init} has none", "--source-tokens", "a run is trained with the parts that it has")
-    if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:
-        require(options, "llm")
 
 
 def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Trainer:

@@ -21,9 +21,10 @@ from batcli.model import checkpoint
 from batcli.model.config import PRESETS, LlmConfig, ModelConfig
 from batcli.options import DemoOptions, TrainOptions
 from batcli.prepare.demo import demo
-from batcli.train import resolve, train
+from batcli.train import train
 from batcli.training.build import build_model
 from batcli.training.recipe import CURRICULUM, RECIPES, Recipe
+from batcli.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "bf16")

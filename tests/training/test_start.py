@@ -14,9 +14,10 @@ from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
 from batcli.model.config import PRESETS, LoraConfig
 from batcli.options import TrainOptions
-from batcli.train import resolve, train
+from batcli.train import train
 from batcli.training.build import build_model
 from batcli.training.recipe import RECIPES
+from batcli.training.resolve import resolve
 from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESET, find_start
 
 
