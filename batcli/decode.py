@@ -42,12 +42,12 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
     Raises InputError before any work when an input or the output cannot be used, Stopped after a
     signal (what is answered is kept), TooManyBad when more questions failed than `max_bad`.
     """
-    if (options.data is None) == (options.audio is None):
-        raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
-    if options.data is None:
-        return _answer_recording(options, reporter)
-    _answer_split(options, open_dataset(options.data), reporter)
-    return None
+    if options.audio is not None and options.data is None:
+        return _answer_recording(options, options.audio, reporter)
+    if options.data is not None and options.audio is None:
+        _answer_split(options, open_dataset(options.data), reporter)
+        return None
+    raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
 
 
 def load_model(options: DecodeOptions) -> LoadedModel:
@@ -65,42 +65,39 @@ def load_model(options: DecodeOptions) -> LoadedModel:
     return LoadedModel(model, tokenizer, device, options.num_beams, options.max_new_tokens, options.zero_audio)
 
 
-def _answer_recording(options: DecodeOptions, reporter: Reporter) -> str | None:
+def _answer_recording(options: DecodeOptions, file: Path, reporter: Reporter) -> str | None:
     """The answer to one question about one recording; None of a dry run."""
-    require(options, "question")
-    assert options.audio is not None
-    assert options.question is not None
-    audio = read_binaural(options.audio, SAMPLE_RATE)
+    question: str = require(options, "question")
+    audio = read_binaural(file, SAMPLE_RATE)
     checkpoint.require_finished(options.run)
     if options.dry_run:
-        reporter.info(f"{options.audio}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
+        reporter.info(f"{file}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
     loaded = load_model(options)
     if audio.shape[1] > loaded.samples:
-        reporter.warn(f"{options.audio}: the model hears the first {loaded.seconds:g} s")
-    return answer(loaded, [options.question], encode_audio(loaded, audio))[0]
+        reporter.warn(f"{file}: the model hears the first {loaded.seconds:g} s")
+    return answer(loaded, [question], encode_audio(loaded, audio))[0]
 
 
 def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None:
     """Answer the questions of a split, to standard output or to a file."""
-    require(options, "output")
-    assert options.output is not None
+    output: Path = require(options, "output")
     file = dataset.questions_file(options.split)
-    questions = list(islice(dataset.questions(options.split), options.limit or None))
+    questions = list(islice(dataset.questions(options.split), options.limit))
     scenes = {question.scene for question in questions}
     if not questions:
         raise InputError("no questions", file)
     checkpoint.require_finished(options.run)
-    if options.output != STDIO:
-        require_writable_file(options.output)
+    if output != STDIO:
+        require_writable_file(output)
     reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes")
     if options.dry_run:
         return
-    if options.output == STDIO:
+    if output == STDIO:
         bad = _to_stdout(options, dataset, questions, reporter)
     else:
-        with main_rank_lock(options.output):
-            bad = _to_file(options, dataset, questions, _facts(options, file), reporter)
+        with main_rank_lock(output):
+            bad = _to_file(output, options, dataset, questions, _facts(options, file), reporter)
     if bad > options.max_bad:
         raise TooManyBad(
             f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
@@ -132,6 +129,7 @@ def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Que
 
 
 def _to_file(
+    output: Path,
     options: DecodeOptions,
     dataset: Dataset,
     questions: Sequence[Question],
@@ -139,9 +137,8 @@ def _to_file(
     reporter: Reporter,
 ) -> int:
     """Write this rank's share of the predictions, then, in the first rank, all; return how many are bad."""
-    assert options.output is not None
-    manifest = options.output.with_name(options.output.name + ".manifest.json")
-    with ResumableShards(options.output, content_key(**facts)) as parts:
+    manifest = output.with_name(output.name + ".manifest.json")
+    with ResumableShards(output, content_key(**facts)) as parts:
         done = parts.finished()
         todo = [item for item in share(list(enumerate(questions))) if item[0] not in done]
         if done:
@@ -154,7 +151,7 @@ def _to_file(
         records = parts.gather(len(questions))
     bad = sum(record["prediction"] is None for record in records)
     manifest.unlink(missing_ok=True)
-    write_records(options.output, records)
+    write_records(output, records)
     write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))
     parts.remove()
     return bad

@@ -69,7 +69,7 @@ class DemoOptions(Options):
     count: int = option(60_000, "Training questions.", min=20)
     eval_count: int = option(2_400, "Questions of eval, and of dev.", min=20)
     seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
-    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+    jobs: int | None = option(None, "Processes [default: one per processor].", min=1)
 
 
 @dataclass(kw_only=True)
@@ -87,7 +87,7 @@ class RoomsOptions(Options):
         "near", "Distances: near, each dB of level as common as any; even, each metre, which takes halls."
     )
     plot: Path | None = option(None, "Also draw the first room to this PNG, PDF or SVG (needs batcli[plot]).")
-    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+    jobs: int | None = option(None, "Processes [default: one per processor].", min=1)
 
 
 @dataclass(kw_only=True)
@@ -140,7 +140,7 @@ class SpatializeOptions(Options, Rendering):
     reverb2: Path | None = option(None, "Second BRIR.")
     output: Path = option(None, "Folder for a split, WAV file for a single scene.", "-o")
     encoding: Literal["float", "pcm16", "pcm24"] = option("float", "Samples in the WAV; only float holds peaks over 1.")
-    jobs: int = option(0, "Processes; 0: one per processor.", min=0)
+    jobs: int | None = option(None, "Processes [default: one per processor].", min=1)
     max_bad: int = option(0, "Scenes that may fail before the exit code is 4.", min=0)
 
 
@@ -196,9 +196,9 @@ class DecodeOptions(Options, LanguageModel):
     num_beams: int = option(1, "Beams; the published results used 4.", min=1, max=64)
     max_new_tokens: int = option(200, "Longest answer, in tokens.", min=1)
     batch_size: int = option(32, "Questions at a time.", min=1)
-    limit: int = option(0, "Only the first N questions; 0: all.", min=0)
+    limit: int | None = option(None, "Only the first N questions [default: all].", min=1)
     zero_audio: bool = option(False, "Control: the model hears nothing (its audio tokens are zero).")
-    workers: int = option(0, "Processes that render ahead; 0: one per processor.", min=0)
+    workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the model.")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the model runs.")
     max_bad: int = option(0, "Questions that may fail before the exit code is 4.", min=0)
@@ -235,10 +235,10 @@ class ScoreOptions(Options):
     type: str = option("", "Question type of all records, where the file does not say.")
 
 
-def require(options: Any, *names: str) -> None:
-    """Raises InputError for the first of `names` that was not given."""
-    for name in names:
-        if getattr(options, name) is None:
-            raise InputError(
-                "missing", f"--{name.replace('_', '-')}", type(options).__dataclass_fields__[name].metadata["help"]
-            )
+def require(options: Any, name: str) -> Any:
+    """The value of an option. Raises InputError if it was not given."""
+    value = getattr(options, name)
+    if value is None:
+        hint = type(options).__dataclass_fields__[name].metadata["help"]
+        raise InputError("missing", f"--{name.replace('_', '-')}", hint)
+    return value

@@ -45,7 +45,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     _require_free(options.run)
     empty = published.empty_model(_config(options, options.llm), options.llm)
     tokenizer = load_tokenizer(options.llm) if any((options.llm / name).exists() for name in TOKENIZER_FILES) else None
-    state = _read(options, empty)
+    state = _read(options.encoder, options.checkpoint, empty, options.seed)
     if tokenizer is None:
         reporter.warn(f"{options.llm}: no tokenizer, which decoding text needs")
     reporter.info(f"{len(state):,} tensors read, {sum(part.numel() for part in state.values()):,} numbers, all placed")
@@ -74,13 +74,10 @@ def _config(options: ModelOptions, llm: Path) -> ModelConfig:
     )
 
 
-def _read(options: ModelOptions, empty: BAT) -> dict[str, Tensor]:
-    """All tensors of the run, by our names: from the checkpoints, or untrained."""
-    assert options.encoder is not None
-    encoder = published.read_encoder(options.encoder, empty)
-    if options.checkpoint is None:
-        return {**encoder, **published.fresh_bat(empty, options.seed)}
-    return {**encoder, **published.read_bat(options.checkpoint, empty)}
+def _read(encoder: Path, bat: Path | None, empty: BAT, seed: int) -> dict[str, Tensor]:
+    """All tensors of the run, by our names: from the checkpoints; untrained ones drawn by `seed` without `bat`."""
+    tensors = published.read_encoder(encoder, empty)
+    return {**tensors, **(published.fresh_bat(empty, seed) if bat is None else published.read_bat(bat, empty))}
 
 
 def _require_free(run: Path) -> None:

@@ -25,7 +25,8 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
     Returns the numbers of questions and answers; of a dry run, only of questions by type. Raises
     InputError for inputs that cannot be used.
     """
-    require(options, "clips", "labels", "audio_root", "reverb_root")
+    for name in ("clips", "labels", "audio_root", "reverb_root"):
+        require(options, name)
     require_split_name(options.split)
     types = question_types(options.types)
     dataset = extend_dataset(

@@ -46,7 +46,8 @@ def import_released(options: ImportOptions, reporter: Reporter = SILENT) -> Impo
     file:line and left out. Memory does not grow with the files. Raises InputError for inputs that cannot be
     used; TooManyBad, when all is written, for more than `options.max_bad` bad records.
     """
-    require(options, "audio_root", "reverb_root", "labels")
+    for name in ("audio_root", "reverb_root", "labels"):
+        require(options, name)
     splits = _splits(options)
     for path in (options.clips, options.reverbs):
         if path is not None:

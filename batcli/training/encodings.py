@@ -28,12 +28,12 @@ Rendered = Iterator[list[tuple[int, Tensor | RenderError]]]
 
 
 def encode_windows(
-    loaded: LoadedModel, dataset: Dataset, scenes: Sequence[Scene], workers: int, reporter: Reporter
+    loaded: LoadedModel, dataset: Dataset, scenes: Sequence[Scene], workers: int | None, reporter: Reporter
 ) -> Iterator[tuple[slice, Encodings]]:
     """Split questions, given by their scenes, into windows: yield the slice and the encodings of each.
 
     A scene is encoded once, unless its encoding had to be dropped for want of room (`KEPT`).
-    `workers`: processes that render; 0: one per processor.
+    `workers`: processes that render; None: one per processor.
     """
     windows = plan_windows(scenes, WINDOW, max(1, KEPT // loaded.model.encoding_bytes))
     encodings: Encodings = {}
@@ -46,7 +46,7 @@ def encode_windows(
         yield window.questions, encodings
 
 
-def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], workers: int) -> Rendered:
+def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], workers: int | None) -> Rendered:
     """The new scenes of each window, in batches that cross no window; workers render ahead of the reader."""
     scenes: list[Scene] = []
     batches: list[range] = []
