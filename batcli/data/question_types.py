@@ -75,7 +75,11 @@ def distance_error(predicted: Doa, target: Doa) -> Ratio:
 
 @dataclass(frozen=True)
 class QuestionType:
-    """A type of question. Its subclasses, one per kind of answer, read and score answers."""
+    """A type of question: its place in the published tables, and how its answers are read and scored.
+
+    Each subclass is one kind of answer. `parse` turns a text into a value (a set of labels, a `Doa`, a bool),
+    and `score` compares a predicted with a true value.
+    """
 
     name: str  # `question_type` of a record
     family: str  # letter in the published table
