@@ -84,8 +84,8 @@ class QuestionType:
     name: str  # `question_type` of a record
     family: str  # letter in the published table
     sources: int  # in each scene: 1 or 2
-    published: float  # questions in the released training set
-    column: str | None = None  # of the published table, where it has one
+    released: float  # number of questions in the released training set
+    column: str | None = None  # of the published table of scores; None: it has none for this type
 
     expected: ClassVar[str]  # what a target is, for messages
     metrics: ClassVar[Mapping[str, Metric]]  # name → its definition, the most important first

@@ -118,7 +118,7 @@ def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float]
 
     The shares are those of the released training set where none are given; a type that is not among them has none.
     """
-    weights = {name: shares.get(name, 0.0) if shares else QUESTION_TYPES[name].published for name in types}
+    weights = {name: shares.get(name, 0.0) if shares else QUESTION_TYPES[name].released for name in types}
     exact = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
     counts = {name: math.floor(value) for name, value in exact.items()}
     for name in sorted(types, key=lambda name: counts[name] - exact[name])[: count - sum(counts.values())]:
