@@ -65,8 +65,9 @@ def trim(brir: np.ndarray, db: float = TRIM_DB) -> np.ndarray:
 def prepare(brir: np.ndarray, length: int, exact: bool = False) -> Filter:
     """BRIR (2, T) → `Filter` for scenes of `length` samples.
 
-    `exact`: the whole tail, in 64 bits, at five times the time. A silence after a loud sound then holds no
-    rounding, whose phases the published encoder would hear.
+    `exact`: keep the whole tail, and compute in 64 bits, which takes five times as long. In 32 bits, the FFT leaves
+    rounding noise in a silence after a loud sound; the published encoder reads the phase difference between the
+    ears at any level, so its input would contain that of the noise.
     """
     brir = brir[:, :length]
     return Filter(brir.astype(np.float64) if exact else trim(brir).astype(np.float32))

@@ -16,7 +16,7 @@ from batcli.data.answers import Doa, Vocabulary, read_doa, read_labels, read_yes
 DISTANCE_TOLERANCE = 0.5
 """Metres. The published distance error rate counts an answer that is off by more than this."""
 EPSILON = 1e-9  # distances are sums of decimals: 0.3 + 0.5 m is not off by more than 0.5 m
-UNREAD_ERROR = 1e-3  # of an answer that could not be read: the least wrong of all
+UNREAD_ERROR = 1e-3  # sorts an answer that could not be read after all that were read and are wrong
 NO_LABELS = Vocabulary.of(())
 
 # ---- metrics -------------------------------------------------------------------------------------
@@ -125,7 +125,10 @@ class QuestionType:
         return {**scores, "answered": (float(not self.unread(predicted, target)), 1.0)}
 
     def error(self, predicted: Any, target: Any) -> float:
-        """A number to sort answers by: 0 is right, more is worse, `UNREAD_ERROR` could not be read."""
+        """A sort key, to list the worst answers first: 0 is right, larger is worse.
+
+        An answer that could not be read has `UNREAD_ERROR`, less than any wrong answer that could.
+        """
         return UNREAD_ERROR if self.unread(predicted, target) else self._error(self.score(predicted, target))
 
     def _error(self, scores: Mapping[str, Ratio]) -> float:

@@ -204,7 +204,7 @@ class QuestionStage(Stage):
             yield [self._batch(order[r.start : r.stop]) for r in ranges]
 
     def _order(self) -> np.ndarray:
-        """Numbers of the questions of all updates."""
+        """Indices of the questions of all updates, in the order in which they are used."""
         recipe, seed = self.trainer.plan.recipe, self.trainer.plan.seed
         number = 1 + list(STAGES).index(self.name)
         sizes = np.array([q.question.count(" ") + q.answer.count(" ") for q in self.questions])
