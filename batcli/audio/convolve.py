@@ -53,7 +53,10 @@ def gain(clip: np.ndarray, rms_dbfs: float = RMS_DBFS) -> np.float32:
 
 
 def trim(brir: np.ndarray, db: float = TRIM_DB) -> np.ndarray:
-    """Cut the tail whose energy lies `db` below the whole (Schroeder's backward integral, both ears)."""
+    """Cut off the longest tail of a BRIR (2, T) whose energy is at most `db` (negative) relative to the whole.
+
+    The energy is that of both ears together (Schroeder's backward integral). Returns a view (2, ≤ T).
+    """
     left, right = np.square(brir, dtype=np.float64)
     remaining = np.cumsum((left + right)[::-1])
     return brir[:, : brir.shape[1] - int(np.searchsorted(remaining, remaining[-1] * 10.0 ** (db / 10.0), "right"))]
@@ -62,8 +65,9 @@ def trim(brir: np.ndarray, db: float = TRIM_DB) -> np.ndarray:
 def prepare(brir: np.ndarray, length: int, exact: bool = False) -> Filter:
     """BRIR (2, T) → `Filter` for scenes of `length` samples.
 
-    `exact`: the whole tail, in 64 bits, at five times the time. A silence after a loud sound then holds no
-    rounding, whose phases the published encoder would hear.
+    `exact`: keep the whole tail, and compute in 64 bits, which takes five times as long. In 32 bits, the FFT leaves
+    rounding noise in a silence after a loud sound; the published encoder reads the phase difference between the
+    ears at any level, so its input would contain that of the noise.
     """
     brir = brir[:, :length]
     return Filter(brir.astype(np.float64) if exact else trim(brir).astype(np.float32))

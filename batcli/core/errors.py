@@ -62,7 +62,7 @@ class InputError(BatError):
 
 
 class GateMissed(BatError):
-    """A score lies on the wrong side of its gate."""
+    """A score is under a limit of `--fail-under` or over one of `--fail-over`."""
 
     exit_code = ExitCode.GATE_MISSED
 

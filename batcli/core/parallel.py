@@ -44,7 +44,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """The items of this rank: every world-th."""
+    """The items for this process of a launcher's `world` processes: every `world`-th, from its rank on."""
     rank, world = rank_and_world()
     return items[rank::world]
 
@@ -69,7 +69,10 @@ def wait_for(paths: Sequence[Path], timeout: float = 24 * 3600.0) -> None:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Give processes that are started inside one thread: N of N threads are slower than N of one."""
+    """Limit processes that are started inside to one thread each.
+
+    N processes of N threads on N cores are slower than N processes of one thread.
+    """
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:

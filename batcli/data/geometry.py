@@ -22,7 +22,7 @@ class Position(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """One of the eight octants, in words."""
+    """One of the eight octants around the listener's head, as one word per axis."""
 
     side: str  # "left" or "right"
     depth: str  # "front" or "behind"

@@ -16,7 +16,7 @@ from batcli.data.answers import Doa, Vocabulary, read_doa, read_labels, read_yes
 DISTANCE_TOLERANCE = 0.5
 """Metres. The published distance error rate counts an answer that is off by more than this."""
 EPSILON = 1e-9  # distances are sums of decimals: 0.3 + 0.5 m is not off by more than 0.5 m
-UNREAD_ERROR = 1e-3  # of an answer that could not be read: the least wrong of all
+UNREAD_ERROR = 1e-3  # sorts an answer that could not be read after all that were read and are wrong
 NO_LABELS = Vocabulary.of(())
 
 # ---- metrics -------------------------------------------------------------------------------------
@@ -75,13 +75,17 @@ def distance_error(predicted: Doa, target: Doa) -> Ratio:
 
 @dataclass(frozen=True)
 class QuestionType:
-    """A type of question. Its subclasses, one per kind of answer, read and score answers."""
+    """A type of question: its place in the published tables, and how its answers are read and scored.
+
+    Each subclass is one kind of answer. `parse` turns a text into a value (a set of labels, a `Doa`, a bool),
+    and `score` compares a predicted with a true value.
+    """
 
     name: str  # `question_type` of a record
     family: str  # letter in the published table
     sources: int  # in each scene: 1 or 2
-    published: float  # questions in the released training set
-    column: str | None = None  # of the published table, where it has one
+    released: float  # number of questions in the released training set
+    column: str | None = None  # of the published table of scores; None: it has none for this type
 
     expected: ClassVar[str]  # what a target is, for messages
     metrics: ClassVar[Mapping[str, Metric]]  # name → its definition, the most important first
@@ -121,7 +125,10 @@ class QuestionType:
         return {**scores, "answered": (float(not self.unread(predicted, target)), 1.0)}
 
     def error(self, predicted: Any, target: Any) -> float:
-        """A number to sort answers by: 0 is right, more is worse, `UNREAD_ERROR` could not be read."""
+        """A sort key, to list the worst answers first: 0 is right, larger is worse.
+
+        An answer that could not be read has `UNREAD_ERROR`, less than any wrong answer that could.
+        """
         return UNREAD_ERROR if self.unread(predicted, target) else self._error(self.score(predicted, target))
 
     def _error(self, scores: Mapping[str, Ratio]) -> float:

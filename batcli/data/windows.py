@@ -10,17 +10,17 @@ from batcli.data.schema import Scene
 
 
 class Window(NamedTuple):
-    """A run of consecutive questions, and the changes to the kept encodings before they are answered."""
+    """Consecutive questions, and which scenes' encodings are computed and dropped before they are answered."""
 
     questions: slice
     scenes_to_encode: list[Scene]
     scenes_to_drop: list[Scene]  # after `scenes_to_encode` are encoded
 
 
-def plan_windows(asked: Sequence[Scene], size: int, room: int) -> list[Window]:
+def plan_windows(asked: Sequence[Scene], size: int, capacity: int) -> list[Window]:
     """Split the questions into windows of `size`; `asked` holds the scene of each question.
 
-    At most `room` encodings are kept, or as many as one window needs: the scenes used longest ago
+    At most `capacity` encodings are in memory, or as many as one window needs: the scenes used longest ago
     are dropped first, and encoded again where a later window needs them.
     """
     windows: list[Window] = []
@@ -32,7 +32,7 @@ def plan_windows(asked: Sequence[Scene], size: int, room: int) -> list[Window]:
         for scene in wanted:
             kept[scene] = None
             kept.move_to_end(scene)
-        while len(kept) > max(room, len(wanted)):
+        while len(kept) > max(capacity, len(wanted)):
             window.scenes_to_drop.append(kept.popitem(last=False)[0])
         windows.append(window)
     return windows

@@ -37,10 +37,12 @@ STEP = 0.5  # metres between the distances of answers
 
 @dataclass(frozen=True)
 class Prior:
-    """Counts of true answers."""
+    """Counts of the true answers of some questions, which the baselines answer other questions by."""
 
-    whole: dict[str, Counter[str]]  # type → answers
-    parts: dict[tuple[str, str], list[Counter[str]]]  # (type, wording) → a count for each part of an answer
+    whole: dict[str, Counter[str]]  # question type → how often each answer occurs
+    parts: dict[tuple[str, str], list[Counter[str]]]
+    """(question type, `wording_of` a question, or "" for all) → for each part of an answer, such as direction and
+    distance, how often each value occurs."""
 
 
 _QUANTITY = re.compile(r"\d+(?:\.\d+)?(?: ?m(?:et(?:er|re)s?)?\b)?")
@@ -107,7 +109,7 @@ def _mode(count: Counter[str]) -> str:
 
 
 def _central(count: Counter[str]) -> str:
-    """The distance within `STEP` of most distances; the nearest of several."""
+    """The distance with the most true distances no farther than `STEP` from it; the smallest of several."""
     metres: Counter[float] = Counter()
     for text, times in count.items():
         metres[read_distance(text) or 0.0] += times

@@ -12,11 +12,11 @@ from batcli.evaluation.stats import Score
 
 
 class Gate(NamedTuple):
-    """A limit of one metric."""
+    """A limit that a metric must keep, or the command ends with an error code."""
 
     name: str  # TYPE.metric or FAMILY.metric
-    over: bool  # whether `limit` is an upper one
-    limit: float
+    over: bool  # True: upper limit; False: lower limit
+    limit: float  # fraction 0…1, or metres
 
 
 def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gate]:
@@ -39,7 +39,7 @@ def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gat
 
 
 def judge(systems: Sequence[System], gates: Sequence[Gate]) -> list[Verdict]:
-    """Hold each system against each gate. A metric that a system lacks fails."""
+    """Compare each system's metrics with each limit. A metric that a system lacks fails."""
     return [
         Verdict(system.name, name, over, limit, (system.find(name) or Score(math.nan)).value)
         for system in systems

@@ -84,7 +84,7 @@ class Predictions:
         return len(self.types)
 
     def rows(self, type_name: str) -> np.ndarray:
-        """Numbers of the questions of one type, ascending."""
+        """Indices of the questions of one type, ascending."""
         return np.flatnonzero(self.types == list(QUESTION_TYPES).index(type_name))
 
     def answer(self, row: int) -> str | None:
@@ -198,7 +198,10 @@ def _text_or_null(value: Any, name: str, where: str) -> str | None:
 
 
 def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction]:
-    """Read a pair of SLAM-LLM: `TYPE-ID<tab>text`, the same keys in both files. Keys are not unique, so lines count."""
+    """Read predictions and true answers in the two files that SLAM-LLM writes, with lines `TYPE-ID<tab>text`.
+
+    Both have the same keys `TYPE-ID` in the same order. Keys are not unique, so line i belongs to line i.
+    """
     with reading(file.path) as (lines, _), reading(targets) as (true, _):
         pairs = zip(numbered_lines(lines, file.shown), numbered_lines(true, targets), strict=True)
         try:
@@ -371,7 +374,8 @@ def _numbered(hashes: np.ndarray) -> np.ndarray:
 def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:
     """The whole test set with the predictions of `found`, none where `found` lacks the question.
 
-    A pair of SLAM-LLM, which knows no scenes, must have a line for every question, in their order.
+    The two files of SLAM-LLM do not tell the scenes, so they must have a line for every question, in the test
+    set's order.
     """
     if len(found) == len(whole) and not np.isin(found.questions, whole.questions).any():
         pairs = [(found.texts[f], whole.texts[w]) for f, w in zip(found.targets, whole.targets, strict=True)]

@@ -90,13 +90,13 @@ class Comparison:
 
 
 class Verdict(NamedTuple):
-    """A gate against the value that it was held against."""
+    """A limit that the options set on a metric (a gate), with the metric's value and whether it keeps the limit."""
 
     system: str
     name: str  # TYPE.metric
-    over: bool  # whether values over the limit are refused, not those under it
-    limit: float
-    value: float  # NaN where there is no such metric
+    over: bool  # True: values over the limit fail; False: values under it fail
+    limit: float  # fraction 0…1, or metres
+    value: float  # in the same unit; NaN, which fails, where the system has no such metric
 
     @property
     def passed(self) -> bool:

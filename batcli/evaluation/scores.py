@@ -77,7 +77,7 @@ def score_answers(
 
 
 class Measured(NamedTuple):
-    """The questions of one type in a file of predictions, measured."""
+    """The scored answers of one question type in a file of predictions, and the metrics to be bootstrapped."""
 
     rows: np.ndarray  # (n,) which questions of the file
     answers: ScoredAnswers
@@ -91,8 +91,10 @@ class Measured(NamedTuple):
 def measure(
     file: Predictions, clusters: np.ndarray, n_clusters: int, vocabulary: Vocabulary, embedder: Embedder
 ) -> list[Measured]:
-    """Score each type that the file has. clusters (n,): each question's
-    cluster, one of `n_clusters`."""
+    """Score the answers of each question type in a file.
+
+    clusters (n,): the cluster of each question, 0 … n_clusters − 1; the bootstrap draws whole clusters.
+    """
     measured = []
     for name, question_type in QUESTION_TYPES.items():
         rows = file.rows(name)

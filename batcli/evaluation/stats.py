@@ -27,7 +27,11 @@ class Score(NamedTuple):
 
 
 class Statistic(Protocol):
-    """Metrics as functions of the weights of clusters: how often a resample has each."""
+    """Metrics that can be computed on any resample of the questions.
+
+    A cluster holds questions that are drawn together, such as those about one scene; its weight is the number of
+    times that the resample holds it, 1 for the data themselves.
+    """
 
     @property
     def names(self) -> Sequence[str]: ...

@@ -38,7 +38,10 @@ DROPPED_FROM_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_no
 
 
 def front_end() -> dict[str, Tensor]:
-    """Frozen tensors of the published encoder: the STFT as convolutions, and the mel filterbank."""
+    """Compute the frozen tensors of the published encoder, under their names in `finetuned.pth`.
+
+    The STFT as two convolutions, real and imaginary part, (513, 1, 1024) each; the mel filterbank (513, 128).
+    """
     time = np.arange(N_FFT)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / N_FFT)  # Hann, periodic
     kernel = np.exp(-2j * np.pi * (np.outer(np.arange(N_BINS), time) % N_FFT) / N_FFT) * window

@@ -18,10 +18,10 @@ NO_TOKEN = -1
 
 
 class TokenKind(NamedTuple):
-    """Format of an encoder's tokens."""
+    """Format of one encoder's tokens. They are `named` if each describes one sound event and begins with its number."""
 
     dim: int  # width without the event number
-    named: bool  # whether the first entry is the number of an event
+    named: bool  # whether the first entry is the number of an event (its row in the dataset's labels)
 
 
 class EventNames(nn.Module):
@@ -46,11 +46,12 @@ class EventNames(nn.Module):
 
 
 class Mention(nn.Module):
-    """Adds the places of named tokens to the words of the prompt that name their events.
+    """Adds to the prompt's words what the encoder's tokens tell of the events that the prompt names.
 
-    From the first event name on, every word gets the embedding of two places: that of the event named
-    last, and that of the event named before it, since some questions relate two. Without it, the language
-    model would first have to learn which token belongs to which word.
+    Example: "is the dog to the left of the car?". Every word from "dog" on gets a linear map of two tokens added to
+    its embedding: that of the event named last, here dog, then car, and that of the event named before it (none,
+    then dog), since some questions relate two. Otherwise, the language model would first have to learn which
+    token belongs to which word. Only for named tokens (`TokenKind`).
     """
 
     def __init__(self, dim: int, llm_dim: int) -> None:
@@ -58,9 +59,9 @@ class Mention(nn.Module):
         self.map = nn.Sequential(nn.Linear(2 * dim, llm_dim), nn.LayerNorm(llm_dim))
 
     def forward(self, names: Tensor, ids: Tensor, embedded: Tensor, places: Tensor) -> Tensor:
-        """Return `embedded` with the places added.
+        """Return `embedded` with the map of the tokens added.
 
-        names (B, K, NAME_TOKENS): token ids of the K events; places (B, K, dim): their tokens.
+        names (B, K, NAME_TOKENS): ids of the K events' names; places (B, K, dim): the encoder's tokens of these events.
         ids (B, L): token ids of the text, NO_TOKEN where nothing is to be added; embedded (B, L, llm_dim).
         """
         padding = (names == NO_TOKEN).unsqueeze(2)
@@ -117,7 +118,7 @@ class Projector(nn.Module):
 
 
 class PassResidual(nn.Module):
-    """Stands in for a layer's output block, and leaves its input as it was."""
+    """Replaces the output block of a transformer layer that needs none: `forward` returns the residual unchanged."""
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         return residual

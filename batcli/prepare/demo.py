@@ -54,7 +54,7 @@ RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds
 
 
 class SplitSize(NamedTuple):
-    """How much one split gets."""
+    """Numbers of clips, rooms and questions in one split."""
 
     clips: int  # of each class
     rooms: int

@@ -11,11 +11,11 @@ from batcli.data.question_types import QUESTION_TYPES
 
 @dataclass(frozen=True)
 class PartBalance:
-    """The values that one part of the answers of a type has: labels, octant, distance, answer, or which event."""
+    """How often each value of one part of a question type's answers occurs."""
 
     question_type: str
-    part: str
-    n: int
+    part: str  # labels, octant, distance, answer (one word), or named (whether the right event is named first)
+    n: int  # questions
     values: dict[str, int]  # most frequent first
     ceiling: float
     """Best accuracy of one fixed value per wording (its names left out), 0…1, and so of answers without the
@@ -30,10 +30,10 @@ class PartBalance:
 
 @dataclass(frozen=True)
 class BalanceReport:
-    """The balance of all questions of a split."""
+    """Numbers of questions and scenes of a split, and how evenly each part of their answers is distributed."""
 
-    counts: dict[str, int]  # questions by type
-    scenes: dict[int, int]  # distinct scenes by number of sources
+    counts: dict[str, int]  # question type → number of questions
+    scenes: dict[int, int]  # number of sources in a scene → number of distinct scenes
     parts: tuple[PartBalance, ...]
 
     def lines(self) -> list[str]:
@@ -67,7 +67,10 @@ class BalanceCounter:
         self.values: dict[tuple[str, str], dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
 
     def add(self, question_type: str, wording: str, parts: Mapping[str, str]) -> None:
-        """`parts`: of the answer, such as `{"octant": …, "distance": …}`."""
+        """Count a question. `parts`: of its answer, such as `{"octant": "right, front, above", "distance": "2m"}`.
+
+        `wording`: the template of the question, in which names and places of sources are still in braces.
+        """
         self.counts[question_type] += 1
         for part, value in parts.items():
             self.values[question_type, part][wording][value] += 1

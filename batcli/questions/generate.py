@@ -53,7 +53,7 @@ T = TypeVar("T", bound=Hashable)
 class GeneratedQuestion(NamedTuple):
     """A question about a scene, with its answer."""
 
-    topic: Hashable  # never twice in one scene
+    topic: Hashable  # key of what is asked about, such as (form, axis); no scene is asked about one topic twice
     question: str
     answer: str
     wording: str  # the question with the names left out
@@ -118,7 +118,7 @@ def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float]
 
     The shares are those of the released training set where none are given; a type that is not among them has none.
     """
-    weights = {name: shares.get(name, 0.0) if shares else QUESTION_TYPES[name].published for name in types}
+    weights = {name: shares.get(name, 0.0) if shares else QUESTION_TYPES[name].released for name in types}
     exact = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
     counts = {name: math.floor(value) for name, value in exact.items()}
     for name in sorted(types, key=lambda name: counts[name] - exact[name])[: count - sum(counts.values())]:
@@ -313,7 +313,11 @@ def _distance_both(scene: Placement, topics: set[Hashable], balancer: Balancer) 
 
 
 def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
-    """The relation that had this answer least, of those that did not have it more often than the other answer."""
+    """Choose the relation ("left", "far", …) to ask about, so that Yes and No stay even for each.
+
+    The one that had this answer least often, of those that did not have it more often than the other answer;
+    None if there is none.
+    """
     used = balancer.used
     fit = [relation for relation in relations if used[relation, answer] <= used[relation, not answer]]
     return min(fit, key=lambda relation: used[relation, answer] + balancer.rng.random()) if fit else None
@@ -322,7 +326,10 @@ def _due(relations: Sequence[T], answer: bool, balancer: Balancer) -> T | None:
 def _compared(
     topic: Hashable, pair: Placement, wording: str, phrase: str, answer: str, part: str, balancer: Balancer
 ) -> GeneratedQuestion:
-    """A question about X and Y, the sources of `pair` in this order. `part`: of the answer, for the report."""
+    """Make a question from a wording: X and Y are the sources of `pair`, in this order, and `phrase` the relation.
+
+    `part`: name of the answer in `GeneratedQuestion.parts`.
+    """
     x, y = (balancer.name(placed) for placed in pair)
     question = wording.format(x=x, y=y, relation=phrase)
     return GeneratedQuestion(topic, question, answer, wording.replace("{relation}", phrase), {part: answer})
@@ -405,6 +412,9 @@ LESS = [
 
 
 def is_turned(question: Question) -> bool:
-    """Whether a relation is asked by left, behind, below or near, and not by their opposites."""
+    """Whether a question asks for a relation by left, behind, below or near, and not by their opposites.
+
+    False for question types that have no `{relation}` in their wordings.
+    """
     asks_relation = any("{relation}" in wording for wording in MAKERS[question.question_type].wordings)
     return asks_relation and any(phrase in question.question for phrase in LESS)

@@ -58,7 +58,7 @@ class Location(NamedTuple):
     distance: float  # metres
     rounded: float  # distance to the nearest 0.5 m
     words: tuple[str, str, str]  # of its octant: `right, behind, above`
-    clear: tuple[bool, bool, bool]  # whether each word holds by its margin
+    clear: tuple[bool, bool, bool]  # whether each word holds beyond doubt: |angle| is at least its `MARGINS`
     along: tuple[float, float, float]  # metres to the right, to the front, up
     angles: tuple[float, float, float]  # degrees from the plane of each axis, −90…90
     doa: str  # as an answer
@@ -255,13 +255,16 @@ class SceneSampler:
         return self.samplers[sources, clear]
 
     def one(self, clear: bool) -> Placement:
-        """Draw a scene with one source. `clear`: its three direction words must be clear."""
+        """Draw a scene with one source. `clear`: all three of its `Location.clear` must be true."""
         audio_id, _, names = self.clips.draw()
         location = self._sampler(1, clear).draw()
         return (SourcePosition(Source(audio_id, location.reverb_id), names, location),)
 
     def two(self, clear: bool) -> Placement:
-        """Draw a scene with two sources, or () where the draw fails. `clear`: the words of one source must be clear."""
+        """Draw a scene with two sources, or () where the draw fails.
+
+        `clear`: all three of the `Location.clear` of one of the sources must be true.
+        """
         first = self._sampler(2, clear).draw()
         second = self._second(first)
         if second is None:

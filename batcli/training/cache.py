@@ -49,11 +49,11 @@ class EncodingCache:
         return count * (1 + sum(row.numel() * _stored(row).itemsize for row in sample.values()))
 
     def missing(self) -> np.ndarray:
-        """Numbers of the rows that are not filled."""
+        """Indices of the rows that are not filled."""
         return np.flatnonzero(self.state == MISSING)
 
     def bad(self) -> np.ndarray:
-        """Numbers of the rows whose scenes could not be rendered."""
+        """Indices of the rows whose scenes could not be rendered."""
         return np.flatnonzero(self.state == BAD)
 
     def put(self, rows: Sequence[int] | np.ndarray, values: Mapping[str, Tensor]) -> None:
@@ -115,6 +115,7 @@ def fill_cache(
     """Compute and store this process's share of the missing items; scenes that fail are recorded in `bad.jsonl`.
 
     `items` yields (index, value or RenderError); `compute` turns a list of values into `rows_each` rows per value.
+    With more than one row per value, items must not yield a RenderError.
     """
     missing = np.unique(cache.missing() // rows_each)
     accelerator, reporter = trainer.accelerator, trainer.reporter

@@ -30,7 +30,11 @@ class EncoderPredictions(NamedTuple):
 
 
 def head_predictions(encoder: SpatialAST, batch: EncoderBatch) -> EncoderPredictions:
-    """Predict by the published heads; all events of a scene get the one direction and distance."""
+    """Predict by the published heads, from waveforms in `batch.audio`, (B, 2, samples) at 32 kHz.
+
+    The heads give one direction and distance for a scene, which all its events get. `encoder` should be in
+    evaluation mode.
+    """
     logits = encoder.heads(encoder(batch.audio))
     azimuth = torch.deg2rad(logits.azimuth.argmax(-1).float())
     elevation = torch.deg2rad(logits.elevation.argmax(-1).float() - 90)
@@ -44,7 +48,11 @@ def head_predictions(encoder: SpatialAST, batch: EncoderBatch) -> EncoderPredict
 
 
 def source_predictions(sources: SourceTokens, batch: EncoderBatch) -> EncoderPredictions:
-    """Predict by the source tokens; each target event is located, whether it was detected or not."""
+    """Predict by the source tokens, from waveforms in `batch.audio`, (B, 2, samples) at 32 kHz.
+
+    The place of each event in `batch.event_ids` is predicted, whether the encoder detected the event or not, so
+    that localization is scored apart from detection. `sources` should be in evaluation mode.
+    """
     cues = sources.cues(spectrum(batch.audio))
     states, events = sources.detect(cues)
     places = sources.locate(cues, states, batch.event_ids, sources.level(cues))

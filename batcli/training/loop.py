@@ -62,7 +62,7 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
 
 
 class Update(NamedTuple):
-    """Result of an update, the same in all processes."""
+    """Result of one step of the optimizers, the same in all processes."""
 
     losses: dict[str, float]  # means over all batches
     norm: float  # of the gradient before clipping

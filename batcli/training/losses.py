@@ -97,9 +97,12 @@ class SourceObjective(nn.Module):
 class AnswerObjective(nn.Module):
     """Cross entropy of answers and their ends; the encoders stay in evaluation mode.
 
-    `soft`: share of a distance's weight that goes to its neighbours in `near` (vocabulary, 2), the tokens half a
-    metre nearer and farther. Such errors count as right (DER), so the best answer is the middle of the likeliest
-    metre, which this makes the likeliest token.
+    `objective(encoding, batch)` → {"answers": mean per answer token, in nats}; prompts and padding do not count.
+
+    `near` (vocabulary, 2): token ids from `near_distances`, for a distance those 0.5 m nearer and farther. The
+    target of a distance then gives the share `soft`, 0…1, of its probability to these two. The reason: the
+    distance error rate accepts errors up to 0.5 m, so the best answer is the one with the most probability
+    within 0.5 m of it, and not always the single most probable distance. Without `near`, `soft` has no effect.
     """
 
     near: Tensor

@@ -14,7 +14,7 @@ WINDOW = 16  # updates within which questions are sorted by length
 
 
 def epoch_order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
-    """`length` numbers below `count`: independently shuffled epochs, one after another."""
+    """Indices (length,) of `count` samples: independently shuffled epochs, one after another, the last one cut."""
     epochs = max(1, -(-length // count))
     return np.concatenate([np.random.default_rng([seed, stage, epoch]).permutation(count) for epoch in range(epochs)])[
         :length
@@ -22,7 +22,7 @@ def epoch_order(count: int, length: int, seed: int, stage: int) -> np.ndarray:
 
 
 def one_way(questions: Sequence[Question], length: int, seed: int) -> np.ndarray:
-    """`length` numbers of questions that use one word of each pair of opposites: right, never left.
+    """Indices (length,) of questions that use only one word of each pair of opposites: right, never left.
 
     While both words are used alike, neither the word nor the sound by itself predicts the answer to "is A to
     the right of B?", and training stays at chance; with one word, the sound does. If every question uses the

@@ -45,7 +45,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """How often, and on how much, a model is validated during training."""
+    """Validation during training: the split, the updates between two validations, and the size of the sample."""
 
     split: str
     every: int | None  # updates; None: only at the end of a stage

@@ -29,7 +29,7 @@ VALUES_OF = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of a training.
+    """Hyperparameters of a training: amounts of data, batch sizes, learning rates and augmentation.
 
     The defaults are the published ones (Zheng et al. 2024, appendix), except that the augmentation and layer
     decay of the encoder, which help on AudioSet, are set in `llama2-7b` only.

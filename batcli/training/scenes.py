@@ -39,7 +39,9 @@ ATTEMPTS = 8  # draws of one item before its error is raised
 class EncoderBatch(NamedTuple):
     """Scenes and their targets; directions are unit vectors (right, front, above).
 
-    A scene has MAX_EVENTS slots for the places of its events, of which `present` marks the used ones.
+    A place is a position that sound comes from, that of a BRIR's source; an event is a class of sound heard there,
+    so several events may share a place. A scene has MAX_EVENTS slots, one per event, of which `present` marks the
+    used ones.
     """
 
     audio: Tensor  # waveforms (B, 2, samples) or cues (B, CUES, blocks, bands)
@@ -222,7 +224,7 @@ def balanced_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 class CuedRooms(TorchDataset):
-    """Cues of `GROUP` sources in one room: of each alone, then of each together with another.
+    """Cues (`SourceTokens.cues`) of `GROUP` sources in one room: of each alone, then of each together with another.
 
     Rendering is linear, so 2 × `GROUP` scenes cost the rendering of `GROUP`. An item is (index, a batch of
     2 × `GROUP` scenes).

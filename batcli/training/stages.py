@@ -40,11 +40,11 @@ from batcli.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of one forward pass in one process."""
+    """Input of one forward pass in one process, and its weight in the loss of the update that it is part of."""
 
     inputs: tuple[Any, ...]  # arguments of the objective
-    weight: float  # in the mean loss of an update: answer tokens, or scenes
-    names: tuple[str, ...] = ()  # of the samples, for the message about a loss that is not finite
+    weight: float  # number of answer tokens, or of scenes: an update's loss is the weighted mean of its batches'
+    names: tuple[str, ...] = ()  # one per sample, for the message about a loss that is not finite
 
 
 class Stage:
@@ -204,7 +204,7 @@ class QuestionStage(Stage):
             yield [self._batch(order[r.start : r.stop]) for r in ranges]
 
     def _order(self) -> np.ndarray:
-        """Numbers of the questions of all updates."""
+        """Indices of the questions of all updates, in the order in which they are used."""
         recipe, seed = self.trainer.plan.recipe, self.trainer.plan.seed
         number = 1 + list(STAGES).index(self.name)
         sizes = np.array([q.question.count(" ") + q.answer.count(" ") for q in self.questions])

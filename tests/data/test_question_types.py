@@ -39,7 +39,7 @@ def test_families_are_those_of_the_published_table():
     families = Counter(question_type.family for question_type in QUESTION_TYPES.values())
     assert families == {**dict.fromkeys("ABCD", 1), "E": 5}
     assert all(name == question_type.name for name, question_type in QUESTION_TYPES.items())
-    assert sum(question_type.published for question_type in QUESTION_TYPES.values()) == pytest.approx(872_312)
+    assert sum(question_type.released for question_type in QUESTION_TYPES.values()) == pytest.approx(872_312)
 
 
 # ---- metrics -------------------------------------------------------------------------------------

@@ -413,7 +413,7 @@ def test_more_questions_about_a_scene_are_asked_in_rounds(material):
 
 
 def test_types_come_in_the_shares_that_are_asked_for(material):
-    shares = {**{name: kind.published for name, kind in QUESTION_TYPES.items()}, "DOA": 1e7}
+    shares = {**{name: kind.released for name, kind in QUESTION_TYPES.items()}, "DOA": 1e7}
     counts = Counter(q.question_type for q in generate(*stage(material), 400, shares=shares))
     assert counts == counts_by_type(400, QUESTION_TYPES, shares)
     assert counts["DOA"] > 350

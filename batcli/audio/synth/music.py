@@ -1,4 +1,8 @@
-"""Synthesise instruments, bells and horns."""
+"""Synthesise instruments, bells and horns.
+
+Each public function draws its parameters from `synth.rng` and returns a mono sound (synth.n,) at any level, which
+`synthesise` in this package brings to the level and colour of a recording.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Synthesise weather, water, vehicles and things that are hit."""
+"""Synthesise weather, water, vehicles and things that are hit.
+
+Each public function draws its parameters from `synth.rng` and returns a mono sound (synth.n,) at any level, which
+`synthesise` in this package brings to the level and colour of a recording.
+"""
 
 from __future__ import annotations
 

@@ -125,11 +125,10 @@ class SourceTokens(nn.Module):
         return states, (weights * self.event_logits(states)).sum(1)
 
     def level(self, cues: Tensor) -> Tensor:
-        """Compute log mean power at each ear, of each band and of all bands: (B, 2 · (bands + 1)).
+        """Cues of whole scenes → log mean power at each ear, of each band and of all bands: (B, 2 · (bands + 1)).
 
-        `cues` are of whole scenes; the levels, its first two channels, suffice.
-
-        All clips are played at one power, so the level at the ears tells the distance.
+        Only cues 0 and 1, the levels, are read. All clips are played at one power, so the level at the ears tells
+        the distance.
         """
         power = (4 * cues[:, :2]).exp().mean(2)
         return torch.cat([power.log().flatten(1), power.sum(-1).log()], 1)

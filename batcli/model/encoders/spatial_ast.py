@@ -174,7 +174,7 @@ class SpatialAST(nn.Module):
 def positions(rows: int, columns: int, dim: int) -> Tensor:
     """Fixed sinusoidal positions of column and row (MAE, He et al. 2022): (1, 1 + rows · columns, dim).
 
-    The first is zero and not used, a class token's in MAE: the published checkpoint has it.
+    The first position is zero and not used. In MAE it is the class token's, and the published checkpoint has it.
     """
     omega = 10_000 ** -(torch.arange(dim // 4) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
