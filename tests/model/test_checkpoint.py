@@ -76,7 +76,7 @@ def test_source_tokens_are_kept_with_the_encoder(bat, tokenizer, llm_folder, tmp
         bat.config.qformer,
         bat.config.lora,
         None,
-        SourcesConfig(2, 16, 5, 8, 4, bat.config.seconds, bat.config.n_classes),
+        SourcesConfig(2, 16, 5, hidden=8, event_dim=4, seconds=bat.config.seconds, n_classes=bat.config.n_classes),
     )
     model = BAT(config, load_llm(llm_folder))
     write_config(tmp_path, config, {}, llm_folder)
