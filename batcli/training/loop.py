@@ -20,7 +20,7 @@ from batcli.core.signals import defer_signals
 from batcli.training import state
 from batcli.training.log import TRAINING
 from batcli.training.optim import make_optimizers, parameter_groups, unfreeze
-from batcli.training.recipe import ENCODER, SOURCES, learning_rate
+from batcli.training.recipe import learning_rate
 from batcli.training.scenes import threads_for
 from batcli.training.stages import Batch, Stage
 from batcli.training.trainer import Trainer
@@ -53,8 +53,7 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
         start = trainer.resumed.position.update
     if start < stage.total:
         validate = validator(trainer, stage, plan.validation, first) if plan.validation else None
-        # The encoders' convolutions are long enough to be split among threads.
-        with nullcontext() if stage.name in (ENCODER, SOURCES) else threads_for(stage.objective):
+        with threads_for(stage.objective):
             loop.run(start, validate)
     stage.objective.eval()
     accelerator.free_memory()
