@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The five commands end to end, from nothing: made clips, simulated rooms, a small BAT, its scores.
-# Takes eleven to twelve minutes on two processor cores. Run again after an interruption: it goes on.
+# Takes about fourteen minutes on two processor cores. Run again after an interruption: it goes on.
 #
 #   bash examples/quickstart.sh [FOLDER]        default: quickstart
 set -euo pipefail
