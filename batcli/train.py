@@ -29,11 +29,7 @@ from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
 from batcli.training.needs import report_needs
-from batcli.training.plan import (
-    TrainPlan,
-    report_plan,
-    require_shardable,
-)
+from batcli.training.plan import TrainPlan, report_plan, require_shardable
 from batcli.training.recipe import STAGES
 from batcli.training.resolve import resolve
 from batcli.training.run_dir import LOG, open_run_dir, require_unchanged

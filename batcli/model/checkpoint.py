@@ -22,12 +22,12 @@ from batcli.core.files import TEMPORARY, replacing, require_directory, require_f
 from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
 from batcli.model.bat import BAT
-from batcli.model.config import ModelConfig
+from batcli.model.config import ENCODERS, ModelConfig
 from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet_transformers
 
 CONFIG = "config.toml"
 MANIFEST = "manifest.json"
-ENCODER = "encoder.safetensors"  # encoder.*, sources.*
+ENCODER = "encoder.safetensors"  # of all encoders: encoder.*, sources.*
 PROJECTOR = "projector.safetensors"  # projector.*
 ADAPTER = "adapter"  # LoRA, a PEFT directory
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +35,7 @@ LLM = "llm"  # the language model and its tokenizer, if trained from random weig
 TOKENIZER = "tokenizer"
 DONE = "DONE"  # written last: the run is finished
 
-ENCODER_PARTS = ("encoder.", "sources.")
+ENCODER_PARTS = tuple(f"{name}." for name in ENCODERS)
 PROJECTOR_PARTS = ("projector.",)
 LORA = ".lora_"
 BLOCK = 1 << 20  # bytes that `fingerprint` reads at each end of a file

@@ -58,15 +58,17 @@ class Mention(nn.Module):
         super().__init__()
         self.map = nn.Sequential(nn.Linear(2 * dim, llm_dim), nn.LayerNorm(llm_dim))
 
-    def forward(self, names: Tensor, ids: Tensor, embedded: Tensor, places: Tensor) -> Tensor:
-        """Return `embedded` with the map of the tokens added.
+    def forward(self, names: EventNames, ids: Tensor, embedded: Tensor, tokens: Tensor) -> Tensor:
+        """Return the text's embeddings (B, L, llm_dim) with the map of the tokens added.
 
-        names (B, K, NAME_TOKENS): ids of the K events' names; places (B, K, dim): the encoder's tokens of these events.
-        ids (B, L): token ids of the text, NO_TOKEN where nothing is to be added; embedded (B, L, llm_dim).
+        names: the names of all events. ids (B, L): token ids of the text, NO_TOKEN where nothing is to be added;
+        embedded (B, L, llm_dim): their embeddings. tokens (B, K, 1 + dim): named tokens of an encoder.
         """
-        padding = (names == NO_TOKEN).unsqueeze(2)
+        name_ids = names.ids[tokens[..., 0].long()]  # (B, K, NAME_TOKENS)
+        places = tokens[..., 1:].to(next(self.parameters()).dtype)  # (B, K, dim)
+        padding = (name_ids == NO_TOKEN).unsqueeze(2)
         windows = F.pad(ids, (0, NAME_TOKENS - 1), value=NO_TOKEN).unfold(1, NAME_TOKENS, 1)
-        starts = ((windows.unsqueeze(1) == names.unsqueeze(2)) | padding).all(-1) & ~padding.all(-1)  # (B, K, L)
+        starts = ((windows.unsqueeze(1) == name_ids.unsqueeze(2)) | padding).all(-1) & ~padding.all(-1)  # (B, K, L)
         columns = torch.arange(ids.shape[1], device=ids.device)
         # (B, L): column in which the latest name starts, −1 before the first, and the event that it names
         column, latest = torch.where(starts, columns, -1).cummax(-1).values.max(1)
@@ -112,9 +114,8 @@ class Projector(nn.Module):
         return torch.cat([out, places + self.names.embed(sources[..., 0].long(), embedding)], dim=1)
 
     def mention(self, ids: Tensor, embedded: Tensor, tokens: Tensor, kind: str = "sources") -> Tensor:
-        """Apply `Mention`: text (B, L), its embeddings (B, L, llm_dim), named tokens (B, K, 1 + dim) → embeddings."""
-        names = self.names.ids[tokens[..., 0].long()]
-        return self.mentions(names, ids, embedded, tokens[..., 1:].to(self.query.dtype))
+        """Apply `Mention` to text (B, L) and its embeddings (B, L, llm_dim); `kind` can be source tokens only."""
+        return self.mentions(self.names, ids, embedded, tokens)
 
 
 class PassResidual(nn.Module):
@@ -168,9 +169,8 @@ class QuestionProjector(nn.Module):
         return self.norm(self.linear(hidden))
 
     def mention(self, ids: Tensor, embedded: Tensor, tokens: Tensor, kind: str = "sources") -> Tensor:
-        """Apply `Mention` of one kind of tokens: see `Projector.mention`."""
-        names = self.names.ids[tokens[..., 0].long()]
-        return self.mentions[kind](names, ids, embedded, tokens[..., 1:].to(self.query.dtype))
+        """Apply the `Mention` of the encoder `kind`: see `Projector.mention`."""
+        return self.mentions[kind](self.names, ids, embedded, tokens)
 
     def _map_tokens(self, kind: str, tokens: Tensor, embedding: nn.Module) -> Tensor:
         """Map an encoder's tokens (B, T, D) to the width of the Q-Former (B, T, dim)."""
