@@ -1,6 +1,6 @@
 """Measure the contribution of each part of a trained model: give the part another scene, and compare the scores.
 
-    python examples/ablate.py RUN DATA [--split dev] [--limit 0] [--output FOLDER]
+    python examples/ablate.py RUN DATA [--split dev] [--limit N] [--output FOLDER]
 
 Prints a table with a row per part and a column per score: the score of the whole model, then the change in
 percentage points by ablating the part, with 95 % intervals of a bootstrap over scenes, paired with the whole
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from batcli.audio.render import RenderSettings
+from batcli.core.errors import BatError
 from batcli.core.jsonl import write_records
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
@@ -188,11 +189,11 @@ def table(whole: Path, ablated: dict[str, Path]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def ablate(run: Path, data: Path, split: str, output: Path, limit: int = 0) -> str:
+def ablate(run: Path, data: Path, split: str, output: Path, limit: int | None = None) -> str:
     """Ablate every part and return the table; the predictions go to `output`, a JSONL file per part."""
     loaded = load_model(DecodeOptions(run=run, data=data, split=split, device="cpu"))
     dataset = open_dataset(data)
-    questions = list(islice(dataset.questions(split), limit or None))
+    questions = list(islice(dataset.questions(split), limit))
     scenes = list(dict.fromkeys(q.scene for q in questions))
     samples = make_samples(questions, encode(loaded, dataset, scenes))
     mirrored = make_samples(questions, encode(loaded, dataset, scenes, mirrored=True))
@@ -209,11 +210,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="dev")
-    parser.add_argument("--limit", type=int, default=0, help="only the first questions; 0: all")
+    parser.add_argument("--limit", type=int, help="only the first N questions [default: all]")
     parser.add_argument("--output", type=Path, help="folder for the answers [default: none are kept]")
     given = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        print(ablate(given.run, given.data, given.split, given.output or Path(folder), given.limit))
+    try:
+        with TemporaryDirectory() as folder:
+            print(ablate(given.run, given.data, given.split, given.output or Path(folder), given.limit))
+    except BatError as error:
+        parser.exit(error.exit_code, f"ablate.py: {error}\n")
 
 
 if __name__ == "__main__":

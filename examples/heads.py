@@ -139,9 +139,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("heads"), help="folder for rooms and answers")
     parser.add_argument("--split", default="eval")
-    parser.add_argument("--limit", type=int, default=0, help="only the first questions; 0: all")
+    parser.add_argument("--limit", type=int, help="only the first N questions [default: all]")
     parser.add_argument("--sofa", type=Path, action="append", default=[], help="a further head; repeatable")
-    parser.add_argument("--jobs", type=int, default=0)
+    parser.add_argument("--jobs", type=int, help="processes [default: one per processor]")
     given = parser.parse_args()
     try:
         print(compare(given.run, given.data, given.output, given.split, given.limit, given.sofa, given.jobs))
@@ -150,13 +150,19 @@ def main() -> None:
 
 
 def compare(
-    run: Path, root: Path, output: Path, split: str = "eval", limit: int = 0, sofa: Iterable[Path] = (), jobs: int = 0
+    run: Path,
+    root: Path,
+    output: Path,
+    split: str = "eval",
+    limit: int | None = None,
+    sofa: Iterable[Path] = (),
+    jobs: int | None = None,
 ) -> str:
     """The table. Raises InputError for data whose rooms cannot be made again."""
     terminal = Terminal()
     data = open_dataset(root)
     questions = [question for question in data.questions(split) if question.family in FAMILIES]
-    questions = questions[: limit or None]
+    questions = questions[:limit]
     reverbs = data.reverbs(split)
     used = [reverbs[key] for key in dict.fromkeys(source.reverb_id for q in questions for source in q.scene)]
     folders = {"as trained": data.path(data.reverb_root)}
