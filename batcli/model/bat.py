@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from batcli.model.config import ModelConfig
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.features import spectrum
+from batcli.model.heard import Heard
 from batcli.model.llm import add_lora, quiet_transformers
 from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
 from batcli.model.tokens import IGNORED, TextBatch
@@ -30,9 +31,26 @@ class Encoder(Protocol):
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
         """Waveform (B, 2, samples) and its STFT (B, 2, bins, T) → (B, count, dim), or 1 + dim wide if `named`."""
 
+    def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
+        """Predict the events and places of scenes; arguments as of `tokenize`.
+
+        `events` (B, P): if the encoder is `named`, locate these instead of the likeliest ones.
+        """
+
 
 ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {"encoder": SpatialAST, "sources": SourceTokens}
 """Name of a `ModelConfig` field and `BAT` attribute → the class of that `Encoder`."""
+
+
+def build_encoders(config: ModelConfig) -> nn.ModuleDict:
+    """The encoders of a model alone, by name, with the parameter names that they have in `BAT`."""
+    return nn.ModuleDict({name: ENCODER_CLASSES[name](part) for name, part in config.encoders.items()})
+
+
+def hear(encoders: Mapping[str, Any], waveform: Tensor, events: Tensor | None = None) -> dict[str, Heard]:
+    """The predictions of each encoder for scenes (B, 2, samples) at 32 kHz. `events`: see `Encoder.hear`."""
+    stft = spectrum(waveform)
+    return {name: part.hear(waveform, stft, events if part.named else None) for name, part in encoders.items()}
 
 
 class Encoding(dict[str, Tensor]):

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
-from batcli.model.bat import BAT
+from batcli.model.bat import BAT, build_encoders
 from batcli.model.config import ENCODERS, ModelConfig
 from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet_transformers
 
@@ -191,6 +191,14 @@ def load_run(
     return model.to(device).eval(), tokenizer, config
 
 
+def load_encoders(run: Path, device: str | torch.device = "cpu") -> tuple[nn.ModuleDict, ModelConfig]:
+    """Load the encoders of a finished run, and nothing else → (encoders in evaluation mode by name, sizes)."""
+    config = read_config(require_finished(run))
+    encoders = build_encoders(config)
+    encoders.load_state_dict(read_encoder(run, encoders))
+    return encoders.to(device).eval(), config
+
+
 def _require_embeddings(tokenizer: PreTrainedTokenizerBase, llm: PreTrainedModel, folder: Path) -> None:
     """Raise InputError if the tokenizer has an id that the language model has no embedding for."""
     embedding: Any = llm.get_input_embeddings()
@@ -212,8 +220,11 @@ def read_bat(run: Path, model: BAT) -> dict[str, Tensor]:
     return state
 
 
-def read_encoder(run: Path, model: BAT) -> dict[str, Tensor]:
-    """Read the tensors of all encoders under their names in `model`; the run need not be finished."""
+def read_encoder(run: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Read the tensors of all encoders under their names in `model`, a `BAT` or its encoders alone.
+
+    The run need not be finished.
+    """
     return read_tensors(run / ENCODER, select(model.state_dict(), ENCODER_PARTS))
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from batcli.model.config import SourcesConfig
 from batcli.model.encoders.spatial_ast import N_DISTANCES
 from batcli.model.features import mel_filterbank
+from batcli.model.heard import Heard, from_vectors
 
 CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
 READOUT_LR_SCALE = 0.25  # for `read` and `read_distance`, which need a smaller learning rate than the rest
@@ -179,6 +180,14 @@ class SourceTokens(nn.Module):
             places.hidden,
         ]
         return torch.cat(parts, -1)
+
+    def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
+        """See `Encoder.hear`. Places are those of the tokens, or of the given events."""
+        cues = self.cues(stft)
+        states, logits = self.detect(cues)
+        chosen = logits.topk(self.config.tokens, -1).indices if events is None else events
+        places = self.locate(cues, states, chosen, self.level(cues))
+        return from_vectors(logits, chosen, places.direction, places.distance)
 
 
 def mirror(cues: Tensor) -> Tensor:

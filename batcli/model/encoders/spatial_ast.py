@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from batcli.model.config import PATCH, EncoderConfig
 from batcli.model.features import features, mel_filterbank, spectrum
+from batcli.model.heard import Heard, from_classes
 
 DISTANCE, DIRECTION, EVENT = range(3)  # the summary token of each task
 N_SUMMARY = 3
@@ -143,6 +144,11 @@ class SpatialAST(nn.Module):
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
         """See `forward`."""
         return self(waveform, stft)
+
+    def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
+        """See `Encoder.hear`. The heads give one place, whatever the events."""
+        found = self.heads(self(waveform, stft))
+        return from_classes(found.events, found.azimuth, found.elevation, found.distance)
 
     def layers_below_top(self, name: str) -> int:
         """Depth of a parameter below the heads, in blocks; 0 for whatever AudioMAE's checkpoint cannot initialise."""
