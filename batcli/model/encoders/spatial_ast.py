@@ -22,6 +22,7 @@ N_SUMMARY = 3
 N_DISTANCES = 21  # 0 … 10 m in steps of 0.5 m
 N_AZIMUTHS = 360  # degrees, 0 right, 90 front
 N_ELEVATIONS = 180  # degrees + 90
+HEAD_STD = 2e-5  # of the heads' first weights, as AudioMAE's
 
 
 class HeadOutputs(NamedTuple):
@@ -124,6 +125,8 @@ class SpatialAST(nn.Module):
         self.elevation_head = nn.Linear(dim, N_ELEVATIONS)
         self.apply(_initialise)
         nn.init.normal_(self.cls_tokens, std=0.02)
+        for head in (self.head, self.distance_head, self.azimuth_head, self.elevation_head):
+            nn.init.normal_(head.weight, std=HEAD_STD)
 
     def forward(self, waveform: Tensor, stft: Tensor | None = None) -> Tensor:
         """Waveform (B, 2, samples) at 32 kHz, left ear first → tokens (B, 3 + patches, dim), before the last norm.
@@ -201,18 +204,24 @@ def drop_patches(x: Tensor, grid: tuple[int, int], share: float) -> Tensor:
 
 
 def mask_bands(x: Tensor, axis: int, longest: int) -> Tensor:
-    """Set 0 … `longest` adjacent frames or bands of (B, 1, T, M) to zero (SpecAugment, Park et al. 2019)."""
+    """Set 0 … `longest` adjacent frames or bands of (B, 1, T, M) to zero (SpecAugment, Park et al. 2019).
+
+    They are the same in the whole batch, as in the published training.
+    """
     size = x.shape[axis]
-    width = (torch.rand(len(x), 1, device=x.device) * (min(longest, size) + 1)).floor()
-    start = (torch.rand(len(x), 1, device=x.device) * (size - width + 1)).floor()
+    width = (torch.rand(1, device=x.device) * (min(longest, size) + 1)).floor()
+    start = (torch.rand(1, device=x.device) * (size - width + 1)).floor()
     place = torch.arange(size, device=x.device)
     hidden = (place >= start) & (place < start + width)
-    shape = [len(x), 1, 1, 1]
+    shape = [1, 1, 1, 1]
     shape[axis] = size
     return x.masked_fill(hidden.view(shape), 0.0)
 
 
 def _initialise(module: nn.Module) -> None:
+    """Initialise as timm's ViT and AudioMAE do; a norm and a convolution of the stem keep torch's values."""
     if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
+        nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, PatchEmbedding):
+        nn.init.xavier_uniform_(module.proj.weight.detach().flatten(1))

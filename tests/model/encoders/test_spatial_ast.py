@@ -79,8 +79,11 @@ def test_training_drops_whole_times_and_bands_of_patches():
 
 
 def test_training_zeroes_one_stretch_of_at_most_the_given_length():
+    """The same in a whole batch, and another in each."""
     torch.manual_seed(0)
-    out = mask_bands(torch.ones(400, 1, 20, 3), 2, 8)
+    batches = [mask_bands(torch.ones(3, 1, 20, 3), 2, 8) for _ in range(400)]
+    assert all((batch == batch[:1]).all() for batch in batches)
+    out = torch.stack([batch[0] for batch in batches])
     assert (out == out[..., :1]).all()  # all bands of a frame alike
     hidden = 20 - out[..., 0].sum((1, 2))
     assert hidden.min() == 0
@@ -88,6 +91,20 @@ def test_training_zeroes_one_stretch_of_at_most_the_given_length():
     edges = (out[:, 0, 1:, 0] != out[:, 0, :-1, 0]).sum(1)
     assert edges.max() <= 2
     assert (out[:, 0, :, 0].mean(0) < 1).all()  # every frame is hidden now and then
+
+
+def test_weights_start_as_in_the_published_class():
+    """Heads near zero, matrices of the blocks at 0.02, patches as a linear map of 256 values (Xavier)."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, dim=128, n_classes=355)
+    encoder = SpatialAST(config)
+    for head in (encoder.head, encoder.distance_head, encoder.azimuth_head, encoder.elevation_head):
+        assert head.weight.std().item() == pytest.approx(2e-5, rel=0.1)
+    assert encoder.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert encoder.cls_tokens.std().item() == pytest.approx(0.02, rel=0.2)
+    bound = (6 / (256 + 128)) ** 0.5
+    assert encoder.patch_embed.proj.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+    assert all((head.bias == 0).all() for head in (encoder.head, encoder.blocks[1].mlp.fc1))
 
 
 def test_drop_path_keeps_the_mean_and_is_off_in_evaluation():
