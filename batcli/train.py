@@ -97,7 +97,8 @@ def train_stages(trainer: Trainer) -> int:
         step = train_stage(trainer, ENCODER_STAGES[name](trainer, model.encoders[name]), step)
         if not trainer.is_past(name):
             trainer.save_encoder()
-    objective = AnswerObjective(model, near_distances(trainer.tokenizer), plan.recipe.soft_distance)
+    near = near_distances(trainer.tokenizer).to(trainer.device)
+    objective = AnswerObjective(model, near, plan.recipe.soft_distance)
     names = [stage for stage in trainer.stages if stage in STAGES]
     if names:
         if trainer.resumed is None or trainer.resumed.position.stage not in STAGES:

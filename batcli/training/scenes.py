@@ -26,7 +26,7 @@ from batcli.core.parallel import block_signals, start_worker
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import Reverb
 from batcli.data.schema import Scene, Source
-from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.sources import Cues
 from batcli.model.features import spectrum
 
 MAX_EVENTS = 4  # located in each scene
@@ -224,14 +224,14 @@ def balanced_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 class CuedRooms(TorchDataset):
-    """Cues (`SourceTokens.cues`) of `GROUP` sources in one room: of each alone, then of each together with another.
+    """Cues of `GROUP` sources in one room: of each alone, then of each together with another.
 
     Rendering is linear, so 2 × `GROUP` scenes cost the rendering of `GROUP`. An item is (index, a batch of
-    2 × `GROUP` scenes).
+    2 × `GROUP` scenes). `cues` must lie on the CPU, where workers compute.
     """
 
-    def __init__(self, drawn: DrawnScenes, sources: SourceTokens) -> None:
-        self.drawn, self.sources = drawn, sources
+    def __init__(self, drawn: DrawnScenes, cues: Cues) -> None:
+        self.drawn, self.cues = drawn, cues
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -255,7 +255,7 @@ class CuedRooms(TorchDataset):
             parts = torch.view_as_real(stft)  # complex arithmetic of torch is ten times slower
             pairs = (torch.view_as_complex(parts[i].lerp(parts[partner], 0.5)) for i, partner in enumerate(partners))
             # One by one, to stay in the processor's cache.
-            cues = torch.cat([self.sources.cues(scene[None]) for scene in (*stft, *pairs)])
+            cues = torch.cat([self.cues(scene[None]) for scene in (*stft, *pairs)])
         members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]
         return default_collate(
             [

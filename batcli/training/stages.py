@@ -17,7 +17,7 @@ from batcli.core.files import sha256
 from batcli.data.schema import Question, Scene
 from batcli.model import checkpoint
 from batcli.model.bat import Encoding, encode_fixed_batch
-from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.sources import Cues, SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.tokens import IGNORED, TextBatch, collate, padding_id, to_ids
 from batcli.training.batch_size import largest_batch
@@ -115,7 +115,7 @@ class SourceStage(Stage):
         trainer, plan = self.trainer, self.trainer.plan
         distribution = SceneDistribution()
         drawn = DrawnScenes(plan.dataset, plan.split, trainer.settings, plan.seed + 1, self.draws, distribution)
-        rooms = CuedRooms(drawn, self.sources)
+        rooms = CuedRooms(drawn, Cues(self.sources.config))
         sample = {name: part[0] for name, part in rooms[0][1]._asdict().items()}
         self.cache = open_cache(trainer, {"stage": SOURCES, "seed": plan.seed}, self.count, sample)
         fill_cache(trainer, self.cache, rooms, "cues", lambda items: EncoderBatch.concat(items)._asdict(), 2 * GROUP)

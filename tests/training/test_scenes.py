@@ -17,7 +17,7 @@ import torch
 from batcli.audio.render import RenderSettings, load_source, render_files
 from batcli.data.dataset import open_dataset
 from batcli.model.config import PRESETS
-from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.sources import Cues, SourceTokens
 from batcli.model.features import spectrum
 from batcli.training.scenes import GROUP, CuedRooms, DrawnScenes, SceneDistribution, balanced_weights
 
@@ -90,7 +90,7 @@ def test_a_draw_of_a_room_has_each_source_alone_and_in_pairs(demo: Path, monkeyp
     monkeypatch.setattr("batcli.training.scenes.render_files", recording)
     scenes = drawn(demo)
     sources = SourceTokens(replace(PRESETS["tiny"].sources, n_classes=scenes.n_classes))
-    _, draw = CuedRooms(scenes, sources)[3]
+    _, draw = CuedRooms(scenes, sources.cues)[3]
     assert len(rendered) == GROUP
     assert len(draw.events) == 2 * GROUP
     assert draw.n_places[:GROUP].tolist() == [1] * GROUP
@@ -106,7 +106,7 @@ def test_a_draw_of_a_room_has_each_source_alone_and_in_pairs(demo: Path, monkeyp
 
 
 def test_a_pair_has_no_label_and_no_place_in_common(demo: Path):
-    rooms = CuedRooms(drawn(demo), SourceTokens(PRESETS["tiny"].sources))
+    rooms = CuedRooms(drawn(demo), Cues(PRESETS["tiny"].sources))
     for number in range(6):
         _, draw = rooms[number]
         pairs = draw.n_places == 2

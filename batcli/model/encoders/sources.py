@@ -39,6 +39,43 @@ class Places(NamedTuple):
     hidden: Tensor  # (B, K, hidden) states that direction and octant are read from
 
 
+class Cues(nn.Module):
+    """The inter-aural cues of scenes. It has no parameters: rendering workers compute with one of their own."""
+
+    mel: Tensor  # (bins, bands)
+    mel_pairs: Tensor  # (2 · bins, bands), each row of `mel` twice
+
+    def __init__(self, config: SourcesConfig) -> None:
+        super().__init__()
+        self.block = config.block
+        mel = torch.from_numpy(mel_filterbank(config.bands)) / config.block  # turns sums over blocks into means
+        self.register_buffer("mel", mel, persistent=False)
+        self.register_buffer("mel_pairs", mel.repeat_interleave(2, 0), persistent=False)
+
+    def forward(self, stft: Tensor) -> Tensor:
+        """STFT (B, 2, bins, T) → cues (B, CUES, blocks, bands), scaled to similar ranges."""
+        # Keeps the memory layout of `torch.stft`: time before frequency, real beside imaginary parts. Sums then
+        # run over whole rows, with the weights of `mel_pairs`.
+        left, right = torch.view_as_real(stft.mT.contiguous()).unbind(1)  # (B, T, F, 2) each
+        p_left, p_right, cosine = (
+            self._pool((a * b).flatten(2), self.mel_pairs) for a, b in ((left, left), (right, right), (left, right))
+        )
+        sine = self._pool(left[..., 1] * right[..., 0] - left[..., 0] * right[..., 1], self.mel)
+        p_left, p_right = p_left.clamp_min(FLOOR), p_right.clamp_min(FLOOR)
+        coherence = torch.stack([cosine, sine], 1) / (p_left * p_right).sqrt().unsqueeze(1)
+        level_left, level_right = p_left.log(), p_right.log()
+        level = torch.logaddexp(level_left, level_right)
+        onset = F.pad(level[:, 1:] - level[:, :-1], (0, 0, 1, 0))
+        return torch.stack(
+            [level_left / 4, level_right / 4, level_left - level_right, *coherence.unbind(1), onset / 2], 1
+        )
+
+    def _pool(self, products: Tensor, mel: Tensor) -> Tensor:
+        """Average (B, T, F) over blocks and bands → (B, blocks, bands)."""
+        usable = products.shape[1] // self.block * self.block
+        return products[:, :usable].unflatten(1, (-1, self.block)).sum(2) @ mel
+
+
 class SourceTokens(nn.Module):
     """Encoder of binaural scenes into K tokens, one for each of the likeliest events.
 
@@ -46,18 +83,13 @@ class SourceTokens(nn.Module):
     its direction, octant and distance, and the hidden state that they were read from.
     """
 
-    mel: Tensor  # (bins, bands)
-    mel_pairs: Tensor  # (2 · bins, bands), each row of `mel` twice
-
     named = True
 
     def __init__(self, config: SourcesConfig) -> None:
         super().__init__()
         self.config = config
         c, n_events = config, config.n_classes
-        mel = torch.from_numpy(mel_filterbank(c.bands)) / c.block  # turns sums over blocks into means
-        self.register_buffer("mel", mel, persistent=False)
-        self.register_buffer("mel_pairs", mel.repeat_interleave(2, 0), persistent=False)
+        self.cues = Cues(c)
         # Standardised, since levels span 100 dB.
         self.standardise = Norm(3 * c.bands, affine=False)
         self.trunk = nn.Sequential(
@@ -93,29 +125,6 @@ class SourceTokens(nn.Module):
     def count(self) -> int:
         """Tokens per scene."""
         return self.config.tokens
-
-    def cues(self, stft: Tensor) -> Tensor:
-        """STFT (B, 2, bins, T) → cues (B, CUES, blocks, bands), scaled to similar ranges."""
-        # Keeps the memory layout of `torch.stft`: time before frequency, real beside imaginary parts. Sums then
-        # run over whole rows, with the weights of `mel_pairs`.
-        left, right = torch.view_as_real(stft.mT.contiguous()).unbind(1)  # (B, T, F, 2) each
-        p_left, p_right, cosine = (
-            self._pool((a * b).flatten(2), self.mel_pairs) for a, b in ((left, left), (right, right), (left, right))
-        )
-        sine = self._pool(left[..., 1] * right[..., 0] - left[..., 0] * right[..., 1], self.mel)
-        p_left, p_right = p_left.clamp_min(FLOOR), p_right.clamp_min(FLOOR)
-        coherence = torch.stack([cosine, sine], 1) / (p_left * p_right).sqrt().unsqueeze(1)
-        level_left, level_right = p_left.log(), p_right.log()
-        level = torch.logaddexp(level_left, level_right)
-        onset = F.pad(level[:, 1:] - level[:, :-1], (0, 0, 1, 0))
-        return torch.stack(
-            [level_left / 4, level_right / 4, level_left - level_right, *coherence.unbind(1), onset / 2], 1
-        )
-
-    def _pool(self, products: Tensor, mel: Tensor) -> Tensor:
-        """Average (B, T, F) over blocks and bands → (B, blocks, bands)."""
-        usable = products.shape[1] // self.config.block * self.config.block
-        return products[:, :usable].unflatten(1, (-1, self.config.block)).sum(2) @ mel
 
     def detect(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Detect events: cues → (states (B, blocks, hidden), event logits (B, n_events))."""
