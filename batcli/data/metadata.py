@@ -19,7 +19,7 @@ NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source; others are erro
 class Label(NamedTuple):
     """A class of sound."""
 
-    number: int  # the column `index`: the class's place in the encoder's output
+    number: int  # of its row, from 0: the class's place in the encoder's output
     mid: str
     name: str  # display name as AudioSet writes it; may hold commas
 
@@ -46,27 +46,24 @@ class Reverb(NamedTuple):
 
 
 def read_labels(path: Path) -> list[Label]:
-    """Read `index,mid,display_name`. Raises InputError unless the rows are in the order of their index, from 0."""
-    labels: list[Label] = []
+    """Read `index,mid,display_name`, one label a line. Raises InputError for any other file.
+
+    Labels are numbered by their rows, as the published code numbers them, whatever stands in the column `index`: in
+    a subset of AudioSet's labels these may be AudioSet's own numbers. A name may hold commas, quoted or not.
+    """
     if require_file(path).stat().st_size > MAX_LABEL_BYTES:
         raise InputError(f"larger than {MAX_LABEL_BYTES:,} bytes", path, "are these labels?")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            header = next(rows, [])
-            if header != LABEL_COLUMNS:
-                raise InputError(f"the first line is {','.join(header):.80}", path, "expected index,mid,display_name")
-            for row in rows:
-                where = f"{path}:{rows.line_num}"
-                if len(row) != 3:
-                    raise InputError(f"{len(row)} columns, not 3", where, "quote a name that holds a comma")
-                if row[0] != str(len(labels)):
-                    raise InputError(f"index {row[0]!r:.20}, expected {len(labels)}", where)
-                if not row[1].strip() or not row[2].strip():
-                    raise InputError("an empty mid or display name", where)
-                labels.append(Label(len(labels), row[1].strip(), row[2].strip()))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"not CSV: {error}", path) from None
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            header, *lines = [line.rstrip("\n") for line in file] or [""]
+    except UnicodeDecodeError as error:
+        raise InputError(f"not CSV: {error}", path) from None
+    if [column.strip().lower() for column in _columns(header, f"{path}:1")] != LABEL_COLUMNS:
+        raise InputError(f"the first line is {header:.80}", path, "expected index,mid,display_name")
+    labels: list[Label] = []
+    for number, line in enumerate(lines, 2):
+        if line.strip():
+            labels.append(Label(len(labels), *_mid_and_name(line, f"{path}:{number}")))
     if not labels:
         raise InputError("no labels", path)
     for column in ("mid", "name"):
@@ -75,6 +72,31 @@ def read_labels(path: Path) -> list[Label]:
             twice = next(value for value in values if values.count(value) > 1)
             raise InputError(f"{column} {twice!r} stands twice", path)
     return labels
+
+
+def _columns(line: str, where: str) -> list[str]:
+    """The columns of one line of CSV, which may be quoted."""
+    try:
+        return next(csv.reader([line], strict=True, skipinitialspace=True), [])
+    except csv.Error as error:
+        hint = "a quoted name ends with a quote, on its line"
+        raise InputError(f"not CSV: {error}: {line!r:.80}", where, hint) from None
+
+
+def _mid_and_name(line: str, where: str) -> tuple[str, str]:
+    """The last two columns of `index,mid,display_name`, of which the last may hold commas without quotes."""
+    columns = _columns(line, where)
+    if len(columns) > 3:
+        name = line.split(",", 2)[2].strip()
+        if name.startswith('"') or not columns[-1].strip():
+            raise InputError(f"{len(columns)} columns, not 3", where, "quote the whole of a name that holds a comma")
+        columns = [*columns[:2], name]
+    if len(columns) < 3:
+        raise InputError(f"{len(columns)} columns, not 3", where, "expected index,mid,display_name")
+    mid, name = columns[1].strip(), columns[2].strip()
+    if not mid or not name:
+        raise InputError("an empty mid or display name", where)
+    return mid, name
 
 
 def _data(path: Path) -> list[Any]:

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batcli.core.errors import InputError
 from batcli.data.metadata import Clip, Label, read_clips, read_labels, read_reverbs
@@ -16,6 +18,33 @@ def write(path, content):
     return path
 
 
+RELEASED = ("Speech", "Accelerating, revving, vroom", "Bark", 'Chirp "tweet"', "Whack, thwack", "Boing")
+
+
+@given(
+    st.lists(st.integers(0, 10**6), min_size=len(RELEASED), max_size=len(RELEASED)),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.sampled_from(["", "\n", "\n\n  \n"]),
+)
+def test_released_label_files_in_all_their_forms(tmp_path_factory, indices, quoted, newline, mark, end):
+    """Names with commas, quoted or not; any index column; CRLF; a byte-order mark; blank lines at the end."""
+
+    def name(text):
+        return '"{}"'.format(text.replace('"', '""')) if quoted else text
+
+    rows = [f"{index},/m/{i},{name(text)}" for i, (index, text) in enumerate(zip(indices, RELEASED, strict=True))]
+    text = newline.join(["index,mid,display_name", *rows]) + end.replace("\n", newline)
+    file = write(tmp_path_factory.mktemp("labels") / "l.csv", text.encode("utf-8-sig" if mark else "utf-8"))
+    assert read_labels(file) == [Label(i, f"/m/{i}", text) for i, text in enumerate(RELEASED)]
+
+
+def test_columns_may_all_be_quoted(tmp_path):
+    file = write(tmp_path / "l.csv", '"index","mid","display_name"\n"7","/m/1","Dog, cat"\n"", "/m/2", "Bell"\n')
+    assert read_labels(file) == [Label(0, "/m/1", "Dog, cat"), Label(1, "/m/2", "Bell")]
+
+
 def test_labels_may_hold_commas(tmp_path):
     file = write(tmp_path / "l.csv", HEAD + '0,/m/1,"Accelerating, revving, vroom"\n1,/m/2,Dog\n')
     assert read_labels(file) == [Label(0, "/m/1", "Accelerating, revving, vroom"), Label(1, "/m/2", "Dog")]
@@ -27,9 +56,13 @@ def test_labels_may_hold_commas(tmp_path):
         ("", "the first line is"),
         ("mid,index,display_name\n", "expected index,mid,display_name"),
         (HEAD, "no labels"),
-        (HEAD + "0,/m/1,Accelerating, revving\n", "l.csv:2: 4 columns, not 3; quote"),
-        (HEAD + "0,/m/1,A\n2,/m/2,B\n", "l.csv:3: index '2', expected 1"),
+        ("index;mid;display_name\n0;/m/1;Dog\n", "expected index,mid,display_name"),
+        (HEAD + "0,Dog\n", "l.csv:2: 2 columns, not 3"),
+        (HEAD + '0,/m/1,"Accelerating", revving\n', "l.csv:2: 4 columns, not 3; quote"),
+        (HEAD + "0,/m/1,Dog,\n", "l.csv:2: 4 columns, not 3; quote"),
         (HEAD + "0,/m/1,\n", "l.csv:2: an empty mid"),
+        (HEAD + "0,,Dog\n", "l.csv:2: an empty mid"),
+        (HEAD + '0,/m/1,"Rain\nstorm"\n', "l.csv:2: not CSV"),
         (HEAD + "0,/m/1,A\n1,/m/1,B\n", "mid '/m/1' stands twice"),
         (HEAD + "0,/m/1,Dog\n1,/m/2,dog\n", "name 'dog' stands twice"),
         (HEAD + '0,/m/1,"A\n', "not CSV"),

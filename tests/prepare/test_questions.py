@@ -179,10 +179,10 @@ def test_ids_that_climb(material, tmp_path):
     assert "leads out of" in refused(material, tmp_path, clips=file)
 
 
-def test_labels_with_commas_must_be_quoted(material, tmp_path):
+def test_a_name_quoted_in_part(material, tmp_path):
     file = tmp_path / "labels.csv"
-    file.write_text("index,mid,display_name\n0,/m/0,Speech\n1,/m/1,Whack, thwack\n")
-    assert "labels.csv:3: 4 columns, not 3; quote a name that holds a comma" in refused(material, tmp_path, labels=file)
+    file.write_text('index,mid,display_name\n0,/m/0,Speech\n1,/m/1,"Whack", thwack\n')
+    assert "labels.csv:3: 4 columns, not 3; quote the whole of a name" in refused(material, tmp_path, labels=file)
 
 
 def test_other_roots_labels_or_seconds_than_the_dataset(material, tmp_path):

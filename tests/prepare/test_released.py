@@ -94,6 +94,21 @@ def test_every_form_gives_the_same_records(take, tmp_path, write):
     assert list(result.counts["eval-x"]) == list(QUESTION_TYPES)
 
 
+def test_quoted_and_unquoted_labels_are_the_same_labels(take, tmp_path):
+    """As released: names with commas without quotes, AudioSet's own numbers in the index column."""
+    names = ["Speech", "Accelerating, revving, vroom", "Car", "Whack, thwack"]
+    forms = {"plain.csv": "{0},/m/{0},{1}", "quoted.csv": '{0},/m/{0},"{1}"'}
+    for file, form in forms.items():
+        rows = [form.format(number, name) for number, name in zip((0, 301, 300, 462), names, strict=True)]
+        (tmp_path / file).write_text("\n".join(["index,mid,display_name", *rows]) + "\n")
+    (tmp_path / "a.json").write_text(json.dumps({"data": [record(0)]}))
+    (tmp_path / "b.json").write_text(json.dumps({"data": [record(1)]}))
+    take(tmp_path / "a.json", labels=tmp_path / "plain.csv")
+    take(tmp_path / "b.json", labels=tmp_path / "quoted.csv")  # refused if these were other labels
+    labels = open_dataset(tmp_path / "data").labels
+    assert [(label.number, label.name) for label in labels] == list(enumerate(names))
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 300), st.sampled_from([None, 0, 3]), st.booleans())
 def test_where_a_chunk_ends_does_not_matter(tmp_path, monkeypatch, chunk, indent, broken):
