@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
 from batcli.core.errors import InputError
@@ -858,3 +860,48 @@ def test_neither_torch_nor_pandas_is_imported_for_json(preds):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+# ---- intervals -----------------------------------------------------------------------------------
+
+
+def test_map_of_a_few_unanswered_questions_lies_in_its_interval(tmp_path):
+    """Each of a class of its own: resamples have fewer classes, and so a larger mAP, all of them."""
+    first = next(record for record in make(30) if record["question_type"] == "CLASSIFICATION")
+    changes = [{"audio_id": f"eval/{label}", "answer": label, "prediction": None} for label in LABELS]
+    records = [{**first, **change} for change in changes]
+    found = as_json(scores_of(write(tmp_path / "preds.jsonl", records), replicates=300))["by_type"]["CLASSIFICATION"]
+    assert found["map"]["value"] == pytest.approx(1 / len(LABELS))
+    low, high = found["map"]["ci"]
+    assert low <= found["map"]["value"] <= high
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 60), st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.3, 1.0]))
+def test_every_interval_holds_its_value(tmp_path_factory, count, seed, skill, unanswered):
+    """Of every metric, however few the questions, and whether they were answered at all."""
+    records = make(count, seed, skill)
+    rng = random.Random(seed)
+    for record in records:
+        if rng.random() < unanswered:
+            record["prediction"] = None
+    folder = tmp_path_factory.mktemp("few")
+    other = write(folder / "b.jsonl", make(count, seed, 0.5, answers=7))
+    content = as_json(scores_of(write(folder / "a.jsonl", records), replicates=60, against=other))
+    seen = 0
+    for part in _parts_with_interval(content):
+        value, (low, high) = part.get("value", part.get("difference")), part["ci"]
+        assert low <= value <= high, part
+        seen += 1
+    assert seen > 0 or len({(r["audio_id"], r["reverb_id"]) for r in records}) == 1  # one scene has no interval
+
+
+def _parts_with_interval(content):
+    if isinstance(content, dict):
+        if content.get("ci") is not None:
+            yield content
+        for below in content.values():
+            yield from _parts_with_interval(below)
+    elif isinstance(content, list):
+        for below in content:
+            yield from _parts_with_interval(below)

@@ -102,7 +102,8 @@ def interval(value: float, samples: np.ndarray, reflected: bool = False) -> tupl
     """The 95 % percentile interval of bootstrap samples (replicates,); NaN samples had no data and are left out.
 
     `reflected`: the basic interval instead, the percentiles mirrored at the value. For average precision, which
-    is biased upwards in small samples, and again in resamples, which hold some questions twice.
+    is biased upwards in small samples, and again in resamples, which hold some questions twice. Where that leaves
+    the value itself outside, as with few questions, the interval is widened to hold it.
     """
     samples = samples[np.isfinite(samples)]
     if not len(samples) or math.isnan(value):
@@ -112,7 +113,7 @@ def interval(value: float, samples: np.ndarray, reflected: bool = False) -> tupl
     if reflected:
         least = 0.0 if samples.min() >= 0.0 else -1.0  # of a score, and of a difference of two
         low, high = max(least, 2.0 * value - high), min(1.0, 2.0 * value - low)
-    return float(low), float(high)
+    return min(float(low), value), max(float(high), value)
 
 
 def wilson(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +122,7 @@ def wilson(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray
     share, weight = hits / trials, z * z / trials
     middle = (share + weight / 2.0) / (1.0 + weight)
     reach = z * np.sqrt(share * (1.0 - share) / trials + weight / (4.0 * trials)) / (1.0 + weight)
-    return middle - reach, middle + reach
+    return np.minimum(middle - reach, share), np.maximum(middle + reach, share)  # at 0 and 1 but for rounding
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from batcli.evaluation import stats
+from batcli.evaluation.metrics import mean_average_precision
 from batcli.evaluation.stats import Ratios, bootstrap, interval, mcnemar, resamples, wilson
 
 
@@ -75,6 +76,38 @@ def test_interval_by_hand():
     assert interval(0.5, samples) == pytest.approx((0.025, 0.975))
     assert interval(0.6, samples, reflected=True) == pytest.approx((0.225, 1.0))  # 1.2 − 0.025 is no fraction
     assert interval(0.5, np.append(samples, np.nan)) == pytest.approx((0.025, 0.975))
+
+
+VALUES = st.floats(-1, 10)
+
+
+@given(VALUES, st.lists(VALUES | st.just(float("nan")), max_size=30), st.booleans())
+def test_an_interval_holds_its_value_whatever_the_resamples(value, samples, reflected):
+    low, high = interval(value, np.array(samples), reflected)
+    if np.isnan(samples).all():
+        assert np.isnan([low, high]).all()
+    else:
+        assert low <= value <= high
+
+
+def test_average_precision_of_few_questions_lies_in_its_interval():
+    """Ten questions, each of a class of its own, none answered: mAP 0.1, but a resample has fewer classes, so more."""
+    n = 10
+    nothing = (np.empty(0, dtype=int), np.empty(0))
+    targets = [frozenset({number}) for number in range(n)]
+    statistic = mean_average_precision([nothing] * n, np.full(n, -1), targets, np.arange(n), n)
+    ((value, samples),) = bootstrap([statistic], n, 1000, seed=0)
+    assert value[0] == pytest.approx(0.1)
+    assert np.quantile(samples[0], 0.025) > 0.11
+    low, high = interval(value[0], samples[0], reflected=True)
+    assert low <= value[0] <= high
+
+
+@given(st.integers(1, 200), st.data())
+def test_wilson_holds_its_share(trials, data):
+    hits = data.draw(st.integers(0, trials))
+    low, high = wilson(np.array([float(hits)]), np.array([float(trials)]))
+    assert low[0] <= hits / trials <= high[0]
 
 
 def test_clustered_intervals_hold_the_true_value_where_naive_ones_do_not():
