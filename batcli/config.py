@@ -9,7 +9,7 @@ from typing import Any, Literal
 from batcli.core.errors import InputError
 from batcli.core.toml import refuse_unknown, to_text
 
-RUN_TABLES = ("model", "language_model", "recipe", "dataset", "processes")
+RUN_TABLES = ("model", "language_model", "recipe", "dataset", "scenes", "processes")
 """Tables of a run's `config.toml`, which is a configuration file too, beside those of commands."""
 
 

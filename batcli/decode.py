@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from batcli.audio.io import read_binaural
+from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
 from batcli.core.jsonl import dump, write_records
@@ -62,14 +63,21 @@ def load_model(options: DecodeOptions) -> LoadedModel:
     )
     if tokenizer is None:
         raise InputError("holds no tokenizer", options.run, "the language model's directory had none")
-    return LoadedModel(model, tokenizer, device, options.num_beams, options.max_new_tokens, options.zero_audio)
+    return LoadedModel(
+        model, tokenizer, device, options.num_beams, options.max_new_tokens, options.zero_audio, rendering_of(options)
+    )
+
+
+def rendering_of(options: DecodeOptions) -> str:
+    """How the scenes are rendered: as asked for, else as those that the run was trained on."""
+    return options.rendering or checkpoint.read_rendering(options.run)
 
 
 def _answer_recording(options: DecodeOptions, file: Path, reporter: Reporter) -> str | None:
     """The answer to one question about one recording; None of a dry run."""
     question: str = require(options, "question")
-    audio = read_binaural(file, SAMPLE_RATE)
     checkpoint.require_finished(options.run)
+    audio = read_binaural(file, SAMPLE_RATE, RenderSettings(rendering=rendering_of(options)).resampler)
     if options.dry_run:
         reporter.info(f"{file}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
@@ -90,7 +98,7 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
     checkpoint.require_finished(options.run)
     if output != STDIO:
         require_writable_file(output)
-    reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes")
+    reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes, {rendering_of(options)} rendering")
     if options.dry_run:
         return
     if output == STDIO:
@@ -112,6 +120,7 @@ def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
         "run": str(options.run),
         "weights_sha256": [sha256(path) for path in (*weights, *folders)],
         "questions_sha256": sha256(file),
+        "rendering": rendering_of(options),
         **{name: getattr(options, name) for name in DECIDING},
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batcli.core.errors import InputError
-from batcli.data.constants import RMS_DBFS, SAMPLE_RATE
+from batcli.data.constants import FAST, RMS_DBFS, SAMPLE_RATE
 
 
 def option(default: Any, help: str, *names: str, table: str | None = None, **limits: Any) -> Any:
@@ -48,7 +48,9 @@ class Rendering:
     seconds: float | None = option(None, "Length of a scene [default: the dataset's, else 10].", min=0.05, max=600)
     sample_rate: int = option(SAMPLE_RATE, "Samples per second of the result.", min=8_000, max=192_000)
     rms_dbfs: float = option(RMS_DBFS, "RMS that each clip is brought to before its room.", min=-80, max=0)
-    resampler: Literal["soxr", "poly"] = option("soxr", "soxr: best; poly: what the published data was made with.")
+    rendering: Literal["fast", "published"] = option(
+        FAST, "published: exactly as the published data was made; fast: what lies 80 dB below a BRIR left out."
+    )
 
 
 @dataclass(kw_only=True)
@@ -178,6 +180,9 @@ class TrainOptions(Options, LanguageModel):
     )
     validate_questions: int = option(200, "Questions to answer in a measurement, alike many of each type.", min=1)
     validate_scenes: int = option(200, "Scenes to place in a measurement of the encoder, always the same.", min=1)
+    rendering: Literal["fast", "published"] | None = option(
+        None, "How scenes are rendered, see `bat spatialize` [default: that of --init or the preset]."
+    )
     workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
     cache_gb: float = option(100.0, "Most disk space for the scenes' encodings.", min=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic; bf16 is mixed precision.")
@@ -198,6 +203,9 @@ class DecodeOptions(Options, LanguageModel):
     batch_size: int = option(32, "Questions at a time.", min=1)
     limit: int | None = option(None, "Only the first N questions [default: all].", min=1)
     zero_audio: bool = option(False, "Control: the model hears nothing (its audio tokens are zero).")
+    rendering: Literal["fast", "published"] | None = option(
+        None, "How scenes are rendered, see `bat spatialize` [default: as those that RUN was trained on]."
+    )
     workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the model.")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the model runs.")

@@ -67,7 +67,7 @@ def spatialize(options: SpatializeOptions, reporter: Reporter = SILENT) -> None:
 
 
 def _settings(options: SpatializeOptions, seconds: float) -> RenderSettings:
-    return RenderSettings(options.seconds or seconds, options.sample_rate, options.rms_dbfs, options.resampler)
+    return RenderSettings(options.seconds or seconds, options.sample_rate, options.rms_dbfs, options.rendering)
 
 
 def _render_one_scene(options: SpatializeOptions, reporter: Reporter) -> None:

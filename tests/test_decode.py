@@ -16,6 +16,7 @@ from batcli.core.errors import InputError, Stopped, TooManyBad
 from batcli.data.dataset import open_dataset
 from batcli.decode import answer, decode, encode_audio, load_model
 from batcli.options import DecodeOptions
+from batcli.training.scenes import GivenScenes
 
 LIMIT = 24
 
@@ -46,6 +47,33 @@ def test_predictions_are_the_questions_in_their_order(predictions: Path, demo: P
     manifest = json.loads(Path(f"{predictions}.manifest.json").read_text())
     assert manifest["questions"] == LIMIT
     assert manifest["bad"] == 0
+
+
+@pytest.mark.parametrize("rendering", [None, "published"])
+def test_scenes_are_rendered_as_the_run_or_the_option_says(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rendering: str | None
+):
+    made: list[str] = []
+
+    def recording(dataset, scenes, settings):
+        made.append(settings.rendering)
+        return GivenScenes(dataset, scenes, settings)
+
+    monkeypatch.setattr("batcli.training.encodings.GivenScenes", recording)
+    decode(options(run, demo, tmp_path / "preds.jsonl", limit=2, rendering=rendering))
+    assert made == [rendering or "fast"]
+    manifest = json.loads((tmp_path / "preds.jsonl.manifest.json").read_text())
+    assert manifest["rendering"] == (rendering or "fast")
+
+
+def test_a_recording_of_another_rate_is_resampled_as_the_option_says(run: Path, tmp_path: Path, monkeypatch):
+    write_wav(tmp_path / "x.wav", np.zeros((2, 4_800), np.float32), 48_000)
+    asked = {"audio": tmp_path / "x.wav", "question": "Where?", "dry_run": True}
+    read: list[str] = []
+    monkeypatch.setattr("batcli.decode.read_binaural", lambda *given: read.append(given[2]) or np.zeros((2, 9)))
+    for rendering in (None, "published"):
+        decode(options(run, None, None, rendering=rendering, **asked))
+    assert read == ["soxr", "poly"]
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 5}])

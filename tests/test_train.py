@@ -167,6 +167,7 @@ def test_every_epoch_holds_every_question_once():
         ({"batch_size": "8"}, "--batch-size: the run was begun with 16, not 8"),
         ({"accumulate": 2}, "--accumulate × processes: the run was begun with 1, not 2"),
         ({"stages": "encoder,1,2"}, "--stages"),
+        ({"rendering": "published"}, "--rendering: the run was begun with 'fast', not 'published'"),
         ({"attention": "eager"}, "--attention: the run was begun with 'sdpa', not 'eager'"),
     ],
 )

@@ -95,7 +95,7 @@ def resample(audio: np.ndarray, rate: int, new_rate: int, resampler: str = "soxr
         from scipy.signal import resample_poly  # takes 0.6 s to import, in every worker process
 
         common = math.gcd(rate, new_rate)
-        return resample_poly(audio, new_rate // common, rate // common, axis=-1).astype(np.float32)
+        return resample_poly(audio.astype(np.float64), new_rate // common, rate // common, axis=-1).astype(np.float32)
     return np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate, quality="HQ").T, dtype=np.float32)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from batcli.audio.convolve import Filter, prepare, render
 from batcli.audio.io import read_brir, read_clip, resample
-from batcli.data.constants import RMS_DBFS, SAMPLE_RATE, SCENE_SECONDS
+from batcli.data.constants import FAST, PUBLISHED, RMS_DBFS, SAMPLE_RATE, SCENE_SECONDS
 
 CLIPS_KEPT = 256  # in memory
 FILTERS_KEPT = 128
@@ -19,17 +19,22 @@ FILTERS_KEPT = 128
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How a scene is rendered; the defaults are the published ones."""
+    """How a scene is rendered; length, rate and level are the published ones by default."""
 
     seconds: float = SCENE_SECONDS
     sample_rate: int = SAMPLE_RATE
     rms_dbfs: float = RMS_DBFS
-    resampler: str = "soxr"  # or "poly": what the published data was made with, and as exactly convolved
+    rendering: str = FAST  # or PUBLISHED, see `data.constants`
 
     @property
     def length(self) -> int:
         """Samples of a scene."""
         return round(self.seconds * self.sample_rate)
+
+    @property
+    def resampler(self) -> str:
+        """Of clips; see `io.resample`."""
+        return "poly" if self.rendering == PUBLISHED else "soxr"
 
 
 def _modified_ns(path: Path) -> int:
@@ -46,10 +51,10 @@ def _clip(path: Path, modified_ns: int, sample_rate: int, resampler: str) -> np.
 
 
 @lru_cache(FILTERS_KEPT)
-def _filter(path: Path, modified_ns: int, sample_rate: int, length: int, resampler: str) -> Filter:
+def _filter(path: Path, modified_ns: int, sample_rate: int, length: int, rendering: str) -> Filter:
     # Convolution sums over samples: at twice the rate, the same response must be half as large.
     brir = resample(read_brir(path), SAMPLE_RATE, sample_rate) * np.float32(SAMPLE_RATE / sample_rate)
-    return prepare(brir, length, exact=resampler == "poly")
+    return prepare(brir, length, exact=rendering == PUBLISHED)
 
 
 def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.ndarray, Filter]:
@@ -59,7 +64,7 @@ def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.nd
     """
     return (
         _clip(clip, _modified_ns(clip), settings.sample_rate, settings.resampler),
-        _filter(brir, _modified_ns(brir), settings.sample_rate, settings.length, settings.resampler),
+        _filter(brir, _modified_ns(brir), settings.sample_rate, settings.length, settings.rendering),
     )
 
 

@@ -7,6 +7,9 @@ SCENE_SECONDS = 10.0  # length of a published scene
 SCENE_SAMPLES = round(SCENE_SECONDS * SAMPLE_RATE)  # 320,000
 MAX_SECONDS = 600.0  # longest scene that is rendered or heard
 RMS_DBFS = -14.0  # level that each clip is brought to before its room, dB re full scale
+FAST, PUBLISHED = RENDERINGS = ("fast", "published")
+"""Ways to render a scene. `published`: clips resampled by `scipy.signal.resample_poly`, whole BRIRs, convolution in
+64 bits, as the published data was made. `fast`: soxr, a BRIR without what lies 80 dB below it, 32 bits."""
 DIRECT_SAMPLE = 32  # sample of a BRIR at which the nearer ear hears the direct sound
 
 N_FFT = 1024  # samples of an STFT frame: 32 ms

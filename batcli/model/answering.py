@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from batcli.data.constants import SAMPLE_RATE
+from batcli.data.constants import FAST, SAMPLE_RATE
 from batcli.model.bat import BAT, Encoding
 from batcli.model.tokens import collate_prompts, padding_id, to_ids, to_text
 
@@ -24,6 +24,7 @@ class LoadedModel:
     num_beams: int = 1
     max_new_tokens: int = 200
     zero_audio: bool = False  # control: the audio tokens are zero
+    rendering: str = FAST  # of the scenes that it answers about, see `data.constants`
 
     @property
     def seconds(self) -> float:

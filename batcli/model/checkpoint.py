@@ -21,6 +21,7 @@ from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, replacing, require_directory, require_file, write_json, write_text
 from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
+from batcli.data.constants import RENDERINGS
 from batcli.model.bat import BAT, build_encoders
 from batcli.model.config import ENCODERS, ModelConfig
 from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet_transformers
@@ -239,6 +240,16 @@ def require_finished(run: Path) -> Path:
 def read_config(run: Path) -> ModelConfig:
     """Read the model's sizes from `config.toml`."""
     return ModelConfig.from_dict(read_toml(run / CONFIG).get("model", {}), f"{run / CONFIG} [model]")
+
+
+def read_rendering(run: Path) -> str:
+    """How the scenes were rendered that the run was trained on: one of RENDERINGS, from `config.toml`."""
+    scenes = read_toml(run / CONFIG).get("scenes", {})
+    rendering = scenes.get("rendering", read_config(run).usual_rendering) if isinstance(scenes, dict) else None
+    if rendering not in RENDERINGS:
+        known = f"known: {', '.join(RENDERINGS)}"
+        raise InputError(f"names no rendering that is known: {rendering!r:.40}", f"{run / CONFIG} [scenes]", known)
+    return rendering
 
 
 def llm_folder(run: Path, moved: Path | None = None) -> Path:

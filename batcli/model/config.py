@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from batcli.core.errors import InputError
 from batcli.core.toml import refuse_unknown
-from batcli.data.constants import HOP, MAX_SECONDS, SAMPLE_RATE, SCENE_SECONDS
+from batcli.data.constants import FAST, HOP, MAX_SECONDS, PUBLISHED, SAMPLE_RATE, SCENE_SECONDS
 
 PATCH = 16  # frames and mel bands under one patch
 FRAME_MULTIPLE = 2 * PATCH  # frames are interpolated to a multiple of this: 1,001 of 10 s to the published 1,024
@@ -179,6 +179,11 @@ class ModelConfig:
     @property
     def n_classes(self) -> int:
         return next(iter(self.encoders.values())).n_classes
+
+    @property
+    def usual_rendering(self) -> str:
+        """How scenes are rendered for it unless a run says otherwise: PUBLISHED or FAST (`data.constants`)."""
+        return PUBLISHED if self.llm is None else FAST
 
     def for_scenes(self, seconds: float, n_classes: int) -> ModelConfig:
         """Copy with another scene length and number of classes in every encoder."""

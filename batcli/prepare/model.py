@@ -11,6 +11,7 @@ from torch import Tensor
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, exclusive_lock, require_directory, require_file, require_writable, sha256
 from batcli.core.progress import SILENT, Reporter
+from batcli.data.constants import PUBLISHED
 from batcli.model import checkpoint, published
 from batcli.model.bat import BAT
 from batcli.model.config import PRESETS, LoraConfig, ModelConfig
@@ -55,6 +56,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
         "prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed},
         "train": {"preset": PUBLISHED_PRESET},  # `train --init` reads it
         "recipe": asdict(RECIPES[PUBLISHED_PRESET]),
+        "scenes": {"rendering": PUBLISHED},
     }
     with exclusive_lock(require_writable(options.run)):
         _require_free(options.run)

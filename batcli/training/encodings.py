@@ -57,7 +57,7 @@ def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], wo
     workers = min(workers or default_jobs(), len(batches))
     each = max(1, workers) * ENCODE_BATCH * 2 * 4 * loaded.samples  # bytes: two ears, 32 bits
     loader = Loader(
-        GivenScenes(dataset, scenes, RenderSettings(loaded.seconds)),
+        GivenScenes(dataset, scenes, RenderSettings(loaded.seconds, rendering=loaded.rendering)),
         batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=max(2, AHEAD // each) if workers else None,

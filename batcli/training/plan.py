@@ -66,6 +66,7 @@ class TrainPlan:
     model: ModelPlan
     validation: ValidationPlan | None
     seed: int
+    rendering: str  # of all scenes, see `data.constants`
     accumulate: int  # batches per update in each process
     workers: int  # processes that render scenes
     cache_gb: float  # limit of disk space for the encodings
@@ -91,6 +92,7 @@ class TrainPlan:
             "train": dict(self.options),
             "recipe": self.recipe.used_by(self.model.config.encoders),
             "dataset": self.dataset_facts(),
+            "scenes": {"rendering": self.rendering},
             "processes": {"count": processes},
         }
 
@@ -144,6 +146,7 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
         f"{plan.model.preset} on {sum(counts.values()):,} questions of {plan.data}, stages {', '.join(plan.stages)}"
     )
     reporter.info(describe_architecture(plan.model))
+    reporter.info(f"scenes: {plan.rendering} rendering")
     reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.used_by(encoders).items()))
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")

@@ -44,6 +44,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         model=model,
         validation=validation,
         seed=options.seed,
+        rendering=options.rendering or start.rendering,
         accumulate=options.accumulate,
         workers=options.workers or default_jobs(),
         cache_gb=options.cache_gb,

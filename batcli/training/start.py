@@ -1,4 +1,4 @@
-"""Find the recipe and the model's sizes that a training starts with: a preset's, or a run's."""
+"""Find recipe, rendering and sizes that a training starts with: a preset's, or a run's."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ PUBLISHED_PRESET = "llama2-7b"
 
 
 class Start(NamedTuple):
-    """Recipe and sizes that a training starts with."""
+    """Recipe, rendering and sizes that a training starts with."""
 
     preset: str
     recipe: Recipe
+    rendering: str  # of the scenes
     config: ModelConfig  # of a preset: with the preset's number of classes and scene length, not yet the dataset's
 
 
 def find_start(preset: str | None, init: Path | None) -> Start:
-    """Find the recipe and sizes of a preset (`tiny` by default), or those recorded by the run `init`.
+    """Find the recipe, rendering and sizes of a preset (`tiny` by default), or those recorded by the run `init`.
 
     Raises InputError if `init` is no finished run, is of another preset than `preset`, or records no preset
     and has no LoRA, which would make it the published one.
     """
     if init is None:
         name = preset or DEFAULT_PRESET
-        return Start(name, RECIPES[name], PRESETS[name])
+        return Start(name, RECIPES[name], PRESETS[name].usual_rendering, PRESETS[name])
     file = checkpoint.require_finished(init) / checkpoint.CONFIG
     config, content = checkpoint.read_config(init), read_toml(file)
     recorded = _table(content, "train", file).get("preset") or (PUBLISHED_PRESET if config.lora is not None else None)
@@ -41,7 +42,8 @@ def find_start(preset: str | None, init: Path | None) -> Start:
     if preset not in (None, recorded):
         raise InputError(f"{init} is of the preset {recorded}, not {preset}", "--preset", "leave it out beside --init")
     values = _table(content, "recipe", file)
-    return Start(recorded, recipe_from(values, file) if values else RECIPES[recorded], config)
+    recipe = recipe_from(values, file) if values else RECIPES[recorded]
+    return Start(recorded, recipe, checkpoint.read_rendering(init), config)
 
 
 def recipe_from(values: dict[str, object], file: Path) -> Recipe:

@@ -43,7 +43,7 @@ class Trainer:
 
     @property
     def settings(self) -> RenderSettings:
-        return RenderSettings(self.model.config.seconds)
+        return RenderSettings(self.model.config.seconds, rendering=self.plan.rendering)
 
     @property
     def stages(self) -> list[str]:

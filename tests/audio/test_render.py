@@ -1,13 +1,21 @@
 """Scenes from files: as the reference renders them, from clips of any rate, with files kept in memory."""
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import fftconvolve, resample_poly
 
 from batcli.audio import render
 from batcli.audio.io import write_brir, write_wav
 from batcli.audio.render import RenderSettings, render_files
 from batcli.core.errors import InputError
+from batcli.data.constants import PUBLISHED, RENDERINGS
 
 RNG = np.random.default_rng(5)
 BRIRS = [(RNG.standard_normal((2, 4000)) * 10 ** (-np.arange(4000) / 800)).astype(np.float32) for _ in range(2)]
@@ -31,20 +39,20 @@ def reference(clip: np.ndarray, brir: np.ndarray, length: int = 32_000) -> np.nd
 
 
 def test_the_published_settings_are_the_default():
-    settings = RenderSettings()
-    assert (settings.seconds, settings.sample_rate, settings.rms_dbfs, settings.length) == (10, 32_000, -14, 320_000)
+    default = RenderSettings()
+    assert (default.seconds, default.sample_rate, default.rms_dbfs, default.length) == (10, 32_000, -14, 320_000)
 
 
-@pytest.mark.parametrize("resampler", ["soxr", "poly"])
-def test_one_source_and_two(files, resampler):
-    settings = RenderSettings(seconds=1.0, resampler=resampler)
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_one_source_and_two(files, rendering):
+    how = RenderSettings(seconds=1.0, rendering=rendering)
     alone = [reference(clip, brir) for clip, brir in zip(CLIPS, BRIRS, strict=True)]
     for scene, expected in (
-        (render_files(files[:1], settings), alone[0]),
-        (render_files(files, settings), (alone[0] + alone[1]) / 2),
+        (render_files(files[:1], how), alone[0]),
+        (render_files(files, how), (alone[0] + alone[1]) / 2),
     ):
-        # What the default leaves out of a BRIR is 80 dB down; `poly` leaves nothing out.
-        allowed = 1e-5 if resampler == "poly" else 1e-3
+        # What `fast` leaves out of a BRIR is 80 dB down; `published` leaves nothing out.
+        allowed = 1e-5 if rendering == PUBLISHED else 1e-3
         assert np.abs(scene - expected).max() <= allowed * np.abs(expected).max()
 
 
@@ -57,8 +65,71 @@ def test_the_level_is_the_whole_clips_and_not_the_scenes(files, tmp_path):
 
 def test_a_clip_of_another_rate(files, tmp_path):
     write_wav(tmp_path / "x.wav", CLIPS[0][None], 48_000)
-    scene = render_files([(tmp_path / "x.wav", files[0][1])], RenderSettings(seconds=1.0, resampler="poly"))
+    scene = render_files([(tmp_path / "x.wav", files[0][1])], RenderSettings(seconds=1.0, rendering=PUBLISHED))
     np.testing.assert_allclose(scene, reference(resample_poly(CLIPS[0], 2, 3), BRIRS[0]), atol=1e-4)
+
+
+def published_reference(files: Sequence[tuple[Path, Path]], seconds: float) -> np.ndarray:
+    """The published rendering in plain SciPy, all in float64: (2, samples)."""
+    length, parts = round(32_000 * seconds), []
+    for clip_path, brir_path in files:
+        audio, rate = soundfile.read(clip_path, always_2d=True)
+        common = math.gcd(rate, 32_000)
+        clip = resample_poly(audio[:, 0], 32_000 // common, rate // common) if rate != 32_000 else audio[:, 0]
+        if rms := np.sqrt(np.mean(clip**2)):
+            clip = clip * 10 ** (-14 / 20) / rms
+        wet = np.stack([fftconvolve(clip, ear) for ear in np.load(brir_path)])[:, :length]
+        parts.append(np.pad(wet, ((0, 0), (0, length - wet.shape[1]))))
+    return sum(parts) / len(parts)
+
+
+@given(
+    rates=st.lists(st.sampled_from([8_000, 16_000, 22_050, 32_000, 44_100, 48_000]), min_size=1, max_size=2),
+    subtype=st.sampled_from(["PCM_16", "PCM_24", "FLOAT", "DOUBLE"]),
+    seconds=st.sampled_from([0.3, 1.0, 1.7]),
+    clip_seconds=st.sampled_from([0.05, 0.9, 2.5]),
+    taps=st.sampled_from([1, 3_000, 45_000]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25)
+def test_the_published_rendering_is_the_reference(tmp_path_factory, rates, subtype, seconds, clip_seconds, taps, seed):
+    """Clips of any rate and length, two channels of which one is heard, BRIRs longer than the scene; in 64 bits."""
+    folder, rng = tmp_path_factory.mktemp("published"), np.random.default_rng(seed)
+    files = []
+    for number, rate in enumerate(rates):
+        clip = 0.05 * rng.standard_normal((max(1, round(clip_seconds * rate)), 2))
+        clip[len(clip) // 3 :] *= 1e-3 * (seed % 2)  # a loud beginning, then next to or exactly silence
+        soundfile.write(folder / f"{number}.wav", clip, rate, subtype=subtype)
+        brir = rng.standard_normal((2, taps)) * 10 ** (-np.arange(taps) / 9_000)
+        np.save(folder / f"{number}.npy", brir)
+        files.append((folder / f"{number}.wav", folder / f"{number}.npy"))
+    expected = published_reference(files, seconds)
+    scene = render_files(files, RenderSettings(seconds, rendering=PUBLISHED))
+    assert np.abs(scene - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_published_silence_after_a_loud_sound_is_as_silent_as_the_reference(tmp_path):
+    """The phase between the ears is heard at any level: what the FFT rounds must lie below each echo's own level."""
+    clip = np.zeros(32_000)
+    clip[:3_000] = 0.3 * RNG.standard_normal(3_000)
+    soundfile.write(tmp_path / "x.wav", clip, 32_000, subtype="FLOAT")
+    np.save(tmp_path / "x.npy", RNG.standard_normal((2, 20_000)) * 10 ** (-np.arange(20_000) / 2_500))  # to −160 dB
+    files = [(tmp_path / "x.wav", tmp_path / "x.npy")]
+    expected = published_reference(files, 1.0)
+    scene = render_files(files, RenderSettings(1.0, rendering=PUBLISHED))
+    for start in range(0, 22_000, 1_000):
+        here = slice(start, start + 1_000)
+        assert np.abs(scene[:, here] - expected[:, here]).max() <= 1e-4 * np.abs(expected[:, here]).max(), start
+    fast = render_files(files, RenderSettings(1.0))
+    late = slice(18_000, 22_000)
+    assert np.abs(fast[:, late] - expected[:, late]).max() > 0.1 * np.abs(expected[:, late]).max(), "what it costs"
+
+
+def test_a_silent_clip_stays_silent(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(3_000), 44_100)
+    np.save(tmp_path / "x.npy", BRIRS[0].astype(np.float64))
+    for rendering in RENDERINGS:
+        assert not render_files([(tmp_path / "x.wav", tmp_path / "x.npy")], RenderSettings(rendering=rendering)).any()
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])

@@ -10,6 +10,7 @@ import pytest
 from batcli.core.errors import InputError
 from batcli.core.progress import Silent
 from batcli.core.toml import to_toml
+from batcli.data.constants import RENDERINGS
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
 from batcli.model.config import PRESETS, LoraConfig
@@ -46,7 +47,8 @@ def recorded(preset: str, **changes: object) -> dict:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_its_own_recipe_and_sizes(preset: str):
-    assert find_start(preset, None) == (preset, RECIPES[preset], PRESETS[preset])
+    rendering = "fast" if preset == "tiny" else "published"
+    assert find_start(preset, None) == (preset, RECIPES[preset], rendering, PRESETS[preset])
 
 
 def test_the_default_is_tiny():
@@ -73,6 +75,32 @@ def test_another_preset_than_the_runs_is_refused(tmp_path: Path):
     run = write_run(tmp_path / "run", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
     with pytest.raises(InputError, match=r"--preset: .*is of the preset llama2-7b, not tiny"):
         find_start("tiny", run)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_run_is_rendered_as_it_records(tmp_path: Path, preset: str):
+    for rendering in RENDERINGS:
+        run = write_run(tmp_path / rendering, preset, {**recorded(preset), "scenes": {"rendering": rendering}})
+        assert find_start(None, run).rendering == checkpoint.read_rendering(run) == rendering
+    before = write_run(tmp_path / "before", preset, recorded(preset))  # runs of earlier versions do not say
+    assert find_start(None, before).rendering == PRESETS[preset].usual_rendering
+
+
+@pytest.mark.parametrize("scenes", ['[scenes]\nrendering = "best"', "[scenes]\nrendering = 3", "scenes = 1"])
+def test_a_rendering_that_is_not_known_is_refused(tmp_path: Path, scenes: str):
+    run = write_run(tmp_path / "run", "tiny", recorded("tiny"))
+    text = (run / checkpoint.CONFIG).read_text()
+    (run / checkpoint.CONFIG).write_text(f"{scenes}\n{text}")
+    with pytest.raises(InputError, match=r"config\.toml \[scenes\]: names no rendering that is known"):
+        checkpoint.read_rendering(run)
+
+
+@pytest.mark.parametrize("rendering", [None, *RENDERINGS])
+def test_the_option_decides_the_rendering_of_all_scenes(demo: Path, run: Path, rendering: str | None):
+    options = TrainOptions(data=demo, output=run.parent / "next", init=run, stages="1", rendering=rendering)
+    plan = resolve(options, open_dataset(demo))
+    assert plan.rendering == (rendering or "fast")
+    assert plan.tables(1)["scenes"]["rendering"] == plan.rendering
 
 
 @pytest.mark.parametrize(("key", "value"), [("speed", 1), ("lr", "fast"), ("epochs", [1.0])])
