@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from batcli.model.config import ModelConfig
+from batcli.model.encoders.dspast import DSpAST
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.features import spectrum
 from batcli.model.heard import Heard
 from batcli.model.llm import add_lora, quiet_transformers
@@ -38,7 +40,11 @@ class Encoder(Protocol):
         """
 
 
-ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {"encoder": SpatialAST, "sources": SourceTokens}
+ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {
+    "encoder": SpatialAST,
+    "sources": SourceTokens,
+    "dspast": DSpAST,
+}
 """Name of a `ModelConfig` field and `BAT` attribute → the class of that `Encoder`."""
 
 
@@ -81,6 +87,7 @@ class BAT(nn.Module):
 
     encoder: SpatialAST | None
     sources: SourceTokens | None
+    dspast: DSpAST | None
     projector: Projector | QuestionProjector
 
     def __init__(self, config: ModelConfig, llm: PreTrainedModel) -> None:
@@ -100,14 +107,20 @@ class BAT(nn.Module):
         if config.qformer.reads_question:
             kinds = {name: TokenKind(part.dim, part.named) for name, part in self.encoders.items()}
             return QuestionProjector(config.qformer, kinds, llm_dim, config.n_classes)
-        assert self.encoder is not None
+        assert self.published_encoder is not None
         source_dim = self.sources.dim if self.sources is not None else 0
-        return Projector(config.qformer, self.encoder.dim, llm_dim, source_dim, config.n_classes)
+        return Projector(config.qformer, self.published_encoder.dim, llm_dim, source_dim, config.n_classes)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         """The encoders of this model by name."""
         return {name: getattr(self, name) for name in self.config.encoders}
+
+    @property
+    def published_encoder(self) -> PatchTransformer | None:
+        """Spatial-AST or DSpAST, whichever the model has."""
+        name = self.config.published_encoder
+        return None if name is None else getattr(self, name)
 
     @property
     def encoding_bytes(self) -> int:
@@ -116,8 +129,8 @@ class BAT(nn.Module):
 
     def save_memory(self) -> None:
         """Turn on gradient checkpointing: training keeps fewer activations and computes them again."""
-        if self.encoder is not None:
-            self.encoder.checkpointing = True
+        if self.published_encoder is not None:
+            self.published_encoder.checkpointing = True
         quiet_transformers()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 4
@@ -136,7 +149,8 @@ class BAT(nn.Module):
         """
         embedding = self.llm.get_input_embeddings()
         if isinstance(self.projector, Projector):
-            return self.projector(encoding["encoder"], encoding.get("sources"), embedding)
+            assert self.config.published_encoder is not None
+            return self.projector(encoding[self.config.published_encoder], encoding.get("sources"), embedding)
         assert prompts is not None, "this Q-Former reads the question"
         columns = prompts.prompt_length
         return self.projector(encoding, prompts.ids[:, :columns], prompts.mask[:, :columns], embedding)

@@ -79,6 +79,14 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class DspastConfig(EncoderConfig):
+    """Sizes of DSpAST, and the masking of its training. The defaults are the published values."""
+
+    branch_dim: int = 256  # width of each of the three branches' tokens, which are joined
+    summary_tokens: bool = True  # whether the Q-Former gets the three summary tokens, too, or the patches' alone
+
+
+@dataclass(frozen=True)
 class SourcesConfig:
     """Sizes of `SourceTokens`."""
 
@@ -101,8 +109,8 @@ class QFormerConfig:
     """Sizes of BLIP-2's Q-Former. The defaults are the published values.
 
     `reads_question`: the queries attend to the question, too, as InstructBLIP's do, and to the tokens of every
-    encoder (`QuestionProjector`). Otherwise they attend to Spatial-AST's tokens alone, and source tokens are
-    appended to their outputs (`Projector`).
+    encoder (`QuestionProjector`). Otherwise they attend to the tokens of Spatial-AST or DSpAST alone, and source tokens
+    are appended to their outputs (`Projector`).
     """
 
     layers: int = 8
@@ -158,18 +166,28 @@ class ModelConfig:
     lora: LoraConfig | None = field(default_factory=LoraConfig)  # None: train the whole language model
     llm: LlmConfig | None = None  # None: take the language model from a Hugging Face directory
     sources: SourcesConfig | None = None
+    dspast: DspastConfig | None = None
 
     def __post_init__(self) -> None:
+        _require(self.encoder is None or self.dspast is None, "it has both Spatial-AST and DSpAST")
         formats = {(part.seconds, part.n_classes) for part in self.encoders.values()}
         _require(len(formats) > 0, "it has no encoder")
         _require(len(formats) == 1, "encoders differ in seconds or n_classes")
-        _require(self.encoder is not None or self.qformer.reads_question, "this Q-Former needs Spatial-AST's tokens")
+        _require(
+            self.published_encoder is not None or self.qformer.reads_question,
+            "this Q-Former needs the tokens of Spatial-AST or DSpAST",
+        )
 
     @property
     def encoders(self) -> dict[str, Any]:
         """The configured encoders by name."""
         parts = {name: getattr(self, name) for name in ENCODERS}
         return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def published_encoder(self) -> str | None:
+        """Name of the one of `PUBLISHED_ENCODERS` that is in the model."""
+        return next((name for name in PUBLISHED_ENCODERS if name in self.encoders), None)
 
     @property
     def seconds(self) -> float:
@@ -206,8 +224,11 @@ class ModelConfig:
         return _from_dict(ModelConfig, {**absent, **content}, str(where))
 
 
-ENCODERS = ("encoder", "sources")
+ENCODERS = ("encoder", "sources", "dspast")
 """Fields of `ModelConfig` that are encoders; `bat.ENCODER_CLASSES` holds the class of each."""
+
+PUBLISHED_ENCODERS = ("encoder", "dspast")
+"""The encoders that others have published, Spatial-AST and DSpAST; a model has at most one of them."""
 
 
 def _from_dict(schema: type[T], content: Any, where: str) -> T:

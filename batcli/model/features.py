@@ -1,7 +1,8 @@
-"""Features of the encoders: the STFT of both ears, and Spatial-AST's four mel channels."""
+"""Features of the encoders: the STFT of both ears, Spatial-AST's four channels and DSpAST's six."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from batcli.data.constants import HOP, N_BINS, N_FFT, SAMPLE_RATE
 
 MEL_LOW, MEL_HIGH = 50.0, 14_000.0  # Hz
 FLOOR = 1e-10  # smallest mel magnitude: −100 dB
+RATIO_FLOOR = 1e-16  # added to the denominator of the level ratio
 
 # Slaney's mel scale: linear to 1,000 Hz, then 27 steps for each factor 6.4.
 LINEAR_HZ = 200 / 3  # Hz per mel below the knee
@@ -61,13 +63,49 @@ def features(spectrum: Tensor, mel: Tensor) -> Tensor:
     Channels 0 and 1: mel spectrogram of the magnitude at the left and right ear, in dB. Channels 2 and 3:
     mel-weighted cosine and sine of the phase of the right ear relative to the left; silence has phase 0.
     """
+    return _scene_by_scene(_features, spectrum, mel)
+
+
+def dspast_features(spectrum: Tensor, mel: Tensor) -> Tensor:
+    """DSpAST's input: STFT (B, 2, F, T), mel filterbank (F, M) → (B, 6, T, M).
+
+    Channels 0, 1, 4 and 5 are the four of `features`. Channel 2: generalised cross-correlation of the ears with
+    phase transform (GCC-PHAT) at lags −M/2 … M/2 − 1; one of −d means that the right ear is d samples later.
+    Channel 3: interaural level difference as a ratio, exp(level left) / exp(level right), of levels in dB; it spans
+    forty orders of magnitude. Silence has correlation 1 at lag 0.
+    """
+    return _scene_by_scene(_dspast_features, spectrum, mel)
+
+
+def _scene_by_scene(compute: Callable[[Tensor, Tensor], Tensor], spectrum: Tensor, mel: Tensor) -> Tensor:
     if spectrum.device.type != "cpu":
-        return _features(spectrum, mel)
+        return compute(spectrum, mel)
     # One by one: intermediate results are four times as large as the STFT and should stay in the processor's cache.
-    return torch.cat([_features(scene, mel) for scene in spectrum.split(1)])
+    return torch.cat([compute(scene, mel) for scene in spectrum.split(1)])
 
 
 def _features(spectrum: Tensor, mel: Tensor) -> Tensor:
+    level, phase, _ = _level_and_phase(spectrum, mel)
+    return torch.cat([level, phase @ mel], dim=1)
+
+
+def _dspast_features(spectrum: Tensor, mel: Tensor) -> Tensor:
+    level, phase, silent = _level_and_phase(spectrum, mel)
+    cosine, sine = phase.unbind(1)
+    heard = 1 - silent.amax(1)  # both ears are
+    cross = torch.complex(cosine * heard + (1 - heard), -sine * heard)  # of left and conjugate of right, scaled to 1
+    lags = torch.fft.irfft(cross, N_FFT)
+    half = mel.shape[1] // 2
+    correlation = torch.cat([lags[..., -half:], lags[..., :half]], -1)
+    ratio = level[:, 0].exp() / (level[:, 1].exp() + RATIO_FLOOR)
+    return torch.cat([level, torch.stack([correlation, ratio], dim=1), phase @ mel], dim=1)
+
+
+def _level_and_phase(spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """STFT (B, 2, F, T) → mel levels in dB (B, 2, T, M), cosine and sine of the interaural phase (B, 2, T, F), silence.
+
+    Silence: (B, 2, T, F), 1 where an ear's bin is 0. Its phase is 0.
+    """
     spectrum = spectrum.mT.contiguous()  # the memory layout of `torch.stft`: no copy
     magnitude = spectrum.abs()
     level = 10 * torch.log10((magnitude @ mel).clamp_min(FLOOR))
@@ -77,4 +115,4 @@ def _features(spectrum: Tensor, mel: Tensor) -> Tensor:
     magnitude = magnitude + silent
     re, im = re / magnitude + silent, im / magnitude
     cosine, sine = re[:, 1] * re[:, 0] + im[:, 1] * im[:, 0], im[:, 1] * re[:, 0] - re[:, 1] * im[:, 0]
-    return torch.cat([level, torch.stack([cosine, sine], dim=1) @ mel], dim=1)
+    return level, torch.stack([cosine, sine], dim=1), silent

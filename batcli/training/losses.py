@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from batcli.model.bat import BAT, Encoding
 from batcli.model.encoders.sources import SourceTokens, mirror
-from batcli.model.encoders.spatial_ast import N_AZIMUTHS, N_DISTANCES, N_ELEVATIONS, SpatialAST
+from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.transformer import N_AZIMUTHS, N_DISTANCES, N_ELEVATIONS
 from batcli.model.tokens import IGNORED, TextBatch
 from batcli.training.scenes import EncoderBatch
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batcli.model.config import SourcesConfig
-from batcli.model.encoders.spatial_ast import N_DISTANCES
+from batcli.model.encoders.transformer import N_DISTANCES
 from batcli.model.features import mel_filterbank
 from batcli.model.heard import Heard, from_vectors
 

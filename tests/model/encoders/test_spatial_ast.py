@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from batcli.model.config import EncoderConfig
-from batcli.model.encoders.spatial_ast import Block, SpatialAST, drop_patches, mask_bands, positions
+from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.transformer import Block, drop_patches, mask_bands, positions
 
 CONFIG = EncoderConfig(
     seconds=1.0, n_classes=7, n_mels=32, dim=16, depth=2, heads=2,
