@@ -42,8 +42,8 @@ class Encoder(Protocol):
 
 ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {
     "encoder": SpatialAST,
-    "sources": SourceTokens,
     "dspast": DSpAST,
+    "sources": SourceTokens,
 }
 """Name of a `ModelConfig` field and `BAT` attribute → the class of that `Encoder`."""
 
@@ -86,8 +86,8 @@ class BAT(nn.Module):
     """
 
     encoder: SpatialAST | None
-    sources: SourceTokens | None
     dspast: DSpAST | None
+    sources: SourceTokens | None
     projector: Projector | QuestionProjector
 
     def __init__(self, config: ModelConfig, llm: PreTrainedModel) -> None:

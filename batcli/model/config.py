@@ -224,7 +224,7 @@ class ModelConfig:
         return _from_dict(ModelConfig, {**absent, **content}, str(where))
 
 
-ENCODERS = ("encoder", "sources", "dspast")
+ENCODERS = ("encoder", "dspast", "sources")
 """Fields of `ModelConfig` that are encoders; `bat.ENCODER_CLASSES` holds the class of each."""
 
 PUBLISHED_ENCODERS = ("encoder", "dspast")

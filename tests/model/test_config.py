@@ -4,7 +4,7 @@ import pytest
 
 from batcli.core.errors import InputError
 from batcli.core.toml import read_toml, to_toml
-from batcli.model.config import PRESETS, EncoderConfig, ModelConfig, SourcesConfig
+from batcli.model.config import PRESETS, DspastConfig, EncoderConfig, ModelConfig, SourcesConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -47,7 +47,12 @@ def test_frames_are_whole_patches_and_never_fewer_than_the_spectrum_has(seconds)
         ({"encoder": {"n_mels": 100}}, "multiple of 16"),
         ({"encoder": 3}, "not a table"),
         ({}, "no encoder"),
-        ({"sources": {}}, "needs Spatial-AST"),
+        ({"sources": {}}, "needs the tokens of Spatial-AST or DSpAST"),
+        ({"encoder": {}, "dspast": {}}, "both Spatial-AST and DSpAST"),
+        ({"dspast": {"branch_dim": 0}}, "branch_dim must be positive"),
+        ({"dspast": {"summary_tokens": 1}}, "dspast.summary_tokens"),
+        ({"dspast": {"heads": 5}}, "multiple of 4 and of heads"),
+        ({"encoder": {"branch_dim": 256}}, "unknown key 'branch_dim'"),
         ({"qformer": {"reads_question": 1}}, "qformer.reads_question"),
         ({"lora": {"targets": "q_proj"}}, "lora.targets"),
         ({"lora": {"targets": [1]}}, "lora.targets"),
@@ -62,7 +67,11 @@ def test_a_config_that_cannot_be_built_is_refused(content, message):
 def test_parts_that_are_not_there_are_none():
     config = ModelConfig.from_dict({"encoder": {}})
     assert (config.encoder, config.lora, config.llm, config.sources) == (EncoderConfig(), None, None, None)
-    assert list(config.encoders) == ["encoder"]
+    assert (list(config.encoders), config.published_encoder) == (["encoder"], "encoder")
+    other = ModelConfig.from_dict({"dspast": {"summary_tokens": False}})
+    assert (other.encoder, other.dspast) == (None, DspastConfig(summary_tokens=False))
+    assert (list(other.encoders), other.published_encoder) == (["dspast"], "dspast")
+    assert PRESETS["tiny"].published_encoder is None
 
 
 def test_all_encoders_take_the_same_scenes_and_classes():

@@ -218,7 +218,7 @@ def mask_bands(x: Tensor, axis: int, longest: int) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """First weights, for `Module.apply`: as timm's ViT and AudioMAE do; a norm and a convolution of the stem keep torch's values."""
+    """Initialise as timm's ViT and AudioMAE do, with `Module.apply`; norms and the stem keep torch's values."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
