@@ -162,9 +162,14 @@ class TrainOptions(Options, LanguageModel):
     batch_size: str | None = option(
         None, "Questions per step and process, or auto: as many as fit into memory [default: the preset's]."
     )
-    accumulate: int = option(1, "Steps whose gradients are added before an update.", min=1)
+    accumulate: int | None = option(
+        None, "Steps whose gradients are added before an update, where the recipe does not say [default: 1].", min=1
+    )
     gradient_checkpointing: bool = option(False, "Compute twice what then need not be kept: less memory, more time.")
     source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
+    recipe: str = option(
+        "", "Named recipes, by commas: as-2m, as-20k or events (Spatial-AST); paper or slam-llm (stages 1-3)."
+    )
     set: list[str] = option(
         [],
         "KEY=VALUE of the recipe, such as lr=1e-3 or epochs=2,2,3; repeatable; in a file, table [recipe].",

@@ -70,7 +70,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     if state.sharded(accelerator):
         require_shardable(plan, accelerator)
     if main:
-        open_run_dir(root, plan.tables(accelerator.num_processes), plan.resume, plan.overwrite)
+        open_run_dir(root, plan.tables(), plan.resume, plan.overwrite)
     accelerator.wait_for_everyone()
     resumed = state.newest(root)
     if resumed:

@@ -45,8 +45,10 @@ def small(config: ModelConfig) -> ModelConfig:
 def short(recipe: Recipe) -> Recipe:
     """The same recipe with two or three updates per stage."""
     questions = 240
-    epochs = 3 * 2 * recipe.batch / questions
-    return replace(recipe, encoder_steps=2, source_scenes=128, source_epochs=2, epochs=(6 * epochs, 3 * epochs, epochs))
+    epochs = 3 * (recipe.update or 2 * recipe.batch) / questions
+    sources = {"source_scenes": 128, "source_epochs": 2}
+    encoder = {"encoder_epochs": 2, "encoder_warmup": 1.0, "encoder_update": 32, "encoder_batch": 8}
+    return replace(recipe, **encoder, **sources, epochs=(6 * epochs, 3 * epochs, epochs))
 
 
 def shrink() -> None:

@@ -25,6 +25,7 @@ class RenderSettings:
     sample_rate: int = SAMPLE_RATE
     rms_dbfs: float = RMS_DBFS
     rendering: str = FAST  # or PUBLISHED, see `data.constants`
+    brir_seconds: float | None = None  # length that BRIRs are cut to; None: as long as a scene
 
     @property
     def length(self) -> int:
@@ -35,6 +36,12 @@ class RenderSettings:
     def resampler(self) -> str:
         """Of clips; see `io.resample`."""
         return "poly" if self.rendering == PUBLISHED else "soxr"
+
+    @property
+    def brir_length(self) -> int:
+        """Most samples of a BRIR: later ones are not heard within a scene, or are cut off."""
+        longest = self.seconds if self.brir_seconds is None else min(self.seconds, self.brir_seconds)
+        return round(longest * self.sample_rate)
 
 
 def _modified_ns(path: Path) -> int:
@@ -64,7 +71,7 @@ def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.nd
     """
     return (
         _clip(clip, _modified_ns(clip), settings.sample_rate, settings.resampler),
-        _filter(brir, _modified_ns(brir), settings.sample_rate, settings.length, settings.rendering),
+        _filter(brir, _modified_ns(brir), settings.sample_rate, settings.brir_length, settings.rendering),
     )
 
 

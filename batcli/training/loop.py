@@ -20,7 +20,6 @@ from batcli.core.signals import defer_signals
 from batcli.training import state
 from batcli.training.log import TRAINING
 from batcli.training.optim import make_optimizers, parameter_groups, unfreeze
-from batcli.training.recipe import learning_rate
 from batcli.training.scenes import threads_for
 from batcli.training.stages import Batch, Stage
 from batcli.training.trainer import Trainer
@@ -42,9 +41,11 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
     stage.prepare()
     groups = []
     for number, named in enumerate(unfreeze(trainer.model, stage.trained)):
-        groups += parameter_groups(named, str(number), plan.recipe.weight_decay, stage.lr_scale, stage.muon)
+        values = stage.optimizer
+        groups += parameter_groups(named, str(number), values.weight_decay, stage.lr_scale, stage.decays, values.muon)
     stage.objective.train()
-    optimizers = make_optimizers(groups, stage.lr, plan.recipe.betas, fused=not state.sharded(accelerator))
+    peak, fused = stage.schedule.peak, not state.sharded(accelerator)
+    optimizers = make_optimizers(groups, peak, stage.optimizer.betas, fused)
     objective, *prepared = accelerator.prepare(stage.objective, *optimizers)
     loop = StageLoop(trainer, stage, objective, prepared, first)
     start = 0
@@ -101,7 +102,7 @@ class StageLoop:
         every = plan.validation.every if plan.validation else None
         with defer_signals() as stop, name_lost_process(self.trainer.accelerator):
             for done in self.trainer.reporter.track(range(start + 1, total + 1), f"stage {stage.name}"):
-                lr = stage.lr * learning_rate(done - 1, total, plan.recipe.warmup)
+                lr = stage.schedule(done - 1)
                 for group in self.groups:
                     group["lr"] = lr * group.get("lr_scale", 1.0)
                 batches = next(updates)
@@ -163,7 +164,8 @@ class StageLoop:
 
         Returns the norm of the whole gradient before.
         """
-        accelerator, clip = self.trainer.accelerator, self.trainer.plan.recipe.clip
+        accelerator = self.trainer.accelerator
+        clip = math.inf if self.stage.optimizer.clip is None else self.stage.optimizer.clip
         parts: dict[str, list[nn.Parameter]] = {}
         for number, group in enumerate(self.groups):
             parts.setdefault(group.get("clip_with", str(number)), []).extend(group["params"])

@@ -15,7 +15,6 @@ from batcli.model.encoders.transformer import N_AZIMUTHS, N_DISTANCES, N_ELEVATI
 from batcli.model.tokens import IGNORED, TextBatch
 from batcli.training.scenes import EncoderBatch
 
-EVENT_WEIGHT, DIRECTION_WEIGHT = 1250.0, 2.0  # published
 LOG_DISTANCE_WIDTH = 0.15  # of the soft distance target: 15 %, about a listener's threshold
 DISTANCE_WEIGHT = 2.0  # of source tokens
 CROP = 0.15  # share of a scene in each excerpt
@@ -25,13 +24,13 @@ DISTANCES = torch.arange(N_DISTANCES) * 0.5  # metres
 class EncoderObjective(nn.Module):
     """The published objective of Spatial-AST (Zheng et al. 2024, eq. 4).
 
-    1250 BCE(events) + CE(distance) + 2 (CE(azimuth) + CE(elevation)), the last three in scenes with one place
-    only: there is one direction token.
+    w₀ BCE(events) + w₁ CE(distance) + w₂ (CE(azimuth) + CE(elevation)), the last three in scenes with one place
+    only: there is one direction token. `weights`: w₀, w₁, w₂.
     """
 
-    def __init__(self, encoder: SpatialAST) -> None:
+    def __init__(self, encoder: SpatialAST, weights: tuple[float, float, float] = (1250.0, 1.0, 2.0)) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.weights = encoder, weights
 
     def forward(self, batch: EncoderBatch) -> dict[str, Tensor]:
         logits = self.encoder.heads(self.encoder(batch.audio))
@@ -44,11 +43,10 @@ class EncoderObjective(nn.Module):
         def mean(logits: Tensor, target: Tensor) -> Tensor:
             return (F.cross_entropy(logits, target, reduction="none") * one_place).sum() / one_place.sum().clamp_min(1)
 
-        return {
-            "events": EVENT_WEIGHT * F.binary_cross_entropy_with_logits(logits.events, batch.events),
-            "distance": mean(logits.distance, distance),
-            "direction": DIRECTION_WEIGHT * (mean(logits.azimuth, azimuth) + mean(logits.elevation, elevation)),
-        }
+        events = F.binary_cross_entropy_with_logits(logits.events, batch.events)
+        direction = mean(logits.azimuth, azimuth) + mean(logits.elevation, elevation)
+        losses = {"events": events, "distance": mean(logits.distance, distance), "direction": direction}
+        return {name: weight * losses[name] for name, weight in zip(losses, self.weights, strict=True)}
 
 
 class SourceObjective(nn.Module):

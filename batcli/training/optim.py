@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,25 +42,28 @@ def parameter_groups(
     part: str,
     weight_decay: float,
     lr_scale: Callable[[str], float] = lambda name: 1.0,
+    decays: Callable[[str], bool] = lambda name: True,
     muon: bool = False,
 ) -> list[dict[str, Any]]:
     """Make the optimizer groups of one part of a model.
 
-    Matrices have weight decay; matrices, and all else, are clipped together (`clip_with`). `lr_scale`: factor on
-    the learning rate of a parameter. `muon`: mark matrices within layers for Muon.
+    Matrices for which `decays` is true have weight decay; matrices, and all else, are clipped together
+    (`clip_with`). `lr_scale`: factor on the learning rate of a parameter. `muon`: mark matrices within layers for
+    Muon.
     """
-    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
+    groups: dict[tuple[bool, bool, bool, float], dict[str, Any]] = {}
     for name, parameter in named.items():
         matrix, scale = parameter.ndim > 1, lr_scale(name)
+        decayed = matrix and decays(name)
         inner = muon and parameter.ndim == 2 and WITHIN_LAYERS.search(name) is not None
         group = {
             "params": [],
-            "weight_decay": weight_decay if matrix else 0.0,
+            "weight_decay": weight_decay if decayed else 0.0,
             "lr_scale": scale,
             "muon": inner,
             "clip_with": f"{part}.{'matrices' if matrix else 'vectors'}",
         }
-        groups.setdefault((not matrix, inner, -scale), group)["params"].append(parameter)
+        groups.setdefault((not matrix, not decayed, inner, -scale), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
@@ -102,6 +106,16 @@ def orthogonal(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+@dataclass(frozen=True)
+class OptimizerValues:
+    """How a stage's parameters are updated, apart from the learning rate."""
+
+    betas: tuple[float, float]  # of AdamW
+    weight_decay: float
+    clip: float | None  # largest norm of a gradient; None: any
+    muon: bool = False  # for matrices within layers; AdamW for the rest
 
 
 def make_optimizers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,11 @@ from accelerate import Accelerator
 
 from batcli.core.errors import InputError
 from batcli.core.files import sha256
-from batcli.core.parallel import rank_and_world
 from batcli.core.progress import Reporter
 from batcli.data.dataset import Dataset
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.model.config import ModelConfig
-from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen
+from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen, stage_updates
 
 AUTO = "auto"
 
@@ -67,7 +66,8 @@ class TrainPlan:
     validation: ValidationPlan | None
     seed: int
     rendering: str  # of all scenes, see `data.constants`
-    accumulate: int  # batches per update in each process
+    accumulate: int  # batches per update in each process, in stages whose recipe leaves it open
+    processes: int
     workers: int  # processes that render scenes
     cache_gb: float  # limit of disk space for the encodings
     save_every: int  # updates
@@ -79,6 +79,25 @@ class TrainPlan:
     overwrite: bool
     options: Mapping[str, Any]  # as given, for `config.toml`
 
+    def batches_each(self, samples: int, batch: int, key: str) -> int:
+        """Number of batches in each process that make an update of `samples`, a value `key` of the recipe.
+
+        Raises InputError if they cannot be shared out so.
+        """
+        if samples % (batch * self.processes):
+            name = {"update": "--batch-size", "encoder_update": "--set encoder_batch="}[key]
+            raise InputError(
+                f"{samples} are not a multiple of {batch} (batch) × {self.processes} (processes)",
+                f"{key} of the recipe",
+                f"another {name}, or --set {key}={-(-samples // (batch * self.processes)) * batch * self.processes}",
+            )
+        return samples // (batch * self.processes)
+
+    def question_batches_each(self, batch: int) -> int:
+        """The same for the batches of questions of stages 1 to 3."""
+        update = self.recipe.update
+        return self.accumulate if update is None else self.batches_each(update, batch, "update")
+
     def dataset_facts(self) -> dict[str, str]:
         """Path and name of the split, and the hashes of its files, which identify it."""
         split = self.dataset.split(self.split)
@@ -86,15 +105,24 @@ class TrainPlan:
         hashes = {f"{name}_sha256": sha256(self.dataset.path(file)) for name, file in files.items() if file}
         return {"path": str(self.data), "split": self.split, "questions_sha256": split.sha256, **hashes}
 
-    def tables(self, processes: int) -> dict[str, dict[str, Any]]:
+    def tables(self) -> dict[str, dict[str, Any]]:
         """Tables of `config.toml` except for the model's."""
+        open_ended = accumulates(self.stages, self.recipe, self.model.config.encoders)
         return {
             "train": dict(self.options),
             "recipe": self.recipe.used_by(self.model.config.encoders),
             "dataset": self.dataset_facts(),
             "scenes": {"rendering": self.rendering},
-            "processes": {"count": processes},
+            "processes": {
+                "count": self.processes,
+                "batches_per_update": self.accumulate * self.processes if open_ended else None,
+            },
         }
+
+
+def accumulates(stages: Sequence[str], recipe: Recipe, encoders: Container[str]) -> bool:
+    """Whether `--accumulate` and the number of processes decide how many samples make an update of any stage."""
+    return (ENCODER in stages and SOURCES in encoders) or (recipe.update is None and not {*stages}.isdisjoint(STAGES))
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
@@ -153,20 +181,31 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
     if ENCODER in plan.stages:
         clips, reverbs = len(plan.dataset.clips(plan.split)), len(plan.dataset.reverbs(plan.split))
         reporter.info(f"encoder: from {clips:,} clips and {reverbs:,} BRIRs")
-        amounts = {
-            ENCODER: f"{recipe.encoder_steps:,} updates",
-            SOURCES: f"{recipe.source_scenes:,} scenes, {recipe.source_epochs} times",
-        }
         for name in encoders:
-            reporter.info(f"  {name}: {amounts[name]}")
+            reporter.info(f"  {name}: {describe_amount(name, recipe, clips)}")
+        if ENCODER in encoders and plan.model.init is None and plan.model.encoder_init is None:
+            reporter.info("  encoder: from random weights; the published one starts from AudioMAE's (--encoder-init)")
     families = Counter[str]()
     for kind, count in counts.items():
         families[QUESTION_TYPES[kind].family] += count
     for stage in (stage for stage in plan.stages if stage in STAGES):
+        per_update = recipe.update or (recipe.batch or 0) * plan.accumulate * plan.processes
         answers = answers_seen(stage, families, recipe)
-        per_update = (recipe.batch or 0) * plan.accumulate * rank_and_world()[1]
-        updates = f"{max(1, round(answers / per_update)):,} updates" if per_update else "as many updates as fit"
-        reporter.info(f"stage {stage}: {answers:,.0f} answers, {updates}")
+        amount = "as many updates as fit"
+        if per_update:
+            updates = stage_updates(stage, families, recipe, per_update)
+            answers = answers if recipe.lr_updates is None else min(answers, updates * per_update)
+            amount = f"{updates:,} updates of {per_update}"
+        reporter.info(f"stage {stage}: {answers:,.0f} answers, {amount}")
+
+
+def describe_amount(encoder: str, recipe: Recipe, clips: int) -> str:
+    """Describe the scenes and updates of an encoder's stage, from the number of clips."""
+    if encoder == SOURCES:
+        return f"{recipe.source_scenes:,} scenes, {recipe.source_epochs} times"
+    updates = recipe.epoch_updates(clips)
+    scenes = f"{recipe.encoder_epochs:,} epochs of {updates * recipe.encoder_update:,} scenes"
+    return f"{scenes}, {recipe.encoder_epochs * updates:,} updates of {recipe.encoder_update}"
 
 
 def describe_architecture(model: ModelPlan) -> str:

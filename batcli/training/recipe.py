@@ -1,11 +1,13 @@
-"""Training recipes of the presets: updates, epochs, learning rates."""
+"""Training recipes: the values of a training, those of the presets, and named ones that replace a part of them."""
 
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import NoneType
+from typing import Any, Literal
 
 from batcli.core.errors import InputError
 from batcli.core.toml import refuse_unknown
@@ -17,10 +19,13 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 `all` is the paper's control without a curriculum: one stage of as many answers as the three have together.
 """
 CURRICULUM = ("1", "2", "3")
+LR_SCENES = 256  # scenes of an update at which the encoder's learning rate is `encoder_lr`
 VALUES_OF = {
     ENCODER: (
-        *("encoder_steps", "encoder_batch", "encoder_lr", "two_sources"),
-        *("layer_decay", "mixup", "roll_and_gain", "balanced"),
+        *("encoder_epochs", "encoder_scenes", "encoder_update", "encoder_batch"),
+        *("encoder_lr", "encoder_lowest_lr", "encoder_warmup"),
+        *("encoder_betas", "encoder_weight_decay", "encoder_clip", "layer_decay", "loss_weights"),
+        *("two_sources", "mixup", "roll", "gain", "balanced", "brir_seconds"),
     ),
     SOURCES: ("source_scenes", "source_epochs", "source_batch", "source_lr"),
 }
@@ -31,32 +36,51 @@ VALUES_OF = {
 class Recipe:
     """Hyperparameters of a training: amounts of data, batch sizes, learning rates and augmentation.
 
-    The defaults are the published ones (Zheng et al. 2024, appendix), except that the augmentation and layer
-    decay of the encoder, which help on AudioSet, are set in `llama2-7b` only.
+    Amounts are epochs, scenes and questions, which do not depend on the number of processes. Without a preset's
+    or a named recipe's values, those of the stages 1 to 3 are this project's own.
     """
 
-    encoder_steps: int = 780_000  # 100 epochs of AudioSet-2M at 256 scenes per step
-    encoder_batch: int = 64
-    encoder_lr: float = 1e-3
-    source_scenes: int = 30_000  # drawn for the source tokens, if the model has them
+    # Spatial-AST.
+    encoder_epochs: int = 100
+    encoder_scenes: int | None = 10_000  # of an epoch, each of another clip; None, or more than there are: all clips
+    encoder_update: int = 256  # scenes of an update, in all processes together
+    encoder_batch: int = 64  # scenes of a forward pass in one process
+    encoder_lr: float = 1e-3  # for updates of LR_SCENES scenes; in proportion for others
+    encoder_lowest_lr: float = 1e-6  # at the end
+    encoder_warmup: float = 10.0  # epochs
+    encoder_betas: tuple[float, float] = (0.9, 0.999)
+    encoder_weight_decay: float = 5e-4  # not of biases, norms and class tokens
+    encoder_clip: float | None = None  # largest norm of a gradient; None: any
+    layer_decay: float = 0.75  # factor on the learning rate from each block to the one below
+    loss_weights: tuple[float, float, float] = (1250.0, 1.0, 2.0)  # of events, distance, azimuth and elevation
+    two_sources: float = 0.0  # share of scenes with two places
+    mixup: float = 0.5  # share of places with a mixture of two clips
+    roll: bool = True  # shift each clip circularly by a random time
+    gain: bool = True  # change each clip's amplitude by up to a half
+    balanced: bool = True  # draw clips with rare labels more often
+    brir_seconds: float | None = 2.0  # length that BRIRs are cut to; None: as long as a scene
+    # Source tokens, if the model has them.
+    source_scenes: int = 30_000
     source_epochs: int = 6
     source_batch: int = 64
     source_lr: float = 8e-3
-    two_sources: float = 0.5  # share of two-source scenes
-    layer_decay: float = 1.0  # factor on the encoder's learning rate from each block to the one below
-    mixup: float = 0.0  # share of the encoder's places with a mixture of two clips
-    roll_and_gain: bool = False  # shift each clip circularly in time and change its amplitude by up to a half
-    balanced: bool = False  # draw clips with rare labels more often
+    # Stages 1 to 3; betas, weight_decay, clip, warm-up and the shape of the schedule are the source tokens', too.
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     soft_distance: float = 0.0  # share of a distance's weight in the loss that goes to its neighbours
     one_way: float = 0.0  # share of stage 3 whose questions use one word of each pair of opposites
-    batch: int | None = 8  # questions per process and forward pass; None: as many as fit, not yet resolved
+    update: int | None = None  # questions of an update, in all processes together; None: batch, --accumulate, processes
+    batch: int | None = 8  # questions of a forward pass in one process; None: as many as fit, not yet resolved
+    bucket: int = 16  # updates within which questions of similar length are put together; 1: none
     lr: float = 1e-3
-    muon: bool = False  # in stages 1 to 3, for matrices within layers; AdamW for the rest
+    muon: bool = False  # for matrices within layers; AdamW for the rest
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
-    warmup: float = 2 / 7  # share of a stage's updates
-    clip: float = 1.0  # largest norm of a gradient
+    clip: float | None = 1.0  # largest norm of a gradient; None: any
+    warmup: float = 2 / 7  # in `warmup_unit`
+    warmup_unit: Literal["share", "epochs", "updates"] = "share"  # of a stage's updates; the last two start from 0
+    decay: Literal["cosine", "linear"] = "cosine"  # from the peak to `lowest`
+    lowest: float = 0.01  # last learning rate, as a share of `lr`
+    lr_updates: int | None = None  # end of the schedule and of a stage that would last longer; None: the stage's end
 
     def used_by(self, encoders: Container[str]) -> dict[str, Any]:
         """The values that have an effect on a model with these encoders, by name."""
@@ -75,15 +99,60 @@ class Recipe:
                 raise InputError(f"{pair!r:.60} is not KEY=VALUE", where, "such as lr=1e-3")
             refuse_unknown([key.strip()], list(vars(Recipe())), where)
             changes[key.strip()] = _parsed(key.strip(), text.strip(), where)
-        return replace(self, **changes)
+        changed = replace(self, **changes)
+        if changed.warmup_unit == "share" and changed.warmup > 1:
+            raise InputError(f"{changed.warmup:g} is more than the whole stage", f"{where} warmup", "a share up to 1")
+        return changed
+
+    def epoch_scenes(self, clips: int) -> int:
+        """Scenes of an epoch of the encoder, from the number of clips."""
+        return clips if self.encoder_scenes is None else min(self.encoder_scenes, clips)
+
+    def epoch_updates(self, clips: int) -> int:
+        """Updates of an epoch of the encoder; what is left of its scenes is dropped.
+
+        Raises InputError if there are fewer scenes than in one update.
+        """
+        scenes = self.epoch_scenes(clips)
+        if scenes < self.encoder_update:
+            hint = f"such as --set encoder_update={max(1, scenes // 2)}"
+            raise InputError(f"an epoch has {scenes:,} scenes, an update {self.encoder_update:,}", "encoder", hint)
+        return scenes // self.encoder_update
 
 
+SPATIAL_AST: dict[str, Any] = {
+    "encoder_update": 256, "encoder_batch": 64, "encoder_lr": 1e-3, "encoder_lowest_lr": 1e-6,
+    "encoder_betas": (0.9, 0.999), "encoder_weight_decay": 5e-4, "encoder_clip": None, "layer_decay": 0.75,
+    "loss_weights": (1250.0, 1.0, 2.0), "two_sources": 0.0, "mixup": 0.5, "roll": True, "gain": True,
+    "brir_seconds": 2.0,
+}  # fmt: skip
+OWN: dict[str, Any] = {"muon": False, "soft_distance": 0.0, "one_way": 0.0}  # which no published recipe has
+NAMED: dict[str, dict[str, Any]] = {
+    "as-2m": {
+        **SPATIAL_AST, "encoder_epochs": 100, "encoder_warmup": 10.0, "encoder_scenes": 10_000, "balanced": True
+    },
+    "as-20k": {
+        **SPATIAL_AST, "encoder_epochs": 50, "encoder_warmup": 5.0, "encoder_scenes": None, "balanced": False
+    },
+    "events": {"loss_weights": (1250.0, 0.0, 0.0)},
+    "paper": {
+        **OWN, "epochs": (2, 2, 3), "update": 16, "batch": 2, "lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.05,
+        "clip": 1.0, "warmup": 2.0, "warmup_unit": "epochs", "decay": "cosine", "lowest": 0.0, "lr_updates": None,
+    },
+    "slam-llm": {
+        **OWN, "epochs": (5, 5, 5), "update": 64, "batch": 8, "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.0,
+        "clip": None, "warmup": 20_000.0, "warmup_unit": "updates", "decay": "linear", "lowest": 0.0,
+        "lr_updates": 200_000,
+    },
+}  # fmt: skip
+"""Named recipes (`--recipe`): values that replace those of the preset or of the run that a training starts from.
+
+as-2m, as-20k: the two released scripts of Spatial-AST. events: events alone, which the paper trains first. paper,
+slam-llm: stages 1 to 3 as in the paper and as in the released script. `examples/recipes/PUBLISHED.md` has the sources.
+"""
 RECIPES = {
-    # As Spatial-AST's released training code: one place per scene, in half of them with a mixture of two clips.
-    "llama2-7b": Recipe(two_sources=0.0, layer_decay=0.75, mixup=0.5, roll_and_gain=True, balanced=True),
+    "llama2-7b": Recipe(**NAMED["as-2m"], **NAMED["paper"]),
     "tiny": Recipe(
-        encoder_batch=16,
-        encoder_lr=2e-3,
         source_scenes=52_000,
         epochs=(0.35, 0.2, 1.5),
         soft_distance=0.5,
@@ -95,30 +164,44 @@ RECIPES = {
     ),
 }
 
-SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "warmup", "betas")  # at most 1
+SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "lowest", "betas", "encoder_betas")  # ≤ 1
+HINTS = typing.get_type_hints(Recipe)
 
 
 def _parsed(key: str, text: str, where: str) -> Any:
-    """Parse the value of a key in the type of its default: `8`, `1e-3`, `true`, `1,1,2` or `[1, 1, 2]`."""
-    default = getattr(Recipe(), key)
+    """Parse the value of a key by its type: `8`, `1e-3`, `true`, `none`, `linear`, `1,1,2` or `[1, 1, 2]`."""
+    options = typing.get_args(HINTS[key])
     try:
-        if isinstance(default, bool):
+        if NoneType in options and text.lower() == "none":
+            return None
+        if typing.get_origin(HINTS[key]) is Literal:
+            return {option: option for option in options}[text]
+        hint = options[0] if NoneType in options else HINTS[key]
+        if hint is bool:
             return {"true": True, "false": False}[text]
-        if isinstance(default, int):
+        if hint is int:
             if (number := int(text)) > 0:
                 return number
             raise ValueError
-        parts = text.removeprefix("[").removesuffix("]").split(",") if isinstance(default, tuple) else [text]
+        length = len(typing.get_args(hint)) or 1
+        parts = text.removeprefix("[").removesuffix("]").split(",") if length > 1 else [text]
         numbers = tuple(float(part) for part in parts)
         limit = 1.0 if key in SHARES else math.inf
-        if len(numbers) != (len(default) if isinstance(default, tuple) else 1):
+        if len(numbers) != length or not all(math.isfinite(each) and 0 <= each <= limit for each in numbers):
             raise ValueError
-        if not all(math.isfinite(each) and 0 <= each <= limit for each in numbers):
-            raise ValueError
-        return numbers if isinstance(default, tuple) else numbers[0]
+        return numbers if length > 1 else numbers[0]
     except (ValueError, KeyError):
+        default = getattr(RECIPES["llama2-7b"], key)
         such = ",".join(f"{part:g}" for part in default) if isinstance(default, tuple) else str(default).lower()
         raise InputError(f"{text!r:.60} is no value for this", f"{where} {key}", f"such as {key}={such}") from None
+
+
+def with_named(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """Copy with the values of named recipes, one after another. Raises InputError for an unknown name."""
+    for name in names:
+        refuse_unknown([name], list(NAMED), "--recipe")
+        recipe = replace(recipe, **NAMED[name])
+    return recipe
 
 
 def answers_seen(stage: str, family_counts: Mapping[str, int], recipe: Recipe) -> float:
@@ -128,10 +211,7 @@ def answers_seen(stage: str, family_counts: Mapping[str, int], recipe: Recipe) -
     return sum(epochs[part] * sum(family_counts.get(family, 0) for family in STAGES[part]) for part in parts)
 
 
-def learning_rate(update: int, total: int, warmup: float) -> float:
-    """Factor on the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
-    warm = max(1, round(warmup * total))
-    if update < warm:
-        return (update + 1) / warm
-    done = (update - warm) / max(1, total - warm)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def stage_updates(stage: str, family_counts: Mapping[str, int], recipe: Recipe, per_update: int) -> int:
+    """Number of updates of a stage, of `per_update` questions each."""
+    updates = max(1, round(answers_seen(stage, family_counts, recipe) / per_update))
+    return updates if recipe.lr_updates is None else min(updates, recipe.lr_updates)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from batcli.core.errors import InputError
-from batcli.core.parallel import default_jobs
+from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
 from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.options import TrainOptions, require
@@ -13,11 +14,12 @@ from batcli.training.plan import (
     ModelPlan,
     TrainPlan,
     ValidationPlan,
+    accumulates,
     parse_batch_size,
     parse_stages,
     require_validation,
 )
-from batcli.training.recipe import Recipe
+from batcli.training.recipe import ENCODER, NAMED, STAGES, Recipe, with_named
 from batcli.training.run_dir import recorded
 from batcli.training.start import Start, find_start
 
@@ -27,14 +29,14 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     stages = parse_stages(options.stages)
     start = find_start(options.preset, options.init)
     recipe, model = resolve_recipe(options, start), resolve_model(options, start, dataset)
-    require_used(options, start, model.config, recipe)
+    require_used(options, start, model.config, recipe, stages)
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
         validation = ValidationPlan(
             options.validate, options.validate_every, options.validate_questions, options.validate_scenes
         )
-    return TrainPlan(
+    plan = TrainPlan(
         data=options.data,
         dataset=dataset,
         split=options.split,
@@ -45,7 +47,8 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         validation=validation,
         seed=options.seed,
         rendering=options.rendering or start.rendering,
-        accumulate=options.accumulate,
+        accumulate=options.accumulate or 1,
+        processes=rank_and_world()[1],
         workers=options.workers or default_jobs(),
         cache_gb=options.cache_gb,
         save_every=options.save_every,
@@ -57,16 +60,36 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         overwrite=options.overwrite,
         options={**asdict(options), "preset": start.preset},
     )
+    require_amounts(plan)
+    return plan
+
+
+def require_amounts(plan: TrainPlan) -> None:
+    """Raise InputError if an update of a stage cannot be made of the dataset, or be shared out to the processes."""
+    recipe = plan.recipe
+    if ENCODER in plan.stages and plan.model.config.encoder is not None:
+        recipe.epoch_updates(len(plan.dataset.clips(plan.split)))
+        plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
+    if set(plan.stages) & set(STAGES):
+        plan.question_batches_each(1 if recipe.batch is None else recipe.batch)
 
 
 def resolve_recipe(options: TrainOptions, start: Start) -> Recipe:
-    """The start's recipe with the values of `--set` and `--batch-size`; a resumed run keeps the batch size it found."""
-    recipe = start.recipe.with_values(options.set)
+    """The start's recipe with the values of `--recipe`, `--set` and `--batch-size`, in this order.
+
+    A resumed run keeps the batch size that it found.
+    """
+    recipe = with_named(start.recipe, named_recipes(options)).with_values(options.set)
     if options.batch_size is not None:
         recipe = replace(recipe, batch=parse_batch_size(options.batch_size))
     if recipe.batch is None and options.resume and not options.overwrite:
         recipe = replace(recipe, batch=recorded(options.output).get("recipe", {}).get("batch"))
     return recipe
+
+
+def named_recipes(options: TrainOptions) -> list[str]:
+    """The names of `--recipe`."""
+    return [name.strip() for name in options.recipe.split(",") if name.strip()]
 
 
 def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> ModelPlan:
@@ -89,16 +112,25 @@ def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> Mode
     )
 
 
-def require_used(options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe) -> None:
-    """Raise InputError for an option of the model that has no effect with this start, or is missing."""
+def require_used(
+    options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe, stages: Sequence[str]
+) -> None:
+    """Raise InputError for an option of the model or recipe that has no effect with this start, or is missing."""
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
     if options.encoder_init is not None and config.encoder is None:
         raise InputError("has no effect", "--encoder-init", f"{start.preset} has no Spatial-AST")
+    used = recipe.used_by(config.encoders)
     for key in (pair.partition("=")[0].strip() for pair in options.set):
-        if key not in recipe.used_by(config.encoders):
+        if key not in used:
             raise InputError("has no effect", f"--set {key}", f"{start.preset} has no such encoder")
+    for name in named_recipes(options):
+        if not any(key in used for key in NAMED[name]):
+            raise InputError("has no effect", f"--recipe {name}", f"{start.preset} has no such encoder")
+    if options.accumulate is not None and not accumulates(stages, recipe, config.encoders):
+        hint = "the recipe says how many samples make an update: --set update=…, --set encoder_update=…"
+        raise InputError("has no effect", "--accumulate", hint)
     if options.init is not None and options.init.resolve() == options.output.resolve():
         raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
     if options.init is not None and options.source_tokens and start.config.sources is None:

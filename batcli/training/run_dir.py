@@ -81,7 +81,7 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
         for name in FIXED:
             yield f"--{name.replace('_', '-')}", before["train"].get(name), now["train"].get(name)
     if "processes" in before and "processes" in now:
-        old, new = (tables["train"]["accumulate"] * tables["processes"]["count"] for tables in (before, now))
+        old, new = (tables["processes"].get("batches_per_update") for tables in (before, now))
         yield "--accumulate × processes", old, new
     for table in sorted(set(before) & set(now) - {"train", "processes"}):
         for name in sorted((set(before[table]) | set(now[table])) - {"path"}):  # data may have moved

@@ -7,7 +7,7 @@ number of workers nor a resumed run changes what a model is trained on.
 from __future__ import annotations
 
 import gc
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,16 +69,17 @@ class EncoderBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class SceneDistribution:
-    """How scenes are drawn. Mixup, roll and gain, and balance are those of Spatial-AST's released training code."""
+    """How scenes are drawn. Mixup, roll, gain and `any_brir` are those of Spatial-AST's released training code."""
 
     two_sources: float = 0.0  # share of scenes with two places
     mixup: float = 0.0  # share of places with two clips, as λ a + (1 − λ) b, λ ~ Beta(10, 10)
-    roll_and_gain: bool = False  # shift each clip circularly in time, and multiply it by 0.5 + Beta(10, 10)
-    balanced: bool = False  # draw a clip with weight Σ 1000 / (count of label + 0.01)
+    roll: bool = False  # shift each clip circularly by a random time
+    gain: bool = False  # multiply each clip by 0.5 + Beta(10, 10)
+    any_brir: bool = False  # each BRIR is as likely as any other; else each room, and in it each BRIR
 
     @property
     def augmented(self) -> bool:
-        return bool(self.mixup or self.roll_and_gain or self.balanced)
+        return bool(self.mixup or self.roll or self.gain)
 
 
 EventWeights = Sequence[tuple[int, float]]
@@ -97,7 +98,10 @@ class LabelledClip(NamedTuple):
 
 
 class DrawnScenes(TorchDataset):
-    """`length` random scenes with their targets: clips and BRIRs of a split, all BRIRs of a scene from one room."""
+    """`length` random scenes with their targets: clips and BRIRs of a split, all BRIRs of a scene from one room.
+
+    `first_clips` (length,): number of the first clip of each scene, by the order in the split; None: any clip.
+    """
 
     def __init__(
         self,
@@ -107,22 +111,17 @@ class DrawnScenes(TorchDataset):
         seed: int,
         length: int,
         distribution: SceneDistribution,
+        first_clips: np.ndarray | None = None,
     ) -> None:
         self.dataset, self.settings, self.seed, self.length = dataset, settings, seed, length
-        self.distribution = distribution
-        numbers = {label.mid: label.number for label in dataset.labels}
-        self.n_classes = len(numbers)
-        self.clips = [
-            LabelledClip(clip.audio_id, tuple(numbers[mid] for mid in clip.mids if mid in numbers))
-            for clip in dataset.clips(split)
-        ]
-        if not all(clip.event_ids for clip in self.clips):
-            raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
-        self.cumulative = balanced_weights([clip.event_ids for clip in self.clips]) if distribution.balanced else None
+        self.distribution, self.first_clips = distribution, first_clips
+        self.n_classes = len(dataset.labels)
+        self.clips = labelled_clips(dataset, split)
         rooms: dict[str, list[Reverb]] = defaultdict(list)
         for reverb in dataset.reverbs(split).values():
             rooms[reverb.scene].append(reverb)
         self.rooms = [rooms[name] for name in sorted(rooms)]
+        self.brirs = [(room, number) for room in self.rooms for number in range(len(room))]
 
     def __len__(self) -> int:
         return self.length
@@ -132,10 +131,10 @@ class DrawnScenes(TorchDataset):
 
     def _draw(self, index: int, attempt: int) -> EncoderBatch:
         rng = np.random.default_rng([self.seed, index, attempt])
-        room = self.rooms[rng.integers(len(self.rooms))]
-        count = 2 if len(room) > 1 and rng.random() < self.distribution.two_sources else 1
-        reverbs = [room[i] for i in rng.choice(len(room), count, replace=False)]
-        clips = self.draw_clips(rng, count)
+        reverbs = self._draw_reverbs(rng)
+        # Where the scene's own clip is a bad file, any other takes its place.
+        chosen = [] if self.first_clips is None or attempt else [self.clips[self.first_clips[index]]]
+        clips = self.draw_clips(rng, len(reverbs), chosen)
         if self.distribution.augmented:
             sources, weights = zip(
                 *(self._augmented(rng, c, r) for c, r in zip(clips, reverbs, strict=True)), strict=True
@@ -147,21 +146,36 @@ class DrawnScenes(TorchDataset):
             waveform = render_files([self.dataset.files_of(source) for source in scene], self.settings)
         return self.with_targets(torch.from_numpy(waveform), weights, reverbs)
 
-    def draw_clips(self, rng: np.random.Generator, count: int) -> list[LabelledClip]:
-        """`count` clips without a label in common, or fewer if the split has too few labels."""
-        clips: list[LabelledClip] = []
+    def _draw_reverbs(self, rng: np.random.Generator) -> list[Reverb]:
+        """One or two BRIRs of one room."""
+        share = self.distribution.two_sources
+        if not self.distribution.any_brir:
+            room = self.rooms[rng.integers(len(self.rooms))]
+            count = 2 if len(room) > 1 and rng.random() < share else 1
+            return [room[i] for i in rng.choice(len(room), count, replace=False)]
+        room, first = self.brirs[rng.integers(len(self.brirs))]
+        others = [reverb for number, reverb in enumerate(room) if number != first]
+        second = [others[rng.integers(len(others))]] if others and rng.random() < share else []
+        return [room[first], *second]
+
+    def draw_clips(
+        self, rng: np.random.Generator, count: int, chosen: Sequence[LabelledClip] = ()
+    ) -> list[LabelledClip]:
+        """`count` clips without a label in common, or fewer if the split has too few labels.
+
+        `chosen`: the first ones.
+        """
+        clips = list(chosen)
         for _ in range(100 * count):
+            if len(clips) == count:
+                break
             clip = self._draw_clip(rng)
             if not any(set(clip.event_ids) & set(other.event_ids) for other in clips):
                 clips.append(clip)
-            if len(clips) == count:
-                break
         return clips
 
     def _draw_clip(self, rng: np.random.Generator) -> LabelledClip:
-        if self.cumulative is None:
-            return self.clips[rng.integers(len(self.clips))]
-        return self.clips[np.searchsorted(self.cumulative, rng.random(), side="right")]
+        return self.clips[rng.integers(len(self.clips))]
 
     def _augmented(
         self, rng: np.random.Generator, clip: LabelledClip, reverb: Reverb
@@ -171,8 +185,10 @@ class DrawnScenes(TorchDataset):
         def load(clip: LabelledClip) -> tuple[np.ndarray, Filter]:
             source = load_source(*self.dataset.files_of(Source(clip.audio_id, reverb.reverb_id)), self.settings)
             samples = source[0] * gain(source[0], self.settings.rms_dbfs)
-            if self.distribution.roll_and_gain:
-                samples = np.roll(samples, rng.integers(len(samples))) * np.float32(0.5 + rng.beta(10, 10))
+            if self.distribution.roll:
+                samples = np.roll(samples, rng.integers(len(samples)))
+            if self.distribution.gain:
+                samples = samples * np.float32(0.5 + rng.beta(10, 10))
             return samples, source[1]
 
         samples, filter = load(clip)
@@ -215,12 +231,16 @@ def retry(draw: Callable[[int, int], EncoderBatch], index: int) -> EncoderBatch:
     raise last
 
 
-def balanced_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Labels of each clip → cumulative probabilities of the clips, of which those with rare labels have larger ones."""
-    counts = Counter(event for events in labels for event in events)
-    weights = np.array([sum(1000 / (counts[event] + 0.01) for event in events) for events in labels])
-    totals = np.cumsum(weights / weights.sum())
-    return totals / totals[-1]
+def labelled_clips(dataset: Dataset, split: str) -> list[LabelledClip]:
+    """The clips of a split with the numbers of their labels. Raises InputError if one has none."""
+    numbers = {label.mid: label.number for label in dataset.labels}
+    clips = [
+        LabelledClip(clip.audio_id, tuple(numbers[mid] for mid in clip.mids if mid in numbers))
+        for clip in dataset.clips(split)
+    ]
+    if not all(clip.event_ids for clip in clips):
+        raise InputError("a clip has none of the labels", dataset.path(dataset.labels_file))
+    return clips
 
 
 class CuedRooms(TorchDataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from batcli.model.tokens import IGNORED, TextBatch, collate, padding_id, to_ids
 from batcli.training.batch_size import largest_batch
 from batcli.training.cache import EncodingCache, fill_cache, open_cache
 from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
-from batcli.training.optim import unfreeze
-from batcli.training.order import bucket_by_length, epoch_order, one_way
-from batcli.training.recipe import CURRICULUM, ENCODER, SOURCES, STAGES, answers_seen
+from batcli.training.optim import OptimizerValues, unfreeze
+from batcli.training.order import bucket_by_length, clip_order, epoch_order, one_way
+from batcli.training.recipe import CURRICULUM, ENCODER, SOURCES, STAGES, stage_updates
 from batcli.training.scenes import (
     ENCODE_BATCH,
     GROUP,
@@ -34,7 +34,9 @@ from batcli.training.scenes import (
     EncoderBatch,
     GivenScenes,
     SceneDistribution,
+    labelled_clips,
 )
+from batcli.training.schedule import Schedule, encoder_schedule, stage_schedule
 from batcli.training.trainer import Trainer
 
 
@@ -54,12 +56,16 @@ class Stage:
     objective: nn.Module  # `objective(*batch.inputs)` → losses by name
     trained: Sequence[nn.Module]
     total: int  # updates
-    lr: float  # peak learning rate
-    muon: bool = False  # for matrices within layers; AdamW for the rest
+    schedule: Schedule  # learning rate of each update
+    optimizer: OptimizerValues
 
     def lr_scale(self, name: str) -> float:
         """Factor on the learning rate of the parameter `name`."""
         return 1.0
+
+    def decays(self, name: str) -> bool:
+        """Whether the parameter `name`, if it is a matrix, has weight decay."""
+        return True
 
     def prepare(self) -> None:
         """Compute what the stage needs before its first update."""
@@ -70,27 +76,45 @@ class Stage:
 
 
 class EncoderStage(Stage):
-    """Trains Spatial-AST on random scenes, each used once: the published recipe."""
+    """Trains Spatial-AST on random scenes, each used once.
+
+    With the published recipes, as in its released training code. In an epoch, each clip is the first of at most one
+    scene.
+    """
 
     name = ENCODER
 
     def __init__(self, trainer: Trainer, encoder: SpatialAST) -> None:
-        recipe, self.trainer, self.encoder = trainer.plan.recipe, trainer, encoder
-        self.objective, self.trained = EncoderObjective(encoder), [encoder]
-        self.total, self.lr, self.layer_decay = recipe.encoder_steps, recipe.encoder_lr, recipe.layer_decay
+        plan, recipe = trainer.plan, trainer.plan.recipe
+        self.trainer, self.encoder = trainer, encoder
+        self.objective, self.trained = EncoderObjective(encoder, recipe.loss_weights), [encoder]
+        self.labels = [clip.event_ids for clip in labelled_clips(plan.dataset, plan.split)]
+        per_epoch = recipe.epoch_updates(len(self.labels))
+        self.total = recipe.encoder_epochs * per_epoch
+        self.accumulate = plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
+        self.schedule = encoder_schedule(recipe, per_epoch)
+        self.optimizer = OptimizerValues(recipe.encoder_betas, recipe.encoder_weight_decay, recipe.encoder_clip)
 
     def lr_scale(self, name: str) -> float:
-        return self.layer_decay ** self.encoder.layers_below_top(name)
+        return self.trainer.plan.recipe.layer_decay ** self.encoder.layers_below_top(name)
+
+    def decays(self, name: str) -> bool:
+        return not name.startswith("cls_tokens")
+
+    def scenes(self) -> DrawnScenes:
+        """The scenes of all updates, in the order in which they are used."""
+        plan, recipe, settings = self.trainer.plan, self.trainer.plan.recipe, self.trainer.settings
+        each = self.total // recipe.encoder_epochs * recipe.encoder_update
+        clips = clip_order(self.labels, recipe.encoder_epochs, each, recipe.balanced, plan.seed)
+        distribution = SceneDistribution(recipe.two_sources, recipe.mixup, recipe.roll, recipe.gain, any_brir=True)
+        settings = replace(settings, brir_seconds=recipe.brir_seconds)
+        return DrawnScenes(plan.dataset, plan.split, settings, plan.seed, len(clips), distribution, clips)
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
-        trainer, plan, recipe = self.trainer, self.trainer.plan, self.trainer.plan.recipe
-        size = recipe.encoder_batch
-        scenes = self.total * size * trainer.batches_per_update
-        distribution = SceneDistribution(recipe.two_sources, recipe.mixup, recipe.roll_and_gain, recipe.balanced)
-        drawn = DrawnScenes(plan.dataset, plan.split, trainer.settings, plan.seed, scenes, distribution)
-        order = [batch for ranges in trainer.batch_ranges(start, self.total, size) for batch in ranges]
-        loaded = iter(trainer.load(drawn, batch_sampler=order))
-        while update := list(itertools.islice(loaded, plan.accumulate)):
+        trainer, size = self.trainer, self.trainer.plan.recipe.encoder_batch
+        ranges = trainer.batch_ranges(start, self.total, size, self.accumulate)
+        loaded = iter(trainer.load(self.scenes(), batch_sampler=[batch for update in ranges for batch in update]))
+        while update := list(itertools.islice(loaded, self.accumulate)):
             yield [Batch((batch.to(trainer.device),), size) for batch in update]
 
 
@@ -101,12 +125,14 @@ class SourceStage(Stage):
 
     def __init__(self, trainer: Trainer, sources: SourceTokens) -> None:
         recipe, self.trainer, self.sources = trainer.plan.recipe, trainer, sources
-        self.objective, self.trained, self.lr = SourceObjective(sources), [sources], recipe.source_lr
+        self.objective, self.trained, self.accumulate = SourceObjective(sources), [sources], trainer.plan.accumulate
         self.draws = -(-recipe.source_scenes // (2 * GROUP))
         self.count = self.draws * 2 * GROUP
         self.batch = recipe.source_batch
-        self.per_update = self.batch * trainer.batches_per_update
+        self.per_update = trainer.per_update(self.batch, self.accumulate)
         self.total = max(1, round(self.count * recipe.source_epochs / self.per_update))
+        self.schedule = stage_schedule(recipe, recipe.source_lr, self.total, self.count / self.per_update)
+        self.optimizer = OptimizerValues(recipe.betas, recipe.weight_decay, recipe.clip)
 
     def lr_scale(self, name: str) -> float:
         return self.sources.lr_scale(name)
@@ -122,7 +148,7 @@ class SourceStage(Stage):
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = epoch_order(self.count, self.total * self.per_update, self.trainer.plan.seed, stage=0)
-        for ranges in self.trainer.batch_ranges(start, self.total, self.batch):
+        for ranges in self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate):
             batches = [EncoderBatch(**self.cache.get(order[r.start : r.stop])).without_padding() for r in ranges]
             yield [Batch((batch.to(self.trainer.device),), self.batch) for batch in batches]
 
@@ -177,6 +203,9 @@ def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: Answ
     with trainer.accelerator.autocast():
         largest = largest_batch(objective, inputs, device)
     batch = int(trainer.accelerator.gather(torch.tensor([largest], device=device)).min())
+    if (update := trainer.plan.recipe.update) is not None:
+        each = update // trainer.plan.processes
+        batch = max(size for size in range(1, min(batch, each) + 1) if each % size == 0)
     trainer.reporter.info(f"batch size {batch}: as many of the longest sample fit")
     return batch
 
@@ -189,18 +218,21 @@ class QuestionStage(Stage):
     ) -> None:
         plan, recipe = trainer.plan, trainer.plan.recipe
         self.name, self.trainer, self.objective, self.batch = name, trainer, objective, batch
-        self.trained, self.lr, self.muon = [trainer.model.projector, trainer.model.llm], recipe.lr, recipe.muon
+        self.trained = [trainer.model.projector, trainer.model.llm]
         self.encoded = encoded
         self.questions = [question for question in encoded.questions if question.family in STAGES[name]]
         if not self.questions:
             raise InputError(f"no questions for stage {name}", plan.dataset.questions_file(plan.split))
-        self.per_update = batch * trainer.batches_per_update
+        self.accumulate = plan.question_batches_each(batch)
+        self.per_update = trainer.per_update(batch, self.accumulate)
         families = Counter(question.family for question in self.questions)
-        self.total = max(1, round(answers_seen(name, families, recipe) / self.per_update))
+        self.total = stage_updates(name, families, recipe, self.per_update)
+        self.schedule = stage_schedule(recipe, recipe.lr, self.total, len(self.questions) / self.per_update)
+        self.optimizer = OptimizerValues(recipe.betas, recipe.weight_decay, recipe.clip, recipe.muon)
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = self._order()
-        for ranges in self.trainer.batch_ranges(start, self.total, self.batch):
+        for ranges in self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate):
             yield [self._batch(order[r.start : r.stop]) for r in ranges]
 
     def _order(self) -> np.ndarray:
@@ -212,7 +244,7 @@ class QuestionStage(Stage):
         if self.name == CURRICULUM[-1]:
             head = round(recipe.one_way * self.total) * self.per_update
             order = np.concatenate([one_way(self.questions, head, seed), order[: len(order) - head]])
-        return bucket_by_length(order, sizes, self.per_update, seed, number)
+        return bucket_by_length(order, sizes, self.per_update, recipe.bucket, seed, number)
 
     def _batch(self, numbers: np.ndarray) -> Batch:
         tokenizer, device = self.trainer.tokenizer, self.trainer.device

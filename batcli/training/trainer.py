@@ -51,24 +51,24 @@ class Trainer:
         encoders = tuple(self.model.encoders)
         return [name for stage in self.plan.stages for name in (encoders if stage == ENCODER else (stage,))]
 
-    @property
-    def batches_per_update(self) -> int:
-        """Over all processes."""
-        return self.plan.accumulate * self.accelerator.num_processes
+    def per_update(self, batch: int, accumulate: int) -> int:
+        """Samples of an update: `accumulate` batches of `batch` in each process."""
+        return batch * accumulate * self.accelerator.num_processes
 
     def is_past(self, stage: str) -> bool:
         """Whether the run was resumed in a stage after this one."""
         return self.resumed is not None and self.stages.index(stage) < self.stages.index(self.resumed.position.stage)
 
-    def batch_ranges(self, start: int, total: int, batch: int) -> Iterator[list[range]]:
+    def batch_ranges(self, start: int, total: int, batch: int, accumulate: int) -> Iterator[list[range]]:
         """For each update from `start` to `total`: positions in the order of samples of this process's batches.
 
-        Processes take batches in turn, so their number changes only the order in which gradients are summed.
+        An update is of `accumulate` batches of `batch` samples in each process. Processes take batches in turn, so
+        their number changes only the order in which gradients are summed.
         """
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         for update in range(start, total):
-            first = update * self.batches_per_update + rank
-            numbers = itertools.islice(itertools.count(first, processes), self.plan.accumulate)
+            first = update * accumulate * processes + rank
+            numbers = itertools.islice(itertools.count(first, processes), accumulate)
             yield [range(number * batch, (number + 1) * batch) for number in numbers]
 
     def load(self, items: TorchDataset, **options: Any) -> Loader:
@@ -79,7 +79,7 @@ class Trainer:
     def write_config(self) -> None:
         """Write `config.toml` in the main process."""
         if self.accelerator.is_main_process:
-            tables = self.plan.tables(self.accelerator.num_processes)
+            tables = self.plan.tables()
             checkpoint.write_config(self.plan.output, self.model.config, tables, self.llm)
 
     def save_encoder(self) -> None:

@@ -15,7 +15,8 @@ from torch import nn
 from batcli.core.errors import BatError
 from batcli.core.progress import SILENT
 from batcli.training.loop import BatchNormMeans, StageLoop, name_lost_process
-from batcli.training.recipe import Recipe
+from batcli.training.optim import OptimizerValues
+from batcli.training.schedule import Schedule
 from batcli.training.stages import Batch, Stage
 
 
@@ -33,10 +34,10 @@ class Distance(nn.Module):
 class InputStage(Stage):
     """A batch of one sample per input."""
 
-    name, lr = "1", 0.1
+    name, optimizer = "1", OptimizerValues((0.9, 0.95), 0.0, 1.0)
 
     def __init__(self, inputs, total) -> None:
-        self.inputs, self.total = inputs, total
+        self.inputs, self.total, self.schedule = inputs, total, Schedule(0.1, 1, total, 0.01, first=1)
 
     def batches(self, start):
         for value in islice(self.inputs, start, None):
@@ -51,7 +52,7 @@ class UnsavedLoop(StageLoop):
 def run(inputs, total=10) -> Distance:
     model = Distance()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
-    plan = SimpleNamespace(seed=0, recipe=Recipe(warmup=0.1), log_every=1, save_every=100, validation=None)
+    plan = SimpleNamespace(seed=0, log_every=1, save_every=100, validation=None)
     trainer: Any = SimpleNamespace(plan=plan, accelerator=Accelerator(cpu=True), log=None, reporter=SILENT)
     UnsavedLoop(trainer, InputStage(inputs, total), model, [optimizer], 0).run(0, None)
     return model

@@ -116,7 +116,7 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
     plan = resolve(options, open_dataset(demo))
     assert (plan.model.preset, plan.recipe.epochs, plan.recipe.batch) == ("tiny", (1, 1, 1), 16)
     assert resolve(replace(options, set=["lr=0.5"]), open_dataset(demo)).recipe.lr == 0.5
-    assert plan.tables(1)["train"]["preset"] == "tiny"
+    assert plan.tables()["train"]["preset"] == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,10 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
         ({"llm": Path("llm")}, "--llm: has no effect"),
         ({"quantize": True}, "--quantize: has no effect"),
         ({"encoder_init": Path("mae.pth")}, "--encoder-init: has no effect"),
-        ({"set": ["encoder_steps=9"]}, "--set encoder_steps: has no effect"),
+        ({"set": ["encoder_epochs=9"]}, "--set encoder_epochs: has no effect"),
+        ({"recipe": "paper,as-20k"}, "--recipe as-20k: has no effect"),
+        ({"recipe": "slam"}, "--recipe: unknown key 'slam'; did you mean 'slam-llm'"),
+        ({"recipe": "paper", "accumulate": 2, "stages": "1"}, "--accumulate: has no effect"),
         ({"preset": "llama2-7b"}, "--llm"),
     ],
 )
