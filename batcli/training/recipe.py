@@ -115,7 +115,8 @@ class Recipe:
         """
         scenes = self.epoch_scenes(clips)
         if scenes < self.encoder_update:
-            hint = f"such as --set encoder_update={max(1, scenes // 2)}"
+            smaller = 1 << max(1, scenes // 2).bit_length() - 1
+            hint = f"--set encoder_update={smaller} --set encoder_batch={min(smaller, self.encoder_batch)}"
             raise InputError(f"an epoch has {scenes:,} scenes, an update {self.encoder_update:,}", "encoder", hint)
         return scenes // self.encoder_update
 

@@ -79,7 +79,7 @@ def test_rare_labels_are_drawn_as_often_as_frequent_ones():
 
 
 def test_an_epoch_has_each_clip_at_most_once_and_is_drawn_anew():
-    """Of two draws by rates 1 : 2 : 4 without replacement, by hand: the last clip is missed in 1/7 · 2/6 + 2/7 · 1/5."""
+    """Weighted draws are those of clip after clip: the share of epochs without the rarest is that of the formula."""
     labels = [[0]] * 4 + [[1]] * 2 + [[2]]
     order = clip_order(labels, epochs=3_000, each=2, balanced=True, seed=1).reshape(3_000, 2)
     assert (order[:, 0] != order[:, 1]).all()

@@ -100,7 +100,7 @@ def test_the_option_decides_the_rendering_of_all_scenes(demo: Path, run: Path, r
     options = TrainOptions(data=demo, output=run.parent / "next", init=run, stages="1", rendering=rendering)
     plan = resolve(options, open_dataset(demo))
     assert plan.rendering == (rendering or "fast")
-    assert plan.tables(1)["scenes"]["rendering"] == plan.rendering
+    assert plan.tables()["scenes"]["rendering"] == plan.rendering
 
 
 @pytest.mark.parametrize(("key", "value"), [("speed", 1), ("lr", "fast"), ("epochs", [1.0])])
@@ -160,7 +160,8 @@ def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):
 def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
     llm = None if PRESETS[preset].llm else llm_folder
     recorder = Recorder()
-    train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, dry_run=True), recorder)
+    few = [] if PRESETS[preset].encoder is None else ["encoder_update=56", "encoder_batch=28"]
+    train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, set=few, dry_run=True), recorder)
     text = "\n".join(recorder.lines)
     for words in ("Q-Former", f"lr {RECIPES[preset].lr}", "stage 3: ", " updates", "memory: about", "disk: about"):
         assert words in text, words
