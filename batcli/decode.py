@@ -16,12 +16,9 @@ import torch
 from batcli.audio.io import read_binaural
 from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
-from batcli.core.files import STDIO, require_writable_file, sha256, write_json, writing
-from batcli.core.jsonl import dump, write_records
-from batcli.core.manifest import describe
-from batcli.core.parallel import main_rank_lock, rank_and_world, share
+from batcli.core.files import sha256
 from batcli.core.progress import SILENT, Reporter
-from batcli.core.shards import ResumableShards, content_key
+from batcli.core.streams import Record, require_output, write_stream
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question
@@ -96,16 +93,17 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
     if not questions:
         raise InputError("no questions", file)
     checkpoint.require_finished(options.run)
-    if output != STDIO:
-        require_writable_file(output)
+    require_output(output)
     reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes, {rendering_of(options)} rendering")
     if options.dry_run:
         return
-    if output == STDIO:
-        bad = _to_stdout(options, dataset, questions, reporter)
-    else:
-        with main_rank_lock(output):
-            bad = _to_file(output, options, dataset, questions, _facts(options, file), reporter)
+
+    def make(places: Sequence[int]) -> Iterator[tuple[int, Record]]:
+        numbered = [(place, questions[place]) for place in places]
+        return _answers(load_model(options), options, dataset, numbered, reporter)
+
+    about = {"seed": options.seed, "questions": len(questions)}
+    bad = write_stream(output, len(questions), make, _facts(options, file), about, reporter)
     if bad > options.max_bad:
         raise TooManyBad(
             f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
@@ -125,50 +123,9 @@ def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
     }
 
 
-def _to_stdout(options: DecodeOptions, dataset: Dataset, questions: Sequence[Question], reporter: Reporter) -> int:
-    """Write the predictions as they are made; return how many are bad."""
-    bad = 0
-    with writing(STDIO) as out:
-        numbered = list(enumerate(questions))
-        for _, record in _answers(load_model(options), options, dataset, numbered, reporter):
-            bad += record["prediction"] is None
-            out.write(dump(record))
-            out.flush()
-    return bad
-
-
-def _to_file(
-    output: Path,
-    options: DecodeOptions,
-    dataset: Dataset,
-    questions: Sequence[Question],
-    facts: dict[str, Any],
-    reporter: Reporter,
-) -> int:
-    """Write this rank's share of the predictions, then, in the first rank, all; return how many are bad."""
-    manifest = output.with_name(output.name + ".manifest.json")
-    with ResumableShards(output, content_key(**facts)) as parts:
-        done = parts.finished()
-        todo = [item for item in share(list(enumerate(questions))) if item[0] not in done]
-        if done:
-            reporter.info(f"{len(done):,} are answered already")
-        if todo:
-            for position, record in _answers(load_model(options), options, dataset, todo, reporter):
-                parts.append(position, record)
-        if rank_and_world()[0] != 0:
-            return 0
-        records = parts.gather(len(questions))
-    bad = sum(record["prediction"] is None for record in records)
-    manifest.unlink(missing_ok=True)
-    write_records(output, records)
-    write_json(manifest, describe(**facts, seed=options.seed, questions=len(questions), bad=bad))
-    parts.remove()
-    return bad
-
-
 def _answers(
     loaded: LoadedModel, options: DecodeOptions, dataset: Dataset, questions: Sequence[Numbered], reporter: Reporter
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Record]]:
     """(place, prediction record) of each question, in the order given."""
     scenes = [question.scene for _, question in questions]
     for window, encodings in encode_windows(loaded, dataset, scenes, options.workers, reporter):
@@ -177,9 +134,9 @@ def _answers(
 
 def _answer_window(
     loaded: LoadedModel, window: Sequence[Numbered], encodings: Encodings, size: int, reporter: Reporter
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Record]]:
     """The same for one window: in batches of `size` questions of like length, then in the order given."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, Record] = {}
     audible = []
     for position, question in window:
         encoding = encodings[question.scene]
