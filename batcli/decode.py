@@ -1,4 +1,5 @@
-"""`bat decode`: answer all questions of a split, as JSONL, or one question about one recording, as text.
+"""`bat decode`: answer all questions of a split, as JSONL, or one question about one recording, as text; or write
+what the encoders hear of every clip of a split, as JSONL.
 
 Each distinct scene is rendered and encoded once, whatever the number of its questions; questions
 are answered in batches of like length and written in their own order.
@@ -18,20 +19,24 @@ from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import sha256
 from batcli.core.progress import SILENT, Reporter
+from batcli.core.shards import content_key
 from batcli.core.streams import Record, require_output, write_stream
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import Dataset, open_dataset
-from batcli.data.schema import Question
+from batcli.data.fixed_scenes import fixed_scenes
 from batcli.model import checkpoint
 from batcli.model.answering import LoadedModel, answer, encode_audio
-from batcli.model.bat import Encoding
-from batcli.options import DecodeOptions, require
-from batcli.training.encodings import Encodings, encode_windows
-from batcli.training.scenes import threads_for
+from batcli.options import DecodeOptions, refuse_given, require
+from batcli.training.hearing import Listener, hear_scenes
+from batcli.training.split_answers import answer_split
 
 DECIDING = ["split", "limit", "num_beams", "max_new_tokens", "zero_audio", "precision", "quantize", "attention"]
 """Options that change the answers, beside the run and the questions."""
-Numbered = tuple[int, Question]  # (place in the split, question)
+DECIDING_HEARD = ["split", "limit", "seed", "sources", "true_names"]
+"""The same, with --encoder."""
+OF_ANSWERS = ["question", "num_beams", "max_new_tokens", "batch_size", "zero_audio"]
+OF_LANGUAGE_MODEL = ["precision", "llm", "quantize", "attention"]
+OF_HEARING = ["sources", "true_names"]
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -40,9 +45,17 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
     Raises InputError before any work when an input or the output cannot be used, Stopped after a
     signal (what is answered is kept), TooManyBad when more questions failed than `max_bad`.
     """
+    if options.encoder:
+        if options.data is None or options.audio is not None:
+            raise InputError("measures the encoder on the clips of DATA", "--encoder", "give DATA, and no --audio")
+        refuse_given(options, [*OF_ANSWERS, *OF_LANGUAGE_MODEL], "has no effect with --encoder")
+        _hear_split(options, open_dataset(options.data), reporter)
+        return None
+    refuse_given(options, OF_HEARING, "has no effect without --encoder")
     if options.audio is not None and options.data is None:
         return _answer_recording(options, options.audio, reporter)
     if options.data is not None and options.audio is None:
+        refuse_given(options, ["question"], "has no effect without --audio")
         _answer_split(options, open_dataset(options.data), reporter)
         return None
     raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
@@ -50,10 +63,7 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
 
 def load_model(options: DecodeOptions) -> LoadedModel:
     """The model of a finished run, answering as the options say. Raises InputError for any other directory."""
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = _device(options)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     model, tokenizer, _ = checkpoint.load_run(
         options.run, device, dtype, options.quantize, options.attention, options.llm
@@ -63,6 +73,13 @@ def load_model(options: DecodeOptions) -> LoadedModel:
     return LoadedModel(
         model, tokenizer, device, options.num_beams, options.max_new_tokens, options.zero_audio, rendering_of(options)
     )
+
+
+def _device(options: DecodeOptions) -> torch.device:
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def rendering_of(options: DecodeOptions) -> str:
@@ -99,57 +116,61 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
         return
 
     def make(places: Sequence[int]) -> Iterator[tuple[int, Record]]:
-        numbered = [(place, questions[place]) for place in places]
-        return _answers(load_model(options), options, dataset, numbered, reporter)
+        asked = [(place, questions[place]) for place in places]
+        return answer_split(load_model(options), dataset, asked, options.batch_size, options.workers, reporter)
 
+    weights = [checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.LLM, checkpoint.ADAPTER]
+    facts = _facts(options, DECIDING, weights, questions_sha256=sha256(file))
     about = {"seed": options.seed, "questions": len(questions)}
-    bad = write_stream(output, len(questions), make, _facts(options, file), about, reporter)
+    bad = write_stream(output, len(questions), make, facts, about, reporter)
+    _require_few(bad, options, f"{len(questions):,} questions could not be answered")
+
+
+def _hear_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) -> None:
+    """Write what the run's encoders hear in every clip of a split, to standard output or to a file."""
+    output: Path = require(options, "output")
+    config = checkpoint.read_config(checkpoint.require_finished(options.run))
+    if len(dataset.labels) != config.n_classes:
+        what = f"knows {config.n_classes:,} events, {dataset.path(dataset.labels_file)} has {len(dataset.labels):,}"
+        raise InputError(what, options.run, "measure it on the labels that it was trained on")
+    if options.true_names and config.sources is None:
+        raise InputError("the run has no source tokens, and only these have names", "--true-names", "leave it out")
+    counts = {None: [1], "1": [1], "2": [2], "both": [1, 2]}[options.sources]
+    scenes = fixed_scenes(dataset, options.split, counts, options.seed, options.limit)
+    require_output(output)
+    names = "true" if options.true_names else "heard"
+    of = f", places of the {names} events" if config.sources else ""
+    reporter.info(f"{len(scenes):,} scenes, {rendering_of(options)} rendering{of}: {', '.join(config.encoders)}")
+    if options.dry_run:
+        return
+
+    def make(places: Sequence[int]) -> Iterator[tuple[int, Record]]:
+        device = _device(options)
+        settings = RenderSettings(config.seconds, rendering=rendering_of(options))
+        encoders, _ = checkpoint.load_encoders(options.run, device)
+        listener = Listener(encoders, device, settings, options.true_names)
+        return hear_scenes(listener, dataset, scenes, places, options.workers, reporter)
+
+    facts = _facts(options, DECIDING_HEARD, [checkpoint.ENCODER], scenes_key=content_key(scenes=scenes))
+    bad = write_stream(output, len(scenes), make, facts, {"scenes": len(scenes)}, reporter)
+    _require_few(bad, options, f"{len(scenes):,} scenes could not be heard")
+
+
+def _require_few(bad: int, options: DecodeOptions, of_all: str) -> None:
     if bad > options.max_bad:
-        raise TooManyBad(
-            f"{bad:,} of {len(questions):,} questions could not be answered; see 'error' in the predictions"
-        )
+        raise TooManyBad(f"{bad:,} of {of_all}; see 'error' in {options.output}")
 
 
-def _facts(options: DecodeOptions, file: Path) -> dict[str, Any]:
-    """Everything that decides the answers: for the manifest, and to tell whether a stopped run can go on."""
-    weights = [options.run / name for name in (checkpoint.ENCODER, checkpoint.PROJECTOR)]
-    folders = [options.run / name for name in (checkpoint.LLM, checkpoint.ADAPTER) if (options.run / name).is_dir()]
+def _facts(options: DecodeOptions, deciding: Sequence[str], weights: Sequence[str], **inputs: str) -> dict[str, Any]:
+    """Everything that decides the records: for the manifest, and to tell whether a stopped run can go on.
+
+    `weights`: files and folders of the run; those that it does not have are left out.
+    """
+    files = [options.run / name for name in weights]
     return {
         "run": str(options.run),
-        "weights_sha256": [sha256(path) for path in (*weights, *folders)],
-        "questions_sha256": sha256(file),
+        "weights_sha256": [sha256(path) for path in files if path.exists()],
+        **inputs,
         "rendering": rendering_of(options),
-        **{name: getattr(options, name) for name in DECIDING},
+        **{name: getattr(options, name) for name in deciding},
     }
-
-
-def _answers(
-    loaded: LoadedModel, options: DecodeOptions, dataset: Dataset, questions: Sequence[Numbered], reporter: Reporter
-) -> Iterator[tuple[int, Record]]:
-    """(place, prediction record) of each question, in the order given."""
-    scenes = [question.scene for _, question in questions]
-    for window, encodings in encode_windows(loaded, dataset, scenes, options.workers, reporter):
-        yield from _answer_window(loaded, questions[window], encodings, options.batch_size, reporter)
-
-
-def _answer_window(
-    loaded: LoadedModel, window: Sequence[Numbered], encodings: Encodings, size: int, reporter: Reporter
-) -> Iterator[tuple[int, Record]]:
-    """The same for one window: in batches of `size` questions of like length, then in the order given."""
-    found: dict[int, Record] = {}
-    audible = []
-    for position, question in window:
-        encoding = encodings[question.scene]
-        if isinstance(encoding, Encoding):
-            audible.append((position, question, encoding))
-        else:
-            found[position] = {**question.to_dict(), "prediction": None, "error": encoding}
-    audible.sort(key=lambda item: len(item[1].question))
-    with threads_for(loaded.model):
-        for start in reporter.track(range(0, len(audible), size), "answering"):
-            batch = audible[start : start + size]
-            texts = answer(loaded, [q.question for _, q, _ in batch], Encoding.concat([e for _, _, e in batch]))
-            for (position, question, _), text in zip(batch, texts, strict=True):
-                found[position] = {**question.to_dict(), "prediction": text}
-    for position, _ in window:
-        yield position, found[position]

@@ -6,7 +6,8 @@ Precedence: flag > environment (`BAT_TRAIN_SEED`) > `--config` TOML (table `[tra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,10 +204,17 @@ class DecodeOptions(Options, LanguageModel):
     output: Path | None = option(None, "Predictions, JSONL; - is standard output.", "-o")
     audio: Path | None = option(None, "One binaural WAV to ask about.")
     question: str | None = option(None, "The question about --audio.")
+    encoder: bool = option(False, "Write what the encoder hears of each clip, at a fixed place, instead of answers.")
+    sources: Literal["1", "2", "both"] | None = option(
+        None, "With --encoder: sources in a scene, alone (as published), with another, or both [default: 1]."
+    )
+    true_names: bool = option(
+        False, "With --encoder: tell source tokens the true events, and measure their places alone."
+    )
     num_beams: int = option(1, "Beams; the published results used 4.", min=1, max=64)
     max_new_tokens: int = option(200, "Longest answer, in tokens.", min=1)
     batch_size: int = option(32, "Questions at a time.", min=1)
-    limit: int | None = option(None, "Only the first N questions [default: all].", min=1)
+    limit: int | None = option(None, "Only the first N questions, or clips [default: all].", min=1)
     zero_audio: bool = option(False, "Control: the model hears nothing (its audio tokens are zero).")
     rendering: Literal["fast", "published"] | None = option(
         None, "How scenes are rendered, see `bat spatialize` [default: as those that RUN was trained on]."
@@ -214,7 +222,7 @@ class DecodeOptions(Options, LanguageModel):
     workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the model.")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the model runs.")
-    max_bad: int = option(0, "Questions that may fail before the exit code is 4.", min=0)
+    max_bad: int = option(0, "Questions or scenes that may fail before the exit code is 4.", min=0)
 
 
 @dataclass(kw_only=True)
@@ -255,3 +263,13 @@ def require(options: Any, name: str) -> Any:
         hint = type(options).__dataclass_fields__[name].metadata["help"]
         raise InputError("missing", f"--{name.replace('_', '-')}", hint)
     return value
+
+
+def refuse_given(options: Any, names: Sequence[str], why: str) -> None:
+    """Raises InputError, which says `why`, for the first of these options that does not have its default."""
+    defaults = {field.name: field for field in fields(options)}
+    for name in names:
+        field = defaults[name]
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if getattr(options, name) != default:
+            raise InputError(why, f"--{name.replace('_', '-')}", "leave it out")

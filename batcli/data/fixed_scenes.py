@@ -103,10 +103,10 @@ def _generator(seed: int, count: int, audio_id: str) -> np.random.Generator:
 def _other_clip(clip: _LabelledClip, clips: Sequence[_LabelledClip], rng: np.random.Generator) -> _LabelledClip:
     """A clip without a label in common with `clip`."""
     for _ in range(ATTEMPTS):
-        other = clips[rng.integers(len(clips))]
+        other = clips[int(rng.integers(len(clips)))]
         if clip.events.isdisjoint(other.events):
             return other
     fitting = [other for other in clips if clip.events.isdisjoint(other.events)]
     if not fitting:
         raise InputError(f"every clip shares a label with {clip.audio_id!r:.80}", hint="ask for --sources 1")
-    return fitting[rng.integers(len(fitting))]
+    return fitting[int(rng.integers(len(fitting)))]

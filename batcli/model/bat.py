@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -53,10 +53,11 @@ def build_encoders(config: ModelConfig) -> nn.ModuleDict:
     return nn.ModuleDict({name: ENCODER_CLASSES[name](part) for name, part in config.encoders.items()})
 
 
-def hear(encoders: Mapping[str, Any], waveform: Tensor, events: Tensor | None = None) -> dict[str, Heard]:
+def hear(encoders: nn.ModuleDict, waveform: Tensor, events: Tensor | None = None) -> dict[str, Heard]:
     """The predictions of each encoder for scenes (B, 2, samples) at 32 kHz. `events`: see `Encoder.hear`."""
+    parts: dict[str, Any] = dict(encoders.items())
     stft = spectrum(waveform)
-    return {name: part.hear(waveform, stft, events if part.named else None) for name, part in encoders.items()}
+    return {name: part.hear(waveform, stft, events if part.named else None) for name, part in parts.items()}
 
 
 class Encoding(dict[str, Tensor]):

@@ -19,6 +19,10 @@ class Heard(NamedTuple):
     elevation: Tensor  # (B, P) degrees, −90 … 90
     distance: Tensor  # (B, P) metres
 
+    def cpu(self) -> Heard:
+        """A copy in the processor's memory."""
+        return Heard(*(None if part is None else part.cpu() for part in self))  # type: ignore[arg-type]
+
 
 def from_classes(scores: Tensor, azimuth: Tensor, elevation: Tensor, distance: Tensor) -> Heard:
     """One place per scene: the likeliest class of each head.

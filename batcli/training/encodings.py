@@ -54,10 +54,16 @@ def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], wo
         stop = len(scenes) + len(window.scenes_to_encode)
         batches += [range(n, min(n + ENCODE_BATCH, stop)) for n in range(len(scenes), stop, ENCODE_BATCH)]
         scenes += window.scenes_to_encode
+    settings = RenderSettings(loaded.seconds, rendering=loaded.rendering)
+    return render_ahead(GivenScenes(dataset, scenes, settings), batches, workers)
+
+
+def render_ahead(scenes: GivenScenes, batches: Sequence[Sequence[int]], workers: int | None) -> Rendered:
+    """The scenes of each batch, while `workers` processes render the next ones; None: one per processor."""
     workers = min(workers or default_jobs(), len(batches))
-    each = max(1, workers) * ENCODE_BATCH * 2 * 4 * loaded.samples  # bytes: two ears, 32 bits
+    each = max(1, workers) * ENCODE_BATCH * 2 * 4 * scenes.settings.length  # bytes: two ears, 32 bits
     loader = Loader(
-        GivenScenes(dataset, scenes, RenderSettings(loaded.seconds, rendering=loaded.rendering)),
+        scenes,
         batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=max(2, AHEAD // each) if workers else None,

@@ -17,7 +17,6 @@ from batcli.audio.render import clear_cache
 from batcli.core.progress import SILENT
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
-from batcli.decode import _answers
 from batcli.model.answering import LoadedModel
 from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, ModelConfig
@@ -26,6 +25,7 @@ from batcli.model.llm import new_llm
 from batcli.model.tokens import collate_prompts, name_ids, padding_id, to_ids, to_text, train_tokenizer
 from batcli.options import DecodeOptions, DemoOptions
 from batcli.prepare.demo import demo
+from batcli.training.split_answers import answer_split
 
 SECONDS = 2.0
 ASKED = (
@@ -82,8 +82,9 @@ def make_exam(folder: Path, scenes: int, beams: int) -> Exam:
 def ours(exam: Exam) -> list[str]:
     """The answers, with nothing kept from before."""
     clear_cache()
-    options = DecodeOptions(run=Path(), workers=1)
-    return [record["prediction"] for _, record in _answers(exam.loaded, options, exam.dataset, exam.questions, SILENT)]
+    size = DecodeOptions(run=Path()).batch_size
+    records = answer_split(exam.loaded, exam.dataset, exam.questions, size, workers=1, reporter=SILENT)
+    return [record["prediction"] for _, record in records]
 
 
 @torch.no_grad()
