@@ -275,7 +275,7 @@ def test_other_labels_than_the_encoders(heard_run: Path, demo: Path, tmp_path: P
     shutil.copytree(demo, tmp_path / "data")
     file = tmp_path / "data" / "labels.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(InputError, match="knows 28 events, .* has 27"):
+    with pytest.raises(InputError, match=r"knows 28 events, .* has 27"):
         decode(options(heard_run, tmp_path / "data", tmp_path / "h.jsonl"))
 
 
