@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from batcli.audio.io import read_binaural
+from batcli.audio.io import onset, read_binaural, silent_ear
 from batcli.audio.render import RenderSettings
 from batcli.core.errors import InputError, TooManyBad
 from batcli.core.files import sha256
@@ -92,12 +92,17 @@ def _answer_recording(options: DecodeOptions, file: Path, reporter: Reporter) ->
     question: str = require(options, "question")
     checkpoint.require_finished(options.run)
     audio = read_binaural(file, SAMPLE_RATE, RenderSettings(rendering=rendering_of(options)).resampler)
+    if ear := silent_ear(audio):
+        reporter.warn(f"{file}: the {ear} channel is silent, which no ear is; do not trust any place in the answer")
     if options.dry_run:
         reporter.info(f"{file}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
     loaded = load_model(options)
     if audio.shape[1] > loaded.samples:
         reporter.warn(f"{file}: the model hears the first {loaded.seconds:g} s")
+        if onset(audio) >= loaded.samples:
+            what = f"is silent in its first {loaded.seconds:g} s"
+            raise InputError(what, file, "cut off the silence before its sound")
     return answer(loaded, [question], encode_audio(loaded, audio))[0]
 
 

@@ -58,7 +58,7 @@ from starlette.routing import Route
 
 from batcli.audio.cues import interaural
 from batcli.audio.hrtf import load_hrtf
-from batcli.audio.io import MAX_RATE, read_binaural
+from batcli.audio.io import MAX_RATE, read_binaural, silent_ear
 from batcli.core.errors import BatError, InputError
 from batcli.data.answers import Doa
 from batcli.data.dataset import open_dataset
@@ -291,8 +291,8 @@ def notes_about(audio: np.ndarray, ild_db: float, itd_us: float, seconds: float)
     notes = []
     if audio.shape[1] > seconds * SAMPLE_RATE:
         notes.append(f"The model hears {seconds:g} seconds at a time, from the moment that you choose.")
-    if not audio.any():
-        notes.append("The recording is silent.")
+    if ear := silent_ear(audio):
+        notes.append(f"The {ear} channel is silent, which no ear is. Do not trust any place.")
     elif np.abs(audio[0] - audio[1]).max() < 1e-4:
         notes.append("Both channels are the same. A mono recording does not say where anything is.")
     elif abs(itd_us) < ALIKE_US and abs(ild_db) > ALIKE_DB:

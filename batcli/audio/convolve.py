@@ -55,11 +55,12 @@ def gain(clip: np.ndarray, rms_dbfs: float = RMS_DBFS) -> np.float32:
 def trim(brir: np.ndarray, db: float = TRIM_DB) -> np.ndarray:
     """Cut off the longest tail of a BRIR (2, T) whose energy is at most `db` (negative) relative to the whole.
 
-    The energy is that of both ears together (Schroeder's backward integral). Returns a view (2, ≤ T).
+    The energy is that of both ears together (Schroeder's backward integral). Returns a view (2, 1 ≤ … ≤ T).
     """
     left, right = np.square(brir, dtype=np.float64)
     remaining = np.cumsum((left + right)[::-1])
-    return brir[:, : brir.shape[1] - int(np.searchsorted(remaining, remaining[-1] * 10.0 ** (db / 10.0), "right"))]
+    tail = int(np.searchsorted(remaining, remaining[-1] * 10.0 ** (db / 10.0), "right"))
+    return brir[:, : max(1, brir.shape[1] - tail)]  # of silence, one sample
 
 
 def prepare(brir: np.ndarray, length: int, exact: bool = False) -> Filter:
