@@ -156,17 +156,16 @@ def odd_brir(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
 
 
 def odd_sizes(container: str) -> Callable[..., bytes]:
-    """In place of a file: the same cut, without its sizes, or with wrong ones."""
+    """In place of a file: the same cut, or without its sizes, or with wrong ones, and something behind it."""
 
     def spoil(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
-        if container in STREAMED and rng.random() < 0.7:
-            sizes = [max(0, rng.choice(UNKNOWN) - rng.choice((0, 0, 8, 36, 44))) for _ in range(2)]
-            if rng.random() < 0.3:
-                sizes[rng.randrange(2)] = rng.choice((1, 36, len(data) - 8, len(data) // 2, 2 * len(data)))
-            data = without_sizes(container, data, *sizes)
-        if rng.random() < 0.5:
-            data = data[: rng.randrange(len(data))]
-        return data + rng.choice((b"", b"", b"\0", bytes(100), b"TAG" + bytes(125), rng.randbytes(60)))
+        after = rng.choice((b"", b"", b"\0", bytes(100), b"TAG" + bytes(125), rng.randbytes(60)))
+        if container not in STREAMED or rng.random() < 0.4:
+            return data[: rng.randrange(1, len(data))] if rng.random() < 0.8 else data + after
+        sizes = [max(0, rng.choice(UNKNOWN) - rng.choice((0, 0, 8, 36, 44))) for _ in range(2)]
+        if rng.random() < 0.3:
+            sizes[rng.randrange(2)] = rng.choice((1, 36, len(data) - 8, len(data) // 2, 2 * len(data)))
+        return without_sizes(container, data, *sizes) + after
 
     return spoil
 

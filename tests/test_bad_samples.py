@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from sounds import encode, save, without_sizes
 
 from batcli.audio.io import write_brir
 from batcli.core.errors import ExitCode, TooManyBad
@@ -32,6 +33,7 @@ RNG = np.random.default_rng(3)
 NOISE = RNG.uniform(-0.3, 0.3, 32_000).astype(np.float32)
 ROOM = (RNG.normal(size=(2, 4_000)) * np.exp(-np.arange(4_000) / 400)).astype(np.float32)
 ROOM /= np.abs(ROOM).max()
+ULTRASOUND = 0.5 * np.hanning(96_000) * np.sin(np.arange(96_000))  # 61 kHz
 
 
 def wav(path: Path, samples: np.ndarray, rate: int = 32_000, subtype: str = "PCM_16") -> None:
@@ -72,13 +74,23 @@ CLIPS = {
     "NaN": (lambda path: wav(path, nan(NOISE), subtype="FLOAT"), "NaN or infinite"),
     "text": (lambda path: path.write_text("not found"), "not audio"),
     "a directory": (lambda path: path.mkdir(), "is a directory"),
-    "silent": (lambda path: wav(path, 0 * NOISE), None),
+    "silent": (lambda path: wav(path, 0 * NOISE), "is silent"),
+    "silent first": (lambda path: wav(path, np.stack([0 * NOISE, NOISE], 1)), "its first channel is silent"),
+    "late": (lambda path: wav(path, np.pad(NOISE, (32_000, 0))), "is silent within the scene of 1 s"),
+    "denormals": (lambda path: wav(path, 0 * NOISE + 1e-42, subtype="FLOAT"), "is silent"),
+    "too large": (lambda path: wav(path, 1e30 * NOISE, subtype="FLOAT"), "holds samples of 3e+29"),
+    "RF64 truncated": (lambda path: save(path, encode("RF64", NOISE)[:30_000]), "is truncated"),
+    "ultrasound": (lambda path: wav(path, ULTRASOUND, 384_000), "is silent at 32,000 Hz"),
+    "one sample": (lambda path: wav(path, NOISE[:1]), None),
     "DC": (lambda path: wav(path, 0 * NOISE + 0.5), None),
+    "stream": (lambda path: save(path, without_sizes("WAV", encode("WAV", NOISE), 0x7FFFF024, 0x7FFFF000)), None),
+    "stream of zeros": (lambda path: save(path, without_sizes("WAV", encode("WAV", NOISE), 0, 0)), None),
     "8 kHz": (lambda path: wav(path, NOISE, 8_000), None),
     "192 kHz": (lambda path: wav(path, NOISE, 192_000), None),
     "24 bit": (lambda path: wav(path, NOISE, subtype="PCM_24"), None),
     "float": (lambda path: wav(path, NOISE, subtype="FLOAT"), None),
-    "6 channels": (lambda path: wav(path, np.stack([NOISE] * 6, 1)), None),
+    "6 channels": (lambda path: wav(path, np.stack([NOISE] * 6, 1)), "6 channels"),
+    "2 channels": (lambda path: wav(path, np.stack([NOISE, 0 * NOISE], 1)), None),
     "1 s": (lambda path: wav(path, NOISE), None),
     "10 min": (lambda path: wav(path, np.tile(NOISE[:8_000], 600), 8_000), None),
 }
@@ -88,6 +100,11 @@ BRIRS = {
     "truncated": (cut_brir, "damaged NumPy array"),
     "NaN": (lambda path: npy(path, nan(ROOM)), "NaN or infinite"),
     "silent": (lambda path: npy(path, 0 * ROOM), "is silent"),
+    "one ear silent": (lambda path: npy(path, ROOM * np.float32([[1], [0]])), "is silent at the right ear"),
+    "late": (lambda path: npy(path, np.pad(ROOM, ((0, 0), (40_000, 0)))), "is silent in its first 1 s"),
+    "denormals": (lambda path: npy(path, 0 * ROOM + np.float32(1e-42)), "is silent"),
+    "too large": (lambda path: npy(path, np.float32(1e30) * ROOM), "holds samples of 1e+30"),
+    "one sample": (lambda path: npy(path, np.float32([[0.5], [0.4]])), None),
     "one channel": (lambda path: npy(path, ROOM[:1]), r"shape (1, 4000)"),
     "6 channels": (lambda path: npy(path, np.concatenate([ROOM] * 3)), "shape (6, 4000)"),
     "whole numbers": (lambda path: npy(path, (ROOM * 32767).astype(np.int16)), "not floating point"),

@@ -13,6 +13,7 @@ import torch
 import batcli.training.encodings
 from batcli.audio.io import write_wav
 from batcli.core.errors import InputError, Stopped, TooManyBad
+from batcli.core.progress import Silent
 from batcli.data.dataset import open_dataset
 from batcli.decode import answer, decode, encode_audio, load_model
 from batcli.options import DecodeOptions
@@ -158,6 +159,36 @@ def test_a_mono_recording_is_refused(run: Path, tmp_path: Path):
     write_wav(tmp_path / "mono.wav", np.zeros((1, 32_000), np.float32), 32_000)
     with pytest.raises(InputError, match=r"mono\.wav: 1 channel"):
         decode(options(run, None, None, audio=tmp_path / "mono.wav", question="What?"))
+
+
+def test_a_recording_that_no_ears_heard(run: Path, tmp_path: Path):
+    """Silence and surround sound are refused; one silent channel is said; what comes too late is not heard."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 32_000)).astype(np.float32)
+    files = {
+        "silent": 0 * noise,
+        "four": np.concatenate([noise, noise]),
+        "left": noise * [[1], [0]],
+        "late": np.pad(noise, ((0, 0), (32_000, 0))),
+    }
+    said = []
+    for name, audio in files.items():
+        write_wav(tmp_path / f"{name}.wav", audio, 32_000)
+
+    class Listens(Silent):
+        def warn(self, message: str) -> None:
+            said.append(message)
+
+    def ask(name: str, **changes) -> str | None:
+        return decode(options(run, None, None, audio=tmp_path / f"{name}.wav", question="What?", **changes), Listens())
+
+    for name, message in (("silent", "is silent"), ("four", "4 channels"), ("late", "is silent in its first 1 s")):
+        with pytest.raises(InputError, match=message):
+            ask(name)
+    said.clear()
+    for dry_run in (True, False):
+        assert isinstance(ask("left", dry_run=dry_run), str) != dry_run
+    assert len(said) == 2
+    assert all("left.wav: the right channel is silent" in message for message in said)
 
 
 def test_a_bad_scene_is_a_record(run: Path, demo: Path, tmp_path: Path):

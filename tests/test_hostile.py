@@ -27,6 +27,7 @@ from batcli.data.schema import FIELDS, parse_question
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = {
     "SOFA": 12,
+    "sound of odd samples": 24,
     "TOML": 30,
     "run directories": 16,
     "tokenizers": 24,

@@ -146,7 +146,7 @@ def _find_samples(file: BinaryIO, size: int, path: Path) -> Samples | None:
     if form == b"caff":
         return _caf(file, size, path)
     if form in (b".snd", b"dns.") and len(head) >= 12:
-        return _au(head, size)
+        return _au(file, head, size, path)
     if form == b"OggS":
         _refuse_cut_ogg(file, size, path)
     elif head[:3] == b"ID3" or (head[0] == 0xFF and head[1:2] >= b"\xe0"):
@@ -271,13 +271,11 @@ def _ends_in_chunks(file: BinaryIO, kind: Chunks, start: int, size: int) -> bool
 # ---- the others ----------------------------------------------------------------------------------
 
 
-def _au(head: bytes, size: int) -> Samples:
+def _au(file: BinaryIO, head: bytes, size: int, path: Path) -> Samples:
     order = ">" if head[:4] == b".snd" else "<"
     start, declared = struct.unpack(f"{order}II", head[4:12])
-    there = max(0, size - start)
-    if 0 < declared <= there or not _is_stream(declared):
-        return Samples(start, declared)
-    return Samples(start, None, {8: struct.pack(f"{order}I", min(there, 0xFFFFFFFF))})
+    found = _declared(file, BIG, start, declared, size, path)
+    return found if found.size is not None else Samples(start, None, {8: struct.pack(f"{order}I", 0xFFFFFFFF)})
 
 
 def _refuse_cut_ogg(file: BinaryIO, size: int, path: Path) -> None:

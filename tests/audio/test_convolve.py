@@ -159,6 +159,12 @@ def test_silence_stays_silence(value):
     assert np.isfinite(render([(clip, prepare(decaying(0, 50, 20), 100))], 100)).all()
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_silent_response_is_silence(exact):
+    assert trim(np.zeros((2, 50), np.float32)).shape == (2, 1)
+    assert not render([(noise(0, 100), prepare(np.zeros((2, 50), np.float32), 80, exact))], 80).any()
+
+
 def test_a_clip_of_no_samples_is_silence():
     assert not render([(np.zeros(0, np.float32), prepare(decaying(0, 50, 20), 100))], 100).any()
 

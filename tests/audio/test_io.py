@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from batcli.audio.io import (
     MAX_BRIR_SECONDS,
+    onset,
     read_audio,
     read_binaural,
     read_brir,
     read_clip,
     resample,
+    silent_ear,
     write_brir,
     write_wav,
 )
@@ -117,6 +119,10 @@ def hold(file: Path, value: float) -> None:
     soundfile.write(file, audio.T, 32_000, subtype="FLOAT")
 
 
+def ultrasound() -> np.ndarray:
+    return np.tile(0.5 * tone(30_000, 96_000) * np.hanning(96_000), (2, 1)).T
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -133,6 +139,13 @@ def hold(file: Path, value: float) -> None:
         (lambda file: hold(file, np.nan), "holds NaN or infinite samples"),
         (lambda file: hold(file, np.inf), "holds NaN or infinite samples"),
         (lambda file: soundfile.write(file, NOISE[0], 32_000), "1 channel, needed 2"),
+        (lambda file: soundfile.write(file, np.tile(NOISE[0], (4, 1)).T, 32_000), "4 channels (surround"),
+        (lambda file: soundfile.write(file, 0 * NOISE.T, 32_000), "is silent"),
+        (lambda file: soundfile.write(file, 1e-10 * NOISE.T, 32_000, subtype="FLOAT"), "is silent"),
+        (lambda file: hold(file, 1e30), "holds samples of 1e+30; is it damaged?"),
+        (lambda file: hold(file, -1e30), "holds samples of 1e+30; is it damaged?"),
+        (lambda file: soundfile.write(file, ultrasound(), 96_000), "is silent at 32,000 Hz; it holds nothing below 16"),
+        (lambda file: soundfile.write(file, NOISE[:, :1].T, 384_000), "is silent at 32,000 Hz"),
     ],
 )
 def test_what_is_no_binaural_recording(tmp_path, spoil, message):
@@ -142,6 +155,29 @@ def test_what_is_no_binaural_recording(tmp_path, spoil, message):
     with pytest.raises(InputError) as caught:
         read_binaural(file)
     assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_the_first_channel_must_sound(tmp_path):
+    soundfile.write(tmp_path / "x.wav", NOISE.T * [0, 1], 32_000)
+    with pytest.raises(InputError, match="its first channel is silent; if the other is not, keep that alone"):
+        read_clip(tmp_path / "x.wav")
+    assert silent_ear(read_binaural(tmp_path / "x.wav")) == "left"
+    assert silent_ear(NOISE) is None
+
+
+def test_the_faintest_sound_that_whole_numbers_hold(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.int32([[0, 0], [1, -1]] * 50), 32_000, subtype="PCM_32")
+    assert read_binaural(tmp_path / "x.wav").any()
+
+
+@pytest.mark.parametrize("shape", [(3_000,), (2, 3_000)])
+@pytest.mark.parametrize("start", [0, 1, 2_999])
+def test_a_sound_begins_80_db_below_its_peak(shape, start):
+    audio = np.zeros(shape)
+    audio[..., :start] = 0.9e-4
+    audio[..., start] = -1e-4
+    audio[..., -1] = -1.0
+    assert onset(audio) == start
 
 
 def test_a_flac_that_is_cut(tmp_path):
@@ -225,6 +261,9 @@ def holding(value: float) -> np.ndarray:
         (holding(-np.inf), "holds NaN or infinite samples"),
         (holding(1e300), "holds samples of 1e+300"),
         (0 * NOISE, "is silent"),
+        (1e-42 * np.ones_like(NOISE), "is silent"),
+        (NOISE * [[1], [0]], "is silent at the right ear"),
+        (NOISE * [[1e-12], [1]], "is silent at the left ear"),
         (1e-60 * NOISE.astype(np.float64), "is silent"),
     ],
 )

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve, resample_poly
+from sounds import CONTENTS, EARS, encode, save
 
 from batcli.audio import render
 from batcli.audio.io import write_brir, write_wav
@@ -166,3 +167,106 @@ def test_what_is_missing_is_named(files):
     for lost in files[0]:
         with pytest.raises(InputError, match=f"{lost.name}.x: no such file"):
             render_files([tuple(f.with_name(f.name + ".x") if f == lost else f for f in files[0])], RenderSettings(1.0))
+
+
+# ---- samples that no one expects -------------------------------------------------------------------
+
+
+def refusal(clip, brir, settings: RenderSettings) -> InputError:
+    with pytest.raises(InputError) as caught:
+        render_files([(clip, brir)], settings)
+    assert caught.value.where in (clip, brir)
+    assert caught.value.__cause__ is None  # foreseen
+    return caught.value
+
+
+@pytest.mark.parametrize("rendering", [FAST, PUBLISHED])
+@pytest.mark.parametrize("floor", [0.0, 1e-6])
+def test_a_brir_that_begins_after_the_scene(files, tmp_path, rendering, floor):
+    """40,000 zeros, or the noise of the measurement, before the direct sound."""
+    late = floor * RNG.standard_normal((2, 44_000)).astype(np.float32)
+    late[:, 40_000:] += BRIRS[0]
+    write_brir(tmp_path / "late.npy", late)
+    clip = files[0][0]
+    cut = RenderSettings(2.0, rendering=rendering, brir_seconds=1.25)
+    assert refusal(clip, tmp_path / "late.npy", cut).what.startswith("is silent in its first 1.25 s")
+    found = refusal(clip, tmp_path / "late.npy", RenderSettings(1.0, rendering=rendering))
+    assert found.what == "is silent in its first 1 s, and no more of it is used"
+    assert found.hint == "cut off its latency of 1.25 s"
+    assert found.where == tmp_path / "late.npy"
+    scene = render_files([(clip, tmp_path / "late.npy")], RenderSettings(1.5, rendering=rendering))
+    plain = render_files([files[0]], RenderSettings(1.5, rendering=rendering))
+    assert np.abs(scene[:, 40_000:] - plain[:, :8_000]).max() < 1e-3
+
+
+def test_a_clip_that_begins_after_the_scene(files, tmp_path):
+    write_wav(tmp_path / "late.wav", np.pad(CLIPS[0], (33_000, 0))[None], 32_000)
+    found = refusal(tmp_path / "late.wav", files[0][1], RenderSettings(1.0))
+    assert found.what == "is silent within the scene of 1 s"
+    assert found.hint == "cut off the 1.03 s before its sound"
+    assert render_files([(tmp_path / "late.wav", files[0][1])], RenderSettings(2.0)).any()
+
+
+def test_a_clip_and_a_brir_that_are_late_together(files, tmp_path):
+    write_wav(tmp_path / "late.wav", np.pad(CLIPS[0], (20_000, 0))[None], 32_000)
+    write_brir(tmp_path / "late.npy", np.pad(BRIRS[0], ((0, 0), (15_000, 0))))
+    settings = RenderSettings(1.0)
+    for pair in ((tmp_path / "late.wav", files[0][1]), (files[0][0], tmp_path / "late.npy")):
+        assert np.abs(render_files([pair], settings)).max() > 0.01
+    assert refusal(tmp_path / "late.wav", tmp_path / "late.npy", settings).where == tmp_path / "late.wav"
+    with pytest.raises(InputError, match=r"late\.wav"):  # beside a source that is heard, too
+        render_files([files[0], (tmp_path / "late.wav", tmp_path / "late.npy")], settings)
+
+
+def test_a_brir_of_one_sample_is_a_gain_unless_it_vanishes(files, tmp_path):
+    write_brir(tmp_path / "x.npy", np.float32([[0.5], [0.25]]))
+    scene = render_files([(files[0][0], tmp_path / "x.npy")], RenderSettings(1.0))
+    np.testing.assert_allclose(scene[0], 2 * scene[1], atol=1e-6)
+    assert refusal(files[0][0], tmp_path / "x.npy", RenderSettings(1.0, 8_000)).what == "holds no samples at 8,000 Hz"
+
+
+def test_an_error_that_no_one_foresaw_is_of_its_file(files, monkeypatch):
+    for name, place in (("read_clip", 0), ("prepare", 1), ("render", 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(render, name, lambda *_, **__: np.zeros(0).max())
+            render.clear_cache()
+            with pytest.raises(InputError, match="cannot be used: ValueError: zero-size array") as caught:
+                render_files(files[:1], RenderSettings(1.0))
+            assert caught.value.where == files[0][place]
+    render.clear_cache()
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    contents=st.tuples(*[st.sampled_from(list(CONTENTS))] * 3),
+    ears=st.sampled_from(list(EARS)),
+    counts=st.tuples(st.sampled_from([1, 2, 31, 3_000]), st.sampled_from([1, 2, 31, 3_000])),
+    late=st.sampled_from([0, 0, 1, 2_000, 40_000]),
+    rate=st.sampled_from([1_000, 32_000, 48_000, 384_000]),
+    how=st.builds(
+        RenderSettings,
+        st.sampled_from([0.05, 1.0]),
+        st.sampled_from([8_000, 32_000, 48_000]),
+        st.just(-14.0),
+        st.sampled_from([FAST, PUBLISHED]),
+        st.sampled_from([None, 0.02, 0.5]),
+    ),
+)
+def test_any_samples_make_a_scene_that_sounds_or_are_refused(tmp_path, contents, ears, counts, late, rate, how):
+    clip = save(tmp_path / "x.wav", encode("WAV, float", CONTENTS[contents[0]](counts[0]), rate))
+    brir = EARS[ears](*(CONTENTS[name](counts[1]) for name in contents[1:]))
+    path = save(tmp_path / "x.npy", np.pad(brir, ((0, 0), (late, 0))).astype(np.float32))
+    render.clear_cache()
+    try:
+        scene = render_files([(clip, path)], how)
+    except InputError:
+        refusal(clip, path, how)
+        return
+    assert scene.shape == (2, how.length)
+    assert np.isfinite(scene).all()
+    assert scene.any()
+    assert contents[0] not in ("zeros", "minus zeros", "denormals", "1e30", "the largest")
+    assert ears not in ("left alone", "right alone")
+    assert late < min(how.seconds, how.brir_seconds or how.seconds) * 32_000

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,35 @@ def make_inputs(folder: Path, with_models: bool = True) -> None:
     data = folder / "data"
     sizes = {"clips": 3, "rooms": 12, "sources": 4, "count": 240, "eval_count": 60, "seconds": 0.5}
     demo(DemoOptions(data=data, **sizes, jobs=1))
+    make_odd(data, folder / "odd")
     records = [json.loads(line) for line in (data / "questions/train.jsonl").read_text().splitlines()] * 20
     (folder / "released.json").write_text(json.dumps({"data": records}))
     answered = [{**record, "prediction": record["answer"]} for record in records[:600]]
     (folder / "preds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in answered))
     if with_models:
         make_models(folder, data)
+
+
+def make_odd(data: Path, odd: Path) -> None:
+    """The same dataset with every sixth clip and BRIR spoilt in turn: silent, late, cut, endless, too large, …"""
+    from sounds import CONTENTS, encode, save, without_sizes
+
+    shutil.copytree(data, odd)
+    noise, late = CONTENTS["noise"](8_000), np.pad(CONTENTS["noise"](400), (40_000, 0))
+    whole = encode("WAV", noise)
+    clips = (
+        encode("WAV", 0 * noise),
+        encode("WAV", late),
+        whole[: len(whole) // 2],
+        without_sizes("WAV", whole, 0, 0),
+        encode("WAV", np.stack([noise] * 4, 1)),
+        encode("WAV, float", CONTENTS["1e30"](8_000)),
+        encode("WAV, float", CONTENTS["denormals"](8_000)),
+    )
+    brirs = (np.stack([late, late]), np.stack([noise, 0 * noise]), np.zeros((2, 9), "f4"), np.full((2, 9), 1e30, "f4"))
+    for pattern, contents in (("audio/**/*.wav", clips), ("reverb/**/*.npy", brirs)):
+        for path, content in zip(sorted(odd.glob(pattern))[::6], cycle(contents), strict=False):
+            save(path, content)
 
 
 def make_models(folder: Path, data: Path) -> None:
@@ -120,6 +147,12 @@ COMMANDS = [
         done="scenes/manifest.json",
     ),
     Command(
+        "spatialize bad samples",
+        lambda i, o: ["spatialize", f"{i}/odd", "--split=train", "-o", f"{o}/scenes", "--jobs=2", "--max-bad=999"],
+        20,
+        done="scenes/manifest.json",
+    ),
+    Command(
         "spatialize, one scene",
         lambda i, o: [
             *(
@@ -146,6 +179,23 @@ COMMANDS = [
         "decode",
         lambda i, o: ["decode", f"{i}/run", f"{i}/data", "-o", f"{o}/preds.jsonl", "--workers=1"],
         20,
+        torch=True,
+    ),
+    Command(
+        "decode bad samples",
+        lambda i, o: ["decode", f"{i}/run", f"{i}/odd", "-o", f"{o}/preds.jsonl", "--workers=1", "--max-bad=999"],
+        10,
+        torch=True,
+    ),
+    Command(
+        "train on bad samples",
+        lambda i, o: [
+            *("train", f"{i}/odd", "-o", f"{o}/run", *_TRAIN, "--workers=1", "--device=cpu", "--save-every=2"),
+            *("--resume", "--max-bad=999"),
+        ],
+        10,
+        ("run/",),
+        "run/DONE",
         torch=True,
     ),
     Command(

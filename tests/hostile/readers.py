@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hostile.mutate import spoil_bytes, spoil_json, spoil_lines, spoil_text
+from sounds import CONTAINERS, odd_brir, odd_clip, odd_sizes
 
 Spoil = Callable[..., bytes]
 
@@ -301,7 +303,7 @@ SOUNDS = {
     "pcm16.wav": ("WAV", "PCM_16", 1, 32_000),
     "pcm24.wav": ("WAV", "PCM_24", 2, 44_100),
     "float.wav": ("WAV", "FLOAT", 2, 8_000),
-    "wavex.wav": ("WAVEX", "PCM_16", 6, 48_000),
+    "wavex.wav": ("WAVEX", "PCM_16", 2, 48_000),
     "rf64.wav": ("RF64", "FLOAT", 1, 16_000),
     "adpcm.wav": ("WAV", "IMA_ADPCM", 1, 16_000),
     "clip.flac": ("FLAC", "PCM_16", 2, 44_100),
@@ -310,6 +312,7 @@ SOUNDS = {
     "clip.w64": ("W64", "PCM_16", 1, 32_000),
     "clip.caf": ("CAF", "PCM_16", 1, 32_000),
     "clip.au": ("AU", "PCM_16", 1, 32_000),
+    "clip.mp3": ("MP3", "MPEG_LAYER_III", 1, 32_000),
 }
 
 
@@ -340,6 +343,68 @@ def read_sound(name: str) -> Callable[[Path], Any]:
         return resample(audio[0], rate, 32_000)
 
     return read
+
+
+def make_odd_sizes(folder: Path) -> None:
+    from sounds import CONTAINERS, CONTENTS, encode
+
+    for name in CONTAINERS:
+        (folder / name).write_bytes(encode(name, CONTENTS["noise"](1_000)))
+
+
+def read_odd_sizes(folder: Path) -> None:
+    """Nothing is read half: each container is refused, or has all samples that were put into it."""
+    from sounds import CONTAINERS
+
+    from batcli.audio.io import read_audio
+    from batcli.core.errors import InputError
+
+    bad = []
+    for name in CONTAINERS:
+        try:
+            count = read_audio(folder / name, 1)[0].shape[1]
+        except InputError as error:
+            bad.append(error)
+        else:
+            assert count >= 1_000, f"{name}: {count} of 1,000 samples"
+    if bad:
+        raise bad[0]
+
+
+def make_odd_sound(folder: Path) -> None:
+    from sounds import CONTENTS, encode, save
+
+    for number in range(2):
+        (folder / f"{number}.wav").write_bytes(encode("WAV, float", CONTENTS["noise"](2_000)))
+        save(folder / f"{number}.npy", np.stack([CONTENTS["noise"](50)] * 2))
+
+
+def read_odd_sound(folder: Path) -> None:
+    """Scenes are finite and sound, or one of their files is to blame."""
+    from batcli.audio.cues import interaural
+    from batcli.audio.io import peak_and_clipped, read_binaural
+    from batcli.audio.render import RenderSettings, render_files
+    from batcli.core.errors import InputError
+    from batcli.data.constants import PUBLISHED
+
+    pairs = [(folder / f"{number}.wav", folder / f"{number}.npy") for number in range(2)]
+    bad = []
+    for settings in (RenderSettings(0.5), RenderSettings(0.05, 8_000, rendering=PUBLISHED), RenderSettings(2.0, 48_000)):
+        for files in (pairs, pairs[:1], pairs[1:]):
+            try:
+                scene = render_files(files, settings)
+            except InputError as error:
+                bad.append(error)
+                continue
+            assert np.isfinite(scene).all()
+            assert peak_and_clipped(scene, "pcm16")[0] > 0
+            assert np.isfinite(interaural(scene, settings.sample_rate)).all()
+    with contextlib.suppress(InputError):
+        assert np.isfinite(interaural(read_binaural(folder / "0.wav"))).all()
+    if unforeseen := [error for error in bad if error.__cause__]:
+        raise AssertionError(str(unforeseen[0]))
+    if bad:
+        raise bad[0]
 
 
 def make_npy(folder: Path) -> None:
@@ -584,6 +649,14 @@ READERS = [
     ),
     Reader("labels", 10, {"labels.csv": spoil_text}, make_labels, read_labels),
     *(Reader(name, 2, {name: spoil_bytes}, make_sound(name), read_sound(name)) for name in SOUNDS),
+    Reader("sound of odd length", 8, {name: odd_sizes(name) for name in CONTAINERS}, make_odd_sizes, read_odd_sizes),
+    Reader(
+        "sound of odd samples",
+        6,
+        {f"{number}.{kind}": spoil for number in range(2) for kind, spoil in (("wav", odd_clip), ("npy", odd_brir))},
+        make_odd_sound,
+        read_odd_sound,
+    ),
     Reader("BRIRs and label vectors", 10, {"a.npy": spoil_bytes, "f.npy": spoil_bytes}, make_npy, read_npy),
     Reader("SOFA", 0.4, {"head.sofa": spoil_sofa}, make_sofa, read_sofa),
     Reader("TOML", 3, {"config.toml": spoil_text}, make_toml, read_toml),
