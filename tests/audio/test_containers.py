@@ -144,6 +144,14 @@ def test_a_few_bytes_less_are_less(tmp_path, name):
     )
 
 
+def test_a_flac_that_is_cut_between_frames(tmp_path):
+    whole = WHOLE["FLAC", 1]
+    frames = [place for place in range(60, len(whole)) if whole[place : place + 2] == b"\xff\xf8"]
+    assert len(frames) >= 2
+    for place in frames[1:]:
+        assert refusal(save(tmp_path / "x.flac", whole[:place])).startswith(("is truncated: ", "not audio: "))
+
+
 def test_an_mp3_whose_header_does_not_say_its_bytes(tmp_path):
     """The number of samples, which such a header says as well, is more than there are."""
     whole = bytearray(WHOLE["MP3", 1])

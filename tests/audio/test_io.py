@@ -279,6 +279,12 @@ def test_what_is_no_brir(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_reported_brirs(shared):
+    assert read_brir(shared / "cases/09-brir/dc.npy").shape == (2, 4_000)  # odd, and yet it sounds
+    with pytest.raises(InputError, match="is silent at the right ear"):
+        read_brir(shared / "cases/09-brir/one_ear_silent.npy")
+
+
 def test_an_archive_is_no_brir(tmp_path):
     np.savez(tmp_path / "x.npz", brir=NOISE)
     with pytest.raises(InputError, match="not a NumPy array"):
