@@ -94,9 +94,7 @@ def load_source(clip: Path, brir: Path, settings: RenderSettings) -> tuple[np.nd
     Raises InputError that names a file that is missing, damaged, or silent within the scene.
     """
     samples, late = _clip(clip, _modified_ns(clip), settings.sample_rate, settings.resampler)
-    filter, later = _filter(
-        brir, _modified_ns(brir), settings.sample_rate, settings.brir_length, settings.rendering
-    )
+    filter, later = _filter(brir, _modified_ns(brir), settings.sample_rate, settings.brir_length, settings.rendering)
     if late + later >= settings.length:
         what = f"is silent within the scene of {settings.seconds:g} s"
         hint = f"cut off the {late / settings.sample_rate:.3g} s before its sound"

@@ -389,7 +389,11 @@ def read_odd_sound(folder: Path) -> None:
 
     pairs = [(folder / f"{number}.wav", folder / f"{number}.npy") for number in range(2)]
     bad = []
-    for settings in (RenderSettings(0.5), RenderSettings(0.05, 8_000, rendering=PUBLISHED), RenderSettings(2.0, 48_000)):
+    for settings in (
+        RenderSettings(0.5),
+        RenderSettings(0.05, 8_000, rendering=PUBLISHED),
+        RenderSettings(2.0, 48_000),
+    ):
         for files in (pairs, pairs[:1], pairs[1:]):
             try:
                 scene = render_files(files, settings)
