@@ -26,6 +26,7 @@ from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.fixed_scenes import fixed_scenes
 from batcli.model import checkpoint
 from batcli.model.answering import LoadedModel, answer, encode_audio
+from batcli.model.device import own_device, set_arithmetic
 from batcli.options import DecodeOptions, refuse_given, require
 from batcli.training.hearing import Listener, hear_scenes
 from batcli.training.split_answers import answer_split
@@ -61,9 +62,9 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
     raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
 
 
-def load_model(options: DecodeOptions) -> LoadedModel:
+def load_model(options: DecodeOptions, reporter: Reporter = SILENT) -> LoadedModel:
     """The model of a finished run, answering as the options say. Raises InputError for any other directory."""
-    device = _device(options)
+    device = _device(options, options.precision, reporter)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     model, tokenizer, _ = checkpoint.load_run(
         options.run, device, dtype, options.quantize, options.attention, options.llm
@@ -75,11 +76,10 @@ def load_model(options: DecodeOptions) -> LoadedModel:
     )
 
 
-def _device(options: DecodeOptions) -> torch.device:
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _device(options: DecodeOptions, precision: str, reporter: Reporter) -> torch.device:
+    device = own_device(options.device)
+    reporter.info(set_arithmetic(device, precision))
+    return device
 
 
 def rendering_of(options: DecodeOptions) -> str:
@@ -97,7 +97,7 @@ def _answer_recording(options: DecodeOptions, file: Path, reporter: Reporter) ->
     if options.dry_run:
         reporter.info(f"{file}: {audio.shape[1] / SAMPLE_RATE:.1f} s")
         return None
-    loaded = load_model(options)
+    loaded = load_model(options, reporter)
     if audio.shape[1] > loaded.samples:
         reporter.warn(f"{file}: the model hears the first {loaded.seconds:g} s")
         if onset(audio) >= loaded.samples:
@@ -122,7 +122,9 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
 
     def make(places: Sequence[int]) -> Iterator[tuple[int, Record]]:
         asked = [(place, questions[place]) for place in places]
-        return answer_split(load_model(options), dataset, asked, options.batch_size, options.workers, reporter)
+        return answer_split(
+            load_model(options, reporter), dataset, asked, options.batch_size, options.workers, reporter
+        )
 
     weights = [checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.LLM, checkpoint.ADAPTER]
     facts = _facts(options, DECIDING, weights, questions_sha256=sha256(file))
@@ -150,7 +152,7 @@ def _hear_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) ->
         return
 
     def make(places: Sequence[int]) -> Iterator[tuple[int, Record]]:
-        device = _device(options)
+        device = _device(options, "fp32", reporter)
         settings = RenderSettings(config.seconds, rendering=rendering_of(options))
         encoders, _ = checkpoint.load_encoders(options.run, device)
         listener = Listener(encoders, device, settings, options.true_names)

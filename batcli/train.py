@@ -25,6 +25,7 @@ from batcli.options import TrainOptions, require
 from batcli.training import state
 from batcli.training.build import build_model
 from batcli.training.cache import BAD_SCENES, CACHE
+from batcli.training.launch import describe_processes, join_processes
 from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
@@ -33,6 +34,7 @@ from batcli.training.plan import TrainPlan, report_plan, require_shardable
 from batcli.training.recipe import STAGES
 from batcli.training.resolve import resolve
 from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
+from batcli.training.sharding import place, reads_weights, sharded
 from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
 from batcli.training.trainer import Trainer
 
@@ -54,9 +56,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         require_tensorboard()
     if options.dry_run:
         return
-    accelerator = Accelerator(
-        mixed_precision="bf16" if plan.model.precision == "bf16" else "no", cpu=options.device == "cpu"
-    )
+    accelerator = join_processes(plan.model.precision, cpu=options.device == "cpu")
+    reporter.info(describe_processes(accelerator, plan.model.precision))
     with main_rank_lock(require_writable(plan.output)):
         trainer = prepare(plan, accelerator, reporter)
         bad = train_stages(trainer)
@@ -67,7 +68,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
 def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Trainer:
     """Open the run directory, build the model, and write `config.toml`."""
     main, root = accelerator.is_main_process, plan.output
-    if state.sharded(accelerator):
+    if sharded(accelerator):
         require_shardable(plan, accelerator)
     if main:
         open_run_dir(root, plan.tables(), plan.resume, plan.overwrite)
@@ -76,7 +77,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     if resumed:
         reporter.info(f"going on after update {resumed.position.update:,} of stage {resumed.position.stage}")
     set_seed(plan.seed)
-    model, tokenizer, llm = build_model(plan)
+    model, tokenizer, llm = build_model(plan, reads_weights(accelerator))
     if resumed and (root / checkpoint.ENCODER).exists():
         model.load_state_dict(checkpoint.read_encoder(root, model), strict=False)
     # Before `config.toml`: the log marks the directory as a run's.
@@ -84,7 +85,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     if main:
         require_unchanged(root, checkpoint.model_tables(model.config, llm))
     trainer = Trainer(
-        plan, accelerator, model.to(accelerator.device), tokenizer, llm, reporter if main else SILENT, log, resumed
+        plan, accelerator, place(model, accelerator), tokenizer, llm, reporter if main else SILENT, log, resumed
     )
     trainer.write_config()
     return trainer

@@ -191,7 +191,7 @@ def table(whole: Path, ablated: dict[str, Path]) -> str:
 
 def ablate(run: Path, data: Path, split: str, output: Path, limit: int | None = None) -> str:
     """Ablate every part and return the table; the predictions go to `output`, a JSONL file per part."""
-    loaded = load_model(DecodeOptions(run=run, data=data, split=split, device="cpu"))
+    loaded = load_model(DecodeOptions(run=run, data=data, split=split))
     dataset = open_dataset(data)
     questions = list(islice(dataset.questions(split), limit))
     scenes = list(dict.fromkeys(q.scene for q in questions))

@@ -30,7 +30,7 @@ MAY_LOAD = {  # packages that few modules may know
     "torch": TORCH,
     "transformers": TORCH,
     "peft": TORCH,
-    "accelerate": ("training/", "train.py"),
+    "accelerate": ("training/", "train.py", "model/llm.py"),
     "typer": ("cli.py", "command.py"),
     "click": (),
     "jinja2": ("evaluation/html.py",),

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
@@ -30,7 +32,8 @@ def environment(rank: int = 0, world: int = 1, port: int = 0) -> dict[str, str]:
 
 def start(demo: Path, output: Path, *words: str, **where: int) -> subprocess.Popen:
     command = [sys.executable, "-m", "batcli", "train", str(demo), "-o", str(output), *SMALL, *words]
-    return subprocess.Popen(command, env=environment(**where), stderr=subprocess.PIPE, text=True)
+    by = configured("eight_gpus" if where else "one_gpu", 2 if where else 1) | {"ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, env=environment(**where) | by, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -39,10 +42,23 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def start_two(demo: Path, output: Path, *words: str) -> list[subprocess.Popen]:
+    port = free_port()
+    return [start(demo, output, *words, rank=rank, world=2, port=port) for rank in range(2)]
+
+
+def configured(configuration: str, processes: int = 2) -> dict[str, str]:
+    """What `accelerate launch` puts into the environment by a file of examples/accelerate/, on one machine."""
+    words = ["--config_file", str(ROOT / "examples/accelerate" / f"{configuration}.yaml")]
+    words += ["--num_machines", "1", "--num_processes", str(processes), "-m", "batcli"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    made = prepare_multi_gpu_env(arguments) if processes > 1 else prepare_simple_launcher_cmd_env(arguments)[1]
+    return {name: value for name, value in made.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [start(demo, output, *words, rank=rank, world=2, port=port) for rank in range(2)]
+        return free.getsockname()[1]
 
 
 def log_of(run: Path) -> list[dict]:
@@ -50,7 +66,7 @@ def log_of(run: Path) -> list[dict]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    files = [*run.glob("*.safetensors"), *run.glob("llm/*.safetensors"), *run.glob("best/*.safetensors")]
+    files = [*run.glob("*.safetensors"), *run.glob("*/*.safetensors")]
     return {f"{file.relative_to(run)}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
@@ -122,46 +138,78 @@ def test_killed_ten_times_it_ends_with_the_same_weights(demo: Path, tmp_path: Pa
 
 SHARDED = """
 # accelerate shards on GPUs alone; told that these are, it does on processors what it does there.
-from accelerate import Accelerator, PartialState
+import sys
+from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-make = Accelerator.__init__
-Accelerator.__init__ = lambda self, cpu, **how: make(self, **how)
+if "llama2-7b" in sys.argv:
+    import test_presets_train
+
+    test_presets_train.shrink()
+import batcli.train
+from batcli.training.launch import describe_processes
+place = batcli.train.place
+
+def report(model, accelerator):
+    frozen = [parameter for parameter in model.llm.parameters() if not parameter.requires_grad]
+    read = sum(not parameter.is_meta for parameter in frozen)
+    print(f"{describe_processes(accelerator, 'bf16')}, read {read} of {len(frozen)}", file=sys.stderr)
+    return place(model, accelerator)
+
+batcli.train.place = report
 from batcli.cli import main
 main()
 """
 
 
-def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
-    words = ["train", str(demo), *SMALL, "--stages", "1,2,3"]
-    plain = [
-        sys.executable,
-        "-m",
-        "batcli",
-        *words,
-        "--batch-size",
-        "8",
-        "--accumulate",
-        "2",
-        "-o",
-        str(tmp_path / "one"),
+def start_sharded(folder: Path, *words: str) -> list[subprocess.Popen]:
+    """Start `bat train` in two processes, as on two GPUs, by examples/accelerate/fsdp_two_nodes.yaml."""
+    (folder / "sharded.py").write_text(SHARDED)
+    paths, port = os.pathsep.join([str(ROOT), str(ROOT / "tests")]), free_port()
+    by = configured("fsdp_two_nodes") | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths}
+    command = [sys.executable, str(folder / "sharded.py"), "train", *words]
+    return [
+        subprocess.Popen(command, env=environment(rank, 2, port) | by, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
     ]
-    subprocess.run(plain, env=environment(), check=True, timeout=300)
-    (tmp_path / "sharded.py").write_text(SHARDED)
-    fsdp = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    where = {**environment(), "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}
-    where |= {f"FSDP_{name}": value for name, value in fsdp.items()}
-    launched = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
-    sharded = [*launched, str(tmp_path / "sharded.py"), *words, "--batch-size", "8", "-o", str(tmp_path / "two")]
-    done = subprocess.run(sharded, env=where, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+
+def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
+    finish(start(demo, tmp_path / "one", "--stages", "1,2,3", "--batch-size", "8", "--accumulate", "2"))
+    words = [str(demo), *SMALL, "--device", "auto", "--stages", "1,2,3", "--batch-size", "8"]
+    for process in start_sharded(tmp_path, *words, "-o", str(tmp_path / "two")):
+        finish(process)
     for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         # Whole weights are updated by another kernel than sharded ones, so that last bits part and grow.
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-3), f"stage {a['stage']}, update {a['update']}"
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in two.items()}
+
+
+def test_a_sharded_model_is_read_once_and_goes_on_after_a_kill(demo: Path, llm_folder: Path, tmp_path: Path):
+    words = [str(demo), "--preset", "llama2-7b", "--llm", str(llm_folder), "--precision", "bf16", "--stages", "1,2"]
+    words += ["--set", "epochs=0.7,0.3,0.2", "--save-every", "1", "--log-every", "1", "--workers", "1"]
+    count = len(load_file(llm_folder / "model.safetensors"))
+    for rank, process in enumerate(start_sharded(tmp_path, *words, "-o", str(tmp_path / "calm"))):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert f"computing on cpu, bf16, 2 processes sharded by FSDP, read {0 if rank else count} of {count}" in errors
+    run = tmp_path / "run"
+    first, second = start_sharded(tmp_path, *words, "-o", str(run))
+    while first.poll() is None and not (run / "state/step-2").exists():
+        time.sleep(0.02)
+    for process in (first, second):
+        process.kill()
+        process.communicate()
+    assert not (run / "DONE").exists()
+    for process in start_sharded(tmp_path, *words, "-o", str(run), "--resume"):
+        finish(process)
+    calm, disturbed = weights(tmp_path / "calm"), weights(run)
+    assert calm.keys() == disturbed.keys()
+    assert all(torch.equal(calm[name], disturbed[name]) for name in calm)
+    assert any(tensor.any() for name, tensor in disturbed.items() if "lora_B" in name)
 
 
 def filled(run: Path) -> int:

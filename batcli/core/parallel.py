@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+PATIENCE = 24 * 3600.0  # seconds that processes wait for one another, such as for the slowest one's share of scenes
 CHUNKS_AHEAD = 4  # chunks per process that are handed out before their results are taken
 POLL_SECONDS = 0.2  # between a worker's looks for SIGTERM
 
@@ -43,6 +44,14 @@ def rank_and_world() -> tuple[int, int]:
     return rank, world
 
 
+def local_rank() -> int:
+    """Number of this process among those that a launcher started on this machine; 0 without one."""
+    text = os.environ.get("LOCAL_RANK", "0")
+    if not text.isdecimal():
+        raise InputError(f"LOCAL_RANK {text!r:.40} is not a whole number", "environment")
+    return int(text)
+
+
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """The items for this process of a launcher's `world` processes: every `world`-th, from its rank on."""
     rank, world = rank_and_world()
@@ -54,7 +63,7 @@ def main_rank_lock(path: Path) -> AbstractContextManager[None]:
     return exclusive_lock(path) if rank_and_world()[0] == 0 else nullcontext()
 
 
-def wait_for(paths: Sequence[Path], timeout: float = 24 * 3600.0) -> None:
+def wait_for(paths: Sequence[Path], timeout: float = PATIENCE) -> None:
     """Wait until every path exists: the first rank waits so for the files of the others.
 
     Raises InputError after `timeout` seconds. When a rank fails, the launcher stops all.

@@ -170,10 +170,11 @@ def load_run(
     quantize: bool = False,
     attention: str = "sdpa",
     llm: Path | None = None,
+    read_llm: bool = True,
 ) -> tuple[BAT, PreTrainedTokenizerBase | None, ModelConfig]:
     """Load a finished run → (model in evaluation mode, tokenizer if it has one, sizes).
 
-    `dtype`, `quantize`, `attention`: of the language model, as in `load_llm`; the rest is float32.
+    `dtype`, `quantize`, `attention`, `read_llm`: of the language model, as in `load_llm`; the rest is float32.
     `llm`: directory of the language model, if it was moved.
     Raises InputError for a tensor that is missing, surplus or of another shape, or another language model.
     """
@@ -183,13 +184,15 @@ def load_run(
     folder = run / LLM if own else llm_folder(run, llm)
     tokens = run / LLM if own else run / TOKENIZER
     tokenizer = load_tokenizer(tokens) if tokens.is_dir() else None
-    loaded = load_llm(folder, dtype, device, quantize, attention)
+    loaded = load_llm(folder, dtype, device, quantize, attention, read_llm)
     if tokenizer is not None:
         _require_embeddings(tokenizer, loaded, tokens)
     with torch.device("meta"):  # no memory for the weights that are read next
         model = BAT(config, loaded)
     model.load_state_dict({**read_encoder(run, model), **read_bat(run, model)}, strict=False, assign=True)
-    return model.to(device).eval(), tokenizer, config
+    if torch.device(device).type != "cpu":
+        model.to(device)
+    return model.eval(), tokenizer, config
 
 
 def load_encoders(run: Path, device: str | torch.device = "cpu") -> tuple[nn.ModuleDict, ModelConfig]:

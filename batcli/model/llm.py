@@ -9,6 +9,7 @@ from typing import Any
 import peft
 import torch
 import transformers
+from accelerate import init_empty_weights
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from transformers import (
     AutoConfig,
@@ -114,13 +115,21 @@ def load_llm(
     device: str | torch.device = "cpu",
     quantize: bool = False,
     attention: str = "sdpa",
+    read: bool = True,
 ) -> PreTrainedModel:
     """Load a causal language model of transformers from a directory, without running code from it.
 
     `quantize`: 4-bit NormalFloat weights by bitsandbytes on `device`, computing in `dtype`.
     `attention`: sdpa, eager or flash_attention_2.
+    `read`: False for a process that gets its shards from another: its parameters are on the meta device, where they
+    take no memory, and its buffers have their values.
     Raises InputError unless the files hold exactly the tensors of the model.
     """
+    if not read:
+        with init_empty_weights(include_buffers=False):
+            return AutoModelForCausalLM.from_config(
+                llm_config(folder), dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
     _require_weights(folder)
     quiet_transformers()
     loader: Any = AutoModelForCausalLM  # its type hints leave out the result of output_loading_info

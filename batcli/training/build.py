@@ -16,16 +16,17 @@ from batcli.model.tokens import name_ids, train_tokenizer
 from batcli.training.plan import TrainPlan
 
 
-def build_model(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase, Path | None]:
+def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrainedTokenizerBase, Path | None]:
     """Build (model, tokenizer, directory of a language model from elsewhere).
 
+    `read_llm`: whether this process reads the language model's weights, as in `load_llm`.
     Raises InputError if the initial run or the language model does not fit the plan.
     """
     spec = plan.model
     if spec.init is None:
-        model, tokenizer = _from_preset(plan)
+        model, tokenizer = _from_preset(plan, read_llm)
     else:
-        model, tokenizer = _from_run(plan, spec.init)
+        model, tokenizer = _from_run(plan, spec.init, read_llm)
     if spec.encoder_init is not None and model.encoder is not None:
         model.encoder.load_state_dict(read_audiomae(spec.encoder_init, model.encoder), strict=False)
     if spec.gradient_checkpointing:
@@ -35,15 +36,17 @@ def build_model(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase, Path | N
     return model, tokenizer, spec.llm or (checkpoint.llm_folder(spec.init) if spec.init else None)
 
 
-def _from_run(plan: TrainPlan, init: Path) -> tuple[BAT, PreTrainedTokenizerBase]:
+def _from_run(plan: TrainPlan, init: Path, read_llm: bool) -> tuple[BAT, PreTrainedTokenizerBase]:
     spec = plan.model
-    model, tokenizer, config = checkpoint.load_run(init, "cpu", spec.dtype, spec.quantize, spec.attention, spec.llm)
+    model, tokenizer, config = checkpoint.load_run(
+        init, "cpu", spec.dtype, spec.quantize, spec.attention, spec.llm, read_llm
+    )
     if config.n_classes != len(plan.dataset.labels) or tokenizer is None:
         raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
     return model, tokenizer
 
 
-def _from_preset(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase]:
+def _from_preset(plan: TrainPlan, read_llm: bool) -> tuple[BAT, PreTrainedTokenizerBase]:
     """Random weights, but for a language model from a directory, which gets LoRA."""
     spec, config = plan.model, plan.model.config
     llm: PreTrainedModel
@@ -54,7 +57,7 @@ def _from_preset(plan: TrainPlan) -> tuple[BAT, PreTrainedTokenizerBase]:
         tokenizer = train_tokenizer(texts, config.llm.vocabulary)
         llm = new_llm(config.llm, tokenizer, spec.attention)
     elif spec.llm is not None and config.lora is not None:
-        llm = load_llm(spec.llm, spec.dtype, quantize=spec.quantize, attention=spec.attention)
+        llm = load_llm(spec.llm, spec.dtype, quantize=spec.quantize, attention=spec.attention, read=read_llm)
         config = replace(config, lora=replace(config.lora, targets=lora_targets(llm.config.model_type)))
         tokenizer = load_tokenizer(spec.llm)
     else:

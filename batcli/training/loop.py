@@ -21,6 +21,7 @@ from batcli.training import state
 from batcli.training.log import TRAINING
 from batcli.training.optim import make_optimizers, parameter_groups, unfreeze
 from batcli.training.scenes import threads_for
+from batcli.training.sharding import prepare, sharded
 from batcli.training.stages import Batch, Stage
 from batcli.training.trainer import Trainer
 from batcli.training.validate import validator
@@ -44,9 +45,9 @@ def train_stage(trainer: Trainer, stage: Stage, first: int) -> int:
         values = stage.optimizer
         groups += parameter_groups(named, str(number), values.weight_decay, stage.lr_scale, stage.decays, values.muon)
     stage.objective.train()
-    peak, fused = stage.schedule.peak, not state.sharded(accelerator)
+    peak, fused = stage.schedule.peak, not sharded(accelerator)
     optimizers = make_optimizers(groups, peak, stage.optimizer.betas, fused)
-    objective, *prepared = accelerator.prepare(stage.objective, *optimizers)
+    objective, *prepared = prepare(accelerator, stage.objective, optimizers)
     loop = StageLoop(trainer, stage, objective, prepared, first)
     start = 0
     if trainer.resumed and trainer.resumed.position.stage == stage.name:

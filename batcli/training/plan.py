@@ -163,6 +163,8 @@ def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
         raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
     if plan.validation:
         raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
+    if plan.model.quantize:
+        raise InputError("4-bit weights cannot be sharded", "--quantize", "leave it out, or train without FSDP")
     if plan.recipe.batch is None:
         raise InputError("cannot be found for a sharded model", "--batch-size auto", "give a number")
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -28,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from batcli.core.errors import InputError
 from batcli.core.files import TEMPORARY, read_json, write_json
 from batcli.model.checkpoint import disk_errors
+from batcli.training.sharding import sharded
 
 FOLDER = "state"
 # Tensors on the CPU, unsharded, and of trained parameters only.
@@ -86,18 +86,17 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def weights(accelerator: Accelerator, objective: nn.Module) -> dict[str, torch.Tensor]:
-    """All tensors of `objective.model`, unsharded, in the main process. All processes must call it."""
+    """The tensors of `objective.model` in the main process. All processes must call it.
+
+    Of a sharded model, trained weights are gathered, and frozen ones of the language model are left out: they are not
+    saved, and need not fit into one process.
+    """
+    model: Any = objective.model
     if not sharded(accelerator):
-        return objective.model.state_dict()  # type: ignore[union-attr]
-    tensors: dict[str, Any] = get_model_state_dict(
-        objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-
-
-def sharded(accelerator: Accelerator) -> bool:
-    """Whether FSDP shards the model."""
-    return accelerator.distributed_type == DistributedType.FSDP
+        return model.state_dict()
+    trained = get_model_state_dict(objective, options=SAVING)
+    whole = {name: tensor for name, tensor in model.state_dict().items() if not isinstance(tensor, DTensor)}
+    return {**whole, **{name.removeprefix("model."): tensor for name, tensor in trained.items()}}
 
 
 def _states(run: Path) -> list[Path]:
