@@ -24,6 +24,7 @@ from batcli.evaluation.predictions import (
     Layout,
     Prediction,
     Predictions,
+    about_published,
     align_to_test_set,
     iterate_predictions,
     match_questions,
@@ -31,7 +32,7 @@ from batcli.evaluation.predictions import (
     read_predictions,
     vocabulary_of,
 )
-from batcli.evaluation.report import Scores, about_published, to_junit
+from batcli.evaluation.report import Scores, to_junit
 from batcli.evaluation.scores import score_systems, unparsed
 from batcli.evaluation.stats import LEVEL
 from batcli.options import ScoreOptions

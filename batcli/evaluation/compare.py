@@ -9,9 +9,10 @@ from batcli.core.progress import Reporter
 from batcli.data.answers import Vocabulary
 from batcli.evaluation.embed import Embedder
 from batcli.evaluation.predictions import Predictions, match_questions
-from batcli.evaluation.report import LOWER_IS_BETTER, Comparison, Difference
+from batcli.evaluation.report import Comparison, Difference
 from batcli.evaluation.scores import ScoredAnswers, mean_score, measure, paper_scores, sample
 from batcli.evaluation.stats import Score, mcnemar
+from batcli.evaluation.subjects import ANSWERS, LOWER_IS_BETTER
 
 
 def compare(
@@ -38,7 +39,12 @@ def compare(
             if name == one.type_name
         }
     return Comparison(
-        second.name, len(rows), len(first) - len(rows), len(second) - len(rows), by_type, paper_scores(differences)
+        second.name,
+        len(rows),
+        len(first) - len(rows),
+        len(second) - len(rows),
+        by_type,
+        paper_scores(differences, ANSWERS.columns),
     )
 
 
@@ -65,7 +71,11 @@ def _difference(metric: str, score: Score, one: ScoredAnswers, other: ScoredAnsw
     """The difference `score`, with wins, losses and their p-value where answers are right or wrong."""
     if metric in ("map", "label_f1", "distance_mae"):  # no right or wrong per question
         return Difference(score)
-    here, there = (found.ratios[metric][0] > 0 for found in (one, other))
+    return with_counts(metric, score, *(found.ratios[metric][0] > 0 for found in (one, other)))
+
+
+def with_counts(metric: str, score: Score, here: np.ndarray, there: np.ndarray) -> Difference:
+    """The difference `score` with wins, losses and p-value. `here`, `there` (n,): whether each counts in the metric."""
     if metric in LOWER_IS_BETTER:
         here, there = ~here, ~there
     wins, losses = int(np.count_nonzero(here & ~there)), int(np.count_nonzero(there & ~here))

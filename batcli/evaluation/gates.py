@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from batcli.core.errors import InputError
-from batcli.evaluation.report import System, Verdict
+from batcli.evaluation.report import UNITS, System, Verdict
 from batcli.evaluation.stats import Score
 
 
@@ -16,7 +16,7 @@ class Gate(NamedTuple):
 
     name: str  # TYPE.metric or FAMILY.metric
     over: bool  # True: upper limit; False: lower limit
-    limit: float  # fraction 0…1, or metres
+    limit: float  # fraction 0…1, metres or degrees
 
 
 def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gate]:
@@ -32,7 +32,7 @@ def parse_gates(fail_under: Sequence[str], fail_over: Sequence[str]) -> list[Gat
                 limit = math.nan
             if "." not in name or not math.isfinite(limit):
                 raise InputError(f"not a gate: {text!r:.80}", flag, "such as DOA.doa_acc=0.4 or E.binary_acc=0.6")
-            if abs(limit) > 1.0 and not name.endswith("distance_mae"):
+            if abs(limit) > 1.0 and name.rpartition(".")[2].strip() not in UNITS:
                 raise InputError(f"{text}: scores are fractions", flag, f"did you mean {limit / 100:g}?")
             gates.append(Gate(name.strip(), over, limit))
     return gates

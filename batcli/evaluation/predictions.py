@@ -411,3 +411,17 @@ def vocabulary_of(files: Iterable[Predictions], names: Sequence[str] | None, whe
         if words_of(name) not in vocabulary.by_words:
             raise InputError(f"{name!r} is a true answer, but no label", where, "give the labels of this data")
     return vocabulary
+
+
+def about_published(file: Predictions) -> str:
+    """A note on whether the file can be compared with the published rows."""
+    if file.looks_published == len(file):
+        return (
+            "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
+            "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
+        )
+    return (
+        f"The published rows are of another test set: {len(file) - file.looks_published:,} of these {len(file):,} "
+        "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
+        "not compare."
+    )

@@ -9,35 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
-from batcli.data.question_types import QUESTION_TYPES
-from batcli.evaluation.predictions import Predictions
 from batcli.evaluation.stats import Score
+from batcli.evaluation.subjects import ANSWERS, Subject, paper_name
 
 SCHEMA = 1
-METRES = ("distance_mae",)
-"""Metrics in metres; all others are fractions, shown as per cent."""
-LOWER_IS_BETTER = ("der", "distance_mae")
-HEADINGS = {"map": "mAP", "label_f1": "label F1", "doa_acc": "DoA", "der": "DER", "binary_acc": "BA"}
-"""Metric → heading in the published table. Label F1 is not in that: it stands beside mAP because it needs no
-embedder."""
-
-_NONE = math.nan
-_PUBLISHED_NAMES = ("mAP A", "mAP C", "DoA B", "DoA D", "DER B", "DER D", "BA direction", "BA distance", "BA avg")
-_PUBLISHED_ROWS = {
-    "random": (0.61, 0.59, 12.57, 12.41, 67.33, 67.46, 50.0, 50.0, 50.0),
-    "mono BAT": (24.15, 6.42, 14.31, 11.93, 34.17, 56.26, 57.69, 51.36, 54.33),
-    "one-stage BAT": (26.23, 9.06, 76.49, 37.09, 29.28, 51.62, 65.12, 81.98, 73.55),
-    "BAT (paper)": (26.34, 9.89, 75.54, 37.65, 29.16, 47.90, 69.77, 84.01, 76.89),
-    "BAT (SLAM-LLM)": (25.08, 8.27, 72.73, 35.07, 34.10, 52.82, 69.84, 80.36, 75.10),
-    "OWL (2025)": (26.76, 12.73, 78.31, 43.15, 26.14, 43.21, 71.21, 86.91, 79.06),
-    "SAIL (2026)": (_NONE, 10.02, _NONE, 46.65, _NONE, 47.25, _NONE, _NONE, 81.44),
-}
-PUBLISHED = {
-    system: {name: percent / 100.0 for name, percent in zip(_PUBLISHED_NAMES, row, strict=True)}
-    for system, row in _PUBLISHED_ROWS.items()
-}
-"""On the test set of SpatialSoundQA, as fractions; mAP with OpenAI embeddings."""
-PUBLISHED_EMBEDDER = "OpenAI"
+UNITS = {"distance_mae": (" m", 2), "mae": ("°", 1)}
+"""Metric → its unit and decimals; all others are fractions, shown as per cent."""
 
 
 @dataclass
@@ -116,34 +93,7 @@ class Scores:
     comparison: Comparison | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     published: str | None = None  # a note on the published rows, where they are wanted
-
-
-def paper_columns() -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
-    """The published table: heading → column → (type, metric) of the scores whose mean it is."""
-    columns: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
-        heading: {
-            question_type.column: ((name, metric),)
-            for name, question_type in QUESTION_TYPES.items()
-            if question_type.column and question_type.has(metric)
-        }
-        for metric, heading in HEADINGS.items()
-    }
-    columns["BA"]["avg"] = tuple(key for keys in columns["BA"].values() for key in keys)
-    return columns
-
-
-def about_published(file: Predictions) -> str:
-    """A note on whether the file can be compared with the published rows."""
-    if file.looks_published == len(file):
-        return (
-            "The published rows are of SpatialSoundQA's test set with OpenAI embeddings. These questions have ids of "
-            "its form (AudioSet evaluation clips, Matterport3D rooms); whether they are all of it cannot be told here."
-        )
-    return (
-        f"The published rows are of another test set: {len(file) - file.looks_published:,} of these {len(file):,} "
-        "questions are not about AudioSet evaluation clips in Matterport3D rooms. They are for orientation, and do "
-        "not compare."
-    )
+    subject: Subject = ANSWERS
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -159,8 +109,9 @@ def to_json(scores: Scores) -> str:
     if scores.verdicts:
         content["gates"] = [{**verdict._asdict(), "passed": verdict.passed} for verdict in scores.verdicts]
     if scores.published is not None:
-        rows = {system: {_key(name): value for name, value in row.items()} for system, row in PUBLISHED.items()}
-        content["published"] = {"note": scores.published, "embedder": PUBLISHED_EMBEDDER, "systems": rows}
+        published = scores.subject.published
+        rows = {system: {_key(name): value for name, value in row.items()} for system, row in published.items()}
+        content["published"] = {"note": scores.published, "embedder": scores.subject.embedder, "systems": rows}
     return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -229,7 +180,7 @@ def tidy(scores: Scores) -> Iterator[dict[str, Any]]:
             for metric, score in found.scores.items():
                 row = {
                     "system": system.name,
-                    "family": QUESTION_TYPES[type_name].family,
+                    "family": scores.subject.families[type_name],
                     "type": type_name,
                     "n": found.n,
                     "metric": metric,
@@ -256,7 +207,8 @@ def shown(score: Score | None, metric: str, sign: str = "") -> str:
     """`84.1 (80.2–87.9)` in per cent, `0.62 m (0.55–0.70)`, `–` for NaN. `sign`: "+" of a difference."""
     if score is None or math.isnan(score.value):
         return "–"
-    scale, digits, unit = (1.0, 2, " m") if metric in METRES else (100.0, 1, "")
+    scale = 1.0 if metric in UNITS else 100.0
+    unit, digits = UNITS.get(metric, ("", 1))
     value, low, high = (f"{scale * number:{sign}.{digits}f}" for number in score)
     if math.isnan(score.low):
         return value + unit
@@ -266,11 +218,11 @@ def shown(score: Score | None, metric: str, sign: str = "") -> str:
 def type_rows(scores: Scores) -> list[list[str]]:
     """Header and rows: type, n, metric, then a column per system."""
     rows = [["type", "n", "metric", *(system.name for system in scores.systems)]]
-    for type_name, question_type in QUESTION_TYPES.items():
+    for type_name, title in scores.subject.titles.items():
         columns = [system.by_type.get(type_name) for system in scores.systems]
         present = [found for found in columns if found]
         counts = " / ".join(dict.fromkeys(f"{found.n:,}" for found in present))
-        first = [question_type.title, counts]
+        first = [title, counts]
         for metric in dict.fromkeys(metric for found in present for metric in found.scores):
             cells = [shown(found.scores.get(metric) if found else None, metric) for found in columns]
             rows.append([*first, _with_embedder(metric, scores), *cells])
@@ -285,36 +237,39 @@ def _with_embedder(metric: str, scores: Scores) -> str:
 
 def paper_rows(scores: Scores) -> list[list[str]]:
     """Header and rows in the layout of the published table; columns that no system has are left out."""
+    subject = scores.subject
     used = {
         head: columns
-        for head, columns in paper_columns().items()
-        if any(not math.isnan(s.paper[f"{head} {column}"].value) for s in scores.systems for column in columns)
+        for head, columns in subject.columns.items()
+        if any(not math.isnan(s.paper[paper_name(head, column)].value) for s in scores.systems for column in columns)
     }
-    rows = [["per cent", "embedder", *(f"{head} {' / '.join(columns)}" for head, columns in used.items())]]
+    rows = [[subject.units, "embedder", *(paper_name(head, " / ".join(columns)) for head, columns in used.items())]]
     systems = [
         (s.name, s.embedder["name"] if s.embedder else "–", {name: score.value for name, score in s.paper.items()})
         for s in scores.systems
     ]
     if scores.published is not None:
-        systems += [(f"published: {name}", PUBLISHED_EMBEDDER, row) for name, row in PUBLISHED.items()]
+        systems += [(f"published: {name}", subject.embedder or "–", row) for name, row in subject.published.items()]
     for name, embedder, values in systems:
         cells = [
-            " / ".join(_cell(values.get(f"{head} {column}", math.nan)) for column in columns)
+            " / ".join(_cell(values.get(paper_name(head, column), math.nan), keys) for column, keys in columns.items())
             for head, columns in used.items()
         ]
         rows.append([name, embedder, *cells])
-    return rows
+    return rows if subject.embedder else [[row[0], *row[2:]] for row in rows]
 
 
-def _cell(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100.0 * value:.2f}"
+def _cell(value: float, keys: Sequence[tuple[str, str]]) -> str:
+    """A value of the published table, which has units in its heading or none. `keys`: the scores that it is of."""
+    scale = 1.0 if keys[0][1] in UNITS else 100.0
+    return "–" if math.isnan(value) else f"{scale * value:.2f}"
 
 
 def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
     """Header and rows: the first system minus the other, on the questions of both."""
     rows = [["type", "metric", f"{scores.systems[0].name} − {comparison.other}", "wins / losses", "McNemar p"]]
     for type_name, found in comparison.by_type.items():
-        first = QUESTION_TYPES[type_name].title
+        first = scores.subject.titles[type_name]
         for metric, (score, wins, losses, p_value) in found.items():
             pair = ["", ""] if wins is None else [f"{wins:,} / {losses:,}", f"{p_value:.2g}"]
             rows.append([first, metric, shown(score, metric, "+"), *pair])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from batcli.data.question_types import QUESTION_TYPES, QuestionType
 from batcli.evaluation.embed import Embedder
 from batcli.evaluation.metrics import calibration, confusion, mean_average_precision
 from batcli.evaluation.predictions import NO_ANSWER, Prediction, Predictions
-from batcli.evaluation.report import System, TypeScores, finite, paper_columns
+from batcli.evaluation.report import System, TypeScores, finite
 from batcli.evaluation.stats import Ratios, Score, Statistic, bootstrap, interval
+from batcli.evaluation.subjects import ANSWERS, Columns, paper_name
 
 Samples = dict[tuple[str, str], tuple[float, np.ndarray]]
 """(type, metric) → its value, and its values on the resamples."""
@@ -133,7 +134,17 @@ def unparsed(
 # ---- scores --------------------------------------------------------------------------------------
 
 
-def sample(measured: Sequence[Measured], n_clusters: int, replicates: int, seed: int) -> Samples:
+class HasStatistics(Protocol):
+    """Something of one type, with metrics to be bootstrapped."""
+
+    @property
+    def type_name(self) -> str: ...
+
+    @property
+    def statistics(self) -> list[Statistic]: ...
+
+
+def sample(measured: Sequence[HasStatistics], n_clusters: int, replicates: int, seed: int) -> Samples:
     """Value and resamples of every metric. Equal clusters and seed give equal draws, whatever the system."""
     statistics = [statistic for found in measured for statistic in found.statistics]
     names = [found.type_name for found in measured for _ in found.statistics]
@@ -154,11 +165,11 @@ def mean_score(samples: Samples, keys: Sequence[tuple[str, str]]) -> Score:
     return Score(value, *interval(value, drawn, reflected=keys[0][1] == "map"))
 
 
-def paper_scores(samples: Samples) -> dict[str, Score]:
-    """Scores in the columns of the published table: `mAP A` → its score."""
+def paper_scores(samples: Samples, table: Columns) -> dict[str, Score]:
+    """Scores in the columns of a published table: `mAP A` → its score."""
     return {
-        f"{heading} {column}": mean_score(samples, keys)
-        for heading, columns in paper_columns().items()
+        paper_name(heading, column): mean_score(samples, keys)
+        for heading, columns in table.items()
         for column, keys in columns.items()
     }
 
@@ -187,7 +198,12 @@ def system_of(file: Predictions, measured: Sequence[Measured], samples: Samples,
     }
     has_map = any(metric == "map" for _, metric in samples)
     return System(
-        file.name, len(file), by_type, _families(samples), paper_scores(samples), embedder if has_map else None
+        file.name,
+        len(file),
+        by_type,
+        _families(samples),
+        paper_scores(samples, ANSWERS.columns),
+        embedder if has_map else None,
     )
 
 
