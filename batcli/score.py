@@ -1,10 +1,11 @@
-"""`bat score`: read answers, score them with intervals, compare them, hold them against gates."""
+"""`bat score`: score answers, or what encoders hear, with intervals; compare them, hold them against gates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from batcli.core.errors import InputError
 from batcli.core.files import STDIO, require_writable, require_writable_file, write_text
@@ -19,6 +20,9 @@ from batcli.evaluation import baselines
 from batcli.evaluation.compare import compare
 from batcli.evaluation.embed import embedder_of
 from batcli.evaluation.gates import Gate, judge, parse_gates
+from batcli.evaluation.heard import is_heard, read_heard
+from batcli.evaluation.heard_scores import about_published as heard_and_published
+from batcli.evaluation.heard_scores import compare_heard, score_heard
 from batcli.evaluation.predictions import (
     File,
     Layout,
@@ -26,8 +30,8 @@ from batcli.evaluation.predictions import (
     Predictions,
     about_published,
     align_to_test_set,
+    answered_files,
     iterate_predictions,
-    match_questions,
     open_predictions,
     read_predictions,
     vocabulary_of,
@@ -35,7 +39,14 @@ from batcli.evaluation.predictions import (
 from batcli.evaluation.report import Scores, to_junit
 from batcli.evaluation.scores import score_systems, unparsed
 from batcli.evaluation.stats import LEVEL
-from batcli.options import ScoreOptions
+from batcli.evaluation.subjects import HEARING
+from batcli.options import ScoreOptions, refuse_given
+
+OF_ANSWERS = [
+    *("baseline", "prior", "embedder", "embedder_cache", "labels", "unparsed", "report", "data", "scenes"),
+    *("questions", "field", "type"),
+]
+"""Options about answers to questions, which an encoder does not give."""
 
 
 def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
@@ -47,66 +58,76 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
     gates = parse_gates(options.fail_under, options.fail_over)
     layout = _layout(options)
     _check_options(options, gates)
-    dataset = open_dataset(options.data) if options.data else None
     paths = [*options.predictions, *([options.against] if options.against else [])]
-    reread = bool(options.unparsed or options.report or options.baseline)
+    reread = bool(options.unparsed or options.report or options.baseline or STDIO in paths)
     with open_predictions(paths, reread) as files:
-        origin, origin_layout = files[0], layout
-        read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
-        if options.questions:
-            origin = File(options.questions, options.questions.stem, str(options.questions))
-            origin_layout = Layout({}, questions_only=True)
-            whole = read_predictions(origin, origin_layout, options.cluster, reporter)
-            read = [align_to_test_set(found, whole, reporter) for found in read]
-        vocabulary = vocabulary_of(read, *_label_names(options, dataset))
-        against = read.pop() if options.against else None
-        answered = _answered_files(read, against, gates, reporter)
-        answers = partial(iterate_predictions, origin, origin_layout)  # the questions of the first column, again
-        columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
-        if options.dry_run:
-            return _counts_only(columns, reporter)
-        embedder = embedder_of(options.embedder, vocabulary, options.embedder_cache)
-        systems, measured = score_systems(columns, vocabulary, embedder, options.replicates, options.seed, reporter)
-        settings = {"interval": LEVEL, "replicates": options.replicates, "cluster": options.cluster}
-        result = Scores(
-            systems,
-            {**settings, "seed": options.seed, "labels": len(vocabulary.names)},
-            compare(columns[0], against, vocabulary, embedder, options.replicates, options.seed, reporter)
-            if against
-            else None,
-            judge(systems[: len(answered)], gates),
-            about_published(read[0]) if options.published else None,
-        )
-        if options.unparsed:
-            count = write_records(options.unparsed, unparsed(answers(), columns[0], measured))
-            reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
-        if options.report:
-            from batcli.evaluation.html import write_report
-
-            write_report(options.report, result, answers(), columns[0], measured, dataset, options.scenes)
-    if options.junit:
+        if any(map(is_heard, files)):
+            result = _score_heard(options, files, gates, reporter)
+        else:
+            result = _score_answers(options, files, layout, gates, reporter)
+    if options.junit and result.systems:
         write_text(options.junit, to_junit(result))
     return result
 
 
-def _answered_files(
-    files: Sequence[Predictions], against: Predictions | None, gates: Sequence[Gate], reporter: Reporter
-) -> list[Predictions]:
-    """All files, or none where all are questions alone, for the baselines to answer."""
-    missing = [file for file in [*files, *([against] if against else [])] if not file.answered]
-    if missing and (gates or against or len(missing) < len(files)):
-        raise InputError("questions without predictions", missing[0].name, "only baselines can do with them")
-    if missing:
-        return []
-    for other in files[1:]:
-        pairs = match_questions(files[0], other)
-        common = len(pairs.rows) + pairs.left_out
-        if common < max(len(files[0]), len(other)):
-            reporter.warn(
-                f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "
-                "their columns are about different questions"
-            )
-    return list(files)
+def _score_answers(
+    options: ScoreOptions, files: Sequence[File], layout: Layout, gates: Sequence[Gate], reporter: Reporter
+) -> Scores:
+    """Score answers to questions."""
+    dataset = open_dataset(options.data) if options.data else None
+    origin, origin_layout = files[0], layout
+    read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
+    if options.questions:
+        origin = File(options.questions, options.questions.stem, str(options.questions))
+        origin_layout = Layout({}, questions_only=True)
+        whole = read_predictions(origin, origin_layout, options.cluster, reporter)
+        read = [align_to_test_set(found, whole, reporter) for found in read]
+    vocabulary = vocabulary_of(read, *_label_names(options, dataset))
+    against = read.pop() if options.against else None
+    answered = answered_files(read, against, bool(gates), reporter)
+    answers = partial(iterate_predictions, origin, origin_layout)  # the questions of the first column, again
+    columns = [*answered, *_baselines(options, read[0], answers, vocabulary)]
+    if options.dry_run:
+        return _counts_only(columns, reporter)
+    embedder = embedder_of(options.embedder, vocabulary, options.embedder_cache)
+    systems, measured = score_systems(columns, vocabulary, embedder, options.replicates, options.seed, reporter)
+    comparison = (
+        compare(columns[0], against, vocabulary, embedder, options.replicates, options.seed, reporter)
+        if against
+        else None
+    )
+    settings = {**_settings(options), "labels": len(vocabulary.names)}
+    note = about_published(read[0]) if options.published else None
+    result = Scores(systems, settings, comparison, judge(systems[: len(answered)], gates), note)
+    if options.unparsed:
+        count = write_records(options.unparsed, unparsed(answers(), columns[0], measured))
+        reporter.info(f"{options.unparsed}: {count:,} of {len(columns[0]):,} answers could not be read in full")
+    if options.report:
+        from batcli.evaluation.html import write_report
+
+        write_report(options.report, result, answers(), columns[0], measured, dataset, options.scenes)
+    return result
+
+
+def _score_heard(options: ScoreOptions, files: Sequence[File], gates: Sequence[Gate], reporter: Reporter) -> Scores:
+    """Score what encoders hear. `--against` has one encoder, or those of the first file."""
+    refuse_given(options, OF_ANSWERS, "is about answers; these files are what an encoder hears")
+    read = [read_heard(file, options.cluster, reporter) for file in files]
+    against = read.pop() if options.against else []
+    columns = [column for file in read for column in file]
+    if options.dry_run:
+        for column in columns:
+            reporter.info(f"{column.name}: {len(column):,} scenes")
+        return Scores([], {})
+    systems = list(score_heard(columns, options.replicates, options.seed, reporter))
+    comparison = compare_heard(columns[0], against[0], options.replicates, options.seed) if against else None
+    note = heard_and_published(columns[0]) if options.published else None
+    return Scores(systems, _settings(options), comparison, judge(systems, gates), note, HEARING)
+
+
+def _settings(options: ScoreOptions) -> dict[str, Any]:
+    names = ("replicates", "cluster", "seed")
+    return {"interval": LEVEL, **{name: getattr(options, name) for name in names}}
 
 
 def _layout(options: ScoreOptions) -> Layout:

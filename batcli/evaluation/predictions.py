@@ -235,14 +235,14 @@ def read_predictions(file: File, layout: Layout, cluster: str, reporter: Reporte
             checked.add((one.type_name, one.target))
         types.append(numbers[one.type_name])
         drawn = {"scene": one.scene, "room": one.room, "question": ()}[cluster]
-        clusters.append(_hash(*(drawn or (str(len(types)),))))  # what has no scene is drawn alone
-        questions.append(_hash(*one.scene, one.type_name, one.question, one.target))
-        ids.append(NO_ID if one.id is None else _hash(str(one.id)))
+        clusters.append(hash_of(*(drawn or (str(len(types)),))))  # what has no scene is drawn alone
+        questions.append(hash_of(*one.scene, one.type_name, one.question, one.target))
+        ids.append(NO_ID if one.id is None else hash_of(str(one.id)))
         has_scene.append(bool(one.scene))
         targets.append(texts.setdefault(one.target, len(texts)))
         predicted.append(NO_ANSWER if one.predicted is None else texts.setdefault(one.predicted, len(texts)))
         predictions += layout.fields.get("prediction", "prediction") in one.record
-        published += _looks_published(one.scene)
+        published += looks_published(one.scene)
         splits.update(_splits_in(one.scene))
     if not types:
         raise InputError("no predictions", file.shown, "is this the output of `bat decode`?")
@@ -291,13 +291,13 @@ def _splits_in(scene: Sequence[str]) -> set[str]:
     return {match[1] for clip in scene[::2] if (match := _SPLIT.search(clip))}
 
 
-def _looks_published(scene: Sequence[str]) -> bool:
+def looks_published(scene: Sequence[str]) -> bool:
     """Whether the ids have the form of the published test set's."""
     clips, rooms = scene[::2], scene[1::2]
     return bool(clips) and all(map(_EVALUATION_CLIP.search, clips)) and all(map(_MATTERPORT_ROOM.fullmatch, rooms))
 
 
-def _hash(*parts: str) -> int:
+def hash_of(*parts: str) -> int:
     """A hash of 64 bits that is equal in every process, unlike Python's."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
 
@@ -369,6 +369,26 @@ def _numbered(hashes: np.ndarray) -> np.ndarray:
     numbered = np.empty_like(hashes)
     numbered[order] = ordered + ranks.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return numbered
+
+
+def answered_files(
+    files: Sequence[Predictions], against: Predictions | None, needed: bool, reporter: Reporter
+) -> list[Predictions]:
+    """All files, or none where all are questions alone, for the baselines to answer, and no answers are `needed`."""
+    missing = [file for file in [*files, *([against] if against else [])] if not file.answered]
+    if missing and (needed or against or len(missing) < len(files)):
+        raise InputError("questions without predictions", missing[0].name, "only baselines can do with them")
+    if missing:
+        return []
+    for other in files[1:]:
+        pairs = match_questions(files[0], other)
+        common = len(pairs.rows) + pairs.left_out
+        if common < max(len(files[0]), len(other)):
+            reporter.warn(
+                f"{files[0].name} ({len(files[0]):,} questions) and {other.name} ({len(other):,}) share {common:,}: "
+                "their columns are about different questions"
+            )
+    return list(files)
 
 
 def align_to_test_set(found: Predictions, whole: Predictions, reporter: Reporter) -> Predictions:

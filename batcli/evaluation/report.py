@@ -244,7 +244,7 @@ def paper_rows(scores: Scores) -> list[list[str]]:
         if any(not math.isnan(s.paper[paper_name(head, column)].value) for s in scores.systems for column in columns)
     }
     rows = [[subject.units, "embedder", *(paper_name(head, " / ".join(columns)) for head, columns in used.items())]]
-    systems = [
+    systems: list[tuple[str, str, Mapping[str, float]]] = [
         (s.name, s.embedder["name"] if s.embedder else "–", {name: score.value for name, score in s.paper.items()})
         for s in scores.systems
     ]
