@@ -529,11 +529,7 @@ def test_standard_input(preds, tmp_path, again):
     assert json.loads(result.stdout) == {**as_json(scores_of(preds)), "name": "stdin"}
 
 
-def test_standard_input_that_is_no_json_lines(tmp_path):
-    published = json.dumps({"data": make(3)})
-    result = bat("-", stdin=published)
-    assert result.returncode == 2
-    assert "give the file's name" in result.stderr
+def test_standard_input_that_is_no_text(tmp_path):
     command = [sys.executable, "-m", "batcli", "score", "-", "--unparsed", str(tmp_path / "unread.jsonl")]
     broken = subprocess.run(command, input=b"\xff\xfe", capture_output=True)
     assert broken.returncode == 2
