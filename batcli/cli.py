@@ -126,10 +126,11 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
     bat score preds.jsonl --against before.jsonl --fail-under B.doa_acc=0.7 --fail-over DOA.der=0.2
     bat decode run demo -o - | bat score - --format json | jq .paper_table
     bat score theirs.jsonl --field prediction=response --field answer=target --type DOA
+    bat score heard.jsonl --published
     """,
 )
 def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
-    """Score predictions: per question type, and in the layout of the published table."""
+    """Score predictions, per question type and in the layout of the published table; or what encoders hear."""
     from batcli.core.files import write_text
     from batcli.evaluation.report import FORMATS
     from batcli.score import score
@@ -206,10 +207,11 @@ def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
     bat decode run demo -o preds.jsonl
     bat decode run demo -o - | bat score -
     bat decode run --audio scene.wav --question "Where is the dog?"
+    bat decode run demo --encoder --sources both -o heard.jsonl
     """,
 )
 def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
-    """Answer the questions of a split, or one question about one recording."""
+    """Answer the questions of a split, or one question about one recording; or write what the encoder hears."""
     from batcli.decode import decode
 
     answer = decode(options, terminal)
