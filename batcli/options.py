@@ -190,7 +190,10 @@ class TrainOptions(Options, LanguageModel):
         None, "How scenes are rendered, see `bat spatialize` [default: that of --init or the preset]."
     )
     workers: int | None = option(None, "Processes that render ahead [default: one per processor].", min=1)
-    cache_gb: float = option(100.0, "Most disk space for the scenes' encodings.", min=0)
+    cache: Literal["auto", "disk", "none"] = option(
+        "auto", "Encodings of scenes: kept on disk; none: made at each use; auto: on disk where that pays and fits."
+    )
+    cache_gb: float | None = option(None, "Most disk space for what is kept [default: 100].", min=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic; bf16 is mixed precision.")
     device: Literal["auto", "cpu"] = option("auto", "auto: the launcher's choice, a GPU where there is one.")
     max_bad: int = option(0, "Scenes that may fail before the exit code is 4.", min=0)

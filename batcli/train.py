@@ -1,7 +1,8 @@
 """`bat train`: train a model on a dataset, stage by stage, into a run directory.
 
 The stage `encoder` trains each encoder on random scenes. Stages 1, 2 and 3 train the projector and the
-language model on questions of more and more families, with encodings that are computed once.
+language model on questions of more and more families, with encodings that are kept
+on disk or made at each use (`training/cache_plan.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from batcli.core.errors import TooManyBad
 from batcli.core.files import require_writable
@@ -23,8 +24,10 @@ from batcli.model import checkpoint
 from batcli.model.tokens import near_distances
 from batcli.options import TrainOptions, require
 from batcli.training import state
+from batcli.training.bad_scenes import BAD_SCENES
 from batcli.training.build import build_model
-from batcli.training.cache import BAD_SCENES, CACHE
+from batcli.training.cache import CACHE
+from batcli.training.encoded_questions import encode_questions
 from batcli.training.launch import describe_processes, join_processes
 from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
@@ -35,7 +38,7 @@ from batcli.training.recipe import STAGES
 from batcli.training.resolve import resolve
 from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
 from batcli.training.sharding import place, reads_weights, sharded
-from batcli.training.stages import ENCODER_STAGES, QuestionStage, encode_questions, find_batch_size
+from batcli.training.stages import ENCODER_STAGES, QuestionStage, find_batch_size
 from batcli.training.trainer import Trainer
 
 CURVES = "curves.png"
@@ -58,6 +61,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
         return
     accelerator = join_processes(plan.model.precision, cpu=options.device == "cpu")
     reporter.info(describe_processes(accelerator, plan.model.precision))
+    (cache,) = broadcast_object_list([plan.cache])  # the free disk space may not be the same everywhere
+    plan = replace(plan, cache=cache)
     with main_rank_lock(require_writable(plan.output)):
         trainer = prepare(plan, accelerator, reporter)
         bad = train_stages(trainer)
@@ -105,13 +110,14 @@ def train_stages(trainer: Trainer) -> int:
         if trainer.resumed is None or trainer.resumed.position.stage not in STAGES:
             trainer.save_encoder()
         encoded = encode_questions(trainer)
-        batch, bad = plan.recipe.batch, encoded.bad
+        batch = plan.recipe.batch
         if batch is None:
             batch = find_batch_size(trainer, encoded, objective)
             trainer = replace(trainer, plan=replace(plan, recipe=replace(plan.recipe, batch=batch)))
             trainer.write_config()
         for name in names:
             step = train_stage(trainer, QuestionStage(trainer, name, encoded, objective, batch), step)
+        bad = encoded.scenes.bad()
     finish(trainer, objective, bad)
     return bad
 

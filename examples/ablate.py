@@ -127,7 +127,7 @@ def encode(
             good = {scene: audio for scene, audio in rendered.items() if not isinstance(audio, RenderError)}
             if good:
                 waveforms = [audio.flip(0) if mirrored else audio for audio in good.values()]
-                encoding = encode_fixed_batch(loaded.model, waveforms, ENCODE_BATCH, loaded.device)
+                encoding = encode_fixed_batch(loaded.model.encode, waveforms, ENCODE_BATCH, loaded.device)
                 encodings.update({scene: encoding.select([row]) for row, scene in enumerate(good)})
     return encodings
 

@@ -70,6 +70,40 @@ def test_a_stopped_run_ends_with_the_same_weights(
     assert len(places) == len(set(places)), "a resumed run must not log an update twice"
 
 
+@pytest.mark.parametrize("size", ["16", "6"])
+def test_encodings_made_at_each_use_give_the_same_weights(
+    run: Path, demo: Path, tmp_path: Path, train_options, stops_after, size: str
+):
+    """As those from a cache, also after a stop; the size of a batch is not that of what is encoded together."""
+    options = {"init": run, "stages": "1,2", "save_every": 1, "batch_size": size}
+    train(train_options(demo, tmp_path / "disk", cache="disk", **options))
+    with pytest.raises(Stopped):
+        train(train_options(demo, tmp_path / "none", cache="none", **options), stops_after("stage 2", 2))
+    assert not (tmp_path / "none" / "cache").exists()
+    with pytest.raises(InputError, match="--cache: the run was begun with 'none', not 'disk'"):
+        train(train_options(demo, tmp_path / "none", cache="disk", resume=True, **options))
+    train(train_options(demo, tmp_path / "none", resume=True, **options))
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "disk"))
+
+
+def test_a_bad_clip_costs_only_its_questions_without_a_cache(run: Path, demo: Path, tmp_path: Path, train_options):
+    data = tmp_path / "data"
+    shutil.copytree(demo, data)
+    dataset = open_dataset(data)
+    question = next(question for question in dataset.questions("train") if question.family == "A")
+    dataset.audio_path(question.audio_id).write_bytes(b"")
+    bad = {q.scene for q in dataset.questions("train") if q.family in "AB" and q.audio_id == question.audio_id}
+    options = {"init": run, "stages": "1", "cache": "none", "batch_size": "1"}  # so that batches have no sound at all
+    with pytest.raises(TooManyBad, match=f"^{len(bad)} scenes could not be rendered"):
+        train(train_options(data, tmp_path / "run", **options))
+    assert (tmp_path / "run" / checkpoint.DONE).exists()
+    listed = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
+    assert len(listed) == len(bad)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(entry["loss"] is not None for entry in log)
+    train(train_options(data, tmp_path / "allowed", max_bad=len(bad), **{**options, "batch_size": "16"}))
+
+
 def test_accumulation_does_not_change_the_gradient(demo: Path, tmp_path: Path, train_options):
     for name, changes in (("whole", {"batch_size": "16"}), ("halves", {"batch_size": "8", "accumulate": 2})):
         train(train_options(demo, tmp_path / name, stages="1", **changes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -140,8 +140,7 @@ class BAT(nn.Module):
 
     def encode(self, waveform: Tensor) -> Encoding:
         """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder."""
-        stft = spectrum(waveform)
-        return Encoding({name: part.tokenize(waveform, stft) for name, part in self.encoders.items()})
+        return encode_waveforms(self.encoders, waveform)
 
     def audio_embeddings(self, encoding: Encoding, prompts: TextBatch | None = None) -> Tensor:
         """Compute the language model's audio tokens (B, queries [+ K], llm dim).
@@ -234,13 +233,19 @@ class BAT(nn.Module):
         return torch.cat([audio.to(text.dtype), text], dim=1), torch.cat([audio_mask, batch.mask], dim=1)
 
 
-def encode_fixed_batch(model: BAT, waveforms: Sequence[Tensor], count: int, device: str | torch.device) -> Encoding:
+def encode_waveforms(encoders: Mapping[str, Encoder], waveform: Tensor) -> Encoding:
+    """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder."""
+    stft = spectrum(waveform)
+    return Encoding({name: part.tokenize(waveform, stft) for name, part in encoders.items()})
+
+
+def encode_fixed_batch(
+    encode: Callable[[Tensor], Encoding], waveforms: Sequence[Tensor], count: int, device: str | torch.device
+) -> Encoding:
     """Encode up to `count` scenes (2, samples) as a batch of exactly `count`, padded with copies.
 
     The last bit of an encoding depends on the batch size; so it does not depend on which other scenes
     could be rendered, or were encoded before a run was stopped.
     """
     padded = [*waveforms, *[waveforms[0]] * (count - len(waveforms))]
-    return Encoding(
-        {name: tokens[: len(waveforms)] for name, tokens in model.encode(torch.stack(padded).to(device)).items()}
-    )
+    return Encoding({name: tokens[: len(waveforms)] for name, tokens in encode(torch.stack(padded).to(device)).items()})

@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 
-from batcli.core.errors import InputError
-from batcli.core.jsonl import dump
 from batcli.core.shards import content_key
-from batcli.training.scenes import ENCODE_BATCH, RenderError, no_collate, threads_for
+from batcli.training.bad_scenes import BadScenes
+from batcli.training.loader import no_collate
+from batcli.training.scenes import ENCODE_BATCH, RenderError, threads_for
 from batcli.training.trainer import Trainer
 
 CACHE = "cache"  # folder in the run directory
-BAD_SCENES = "bad.jsonl"
 MISSING, STORED, BAD = 0, 1, 2  # states of a row
 
 
@@ -74,6 +73,11 @@ class EncodingCache:
         return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
 
 
+def as_stored(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values as `EncodingCache.get` reads them back: floating point rounded to 16 bits."""
+    return {name: value.half().float() if value.is_floating_point() else value for name, value in values.items()}
+
+
 def _stored(row: Tensor) -> np.dtype:
     return np.dtype(np.float16 if row.is_floating_point() else np.int64)
 
@@ -87,14 +91,9 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype, create: bool) -> n
 
 
 def open_cache(trainer: Trainer, facts: Mapping[str, Any], count: int, sample: Mapping[str, Tensor]) -> EncodingCache:
-    """Open or create a cache of `count` rows like `sample`, under a hash of `facts` and what else changes the rows.
-
-    Raises InputError if it would take more than `cache_gb`.
-    """
+    """Open or create a cache of `count` rows like `sample`, under a hash of `facts` and what else changes the rows."""
     plan = trainer.plan
     size = EncodingCache.bytes_needed(count, sample) / 1e9
-    if size > plan.cache_gb:
-        raise InputError(f"{count:,} scenes need {size:.1f} GB", "--cache-gb", "allow as much")
     trainer.reporter.info(f"{count:,} scenes to encode once, {size:.2f} GB")
     settings = {"settings": asdict(trainer.settings), "count": count, "arrays": sorted(sample)}
     folder = plan.output / CACHE / content_key(**facts, **plan.dataset_facts(), **settings)
@@ -119,6 +118,7 @@ def fill_cache(
     """
     missing = np.unique(cache.missing() // rows_each)
     accelerator, reporter = trainer.accelerator, trainer.reporter
+    bad = BadScenes(trainer.plan.output, reporter)
     mine = missing[accelerator.process_index :: accelerator.num_processes].tolist()
     loader = trainer.load(Subset(items, mine), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
     with torch.inference_mode(), threads_for(trainer.model):
@@ -126,9 +126,7 @@ def fill_cache(
             good = {index: value for index, value in batch if not isinstance(value, RenderError)}
             for index, value in batch:
                 if isinstance(value, RenderError):
-                    reporter.warn(value.error["message"])
-                    with open(trainer.plan.output / BAD_SCENES, "a", encoding="utf-8") as file:
-                        file.write(dump({"sources": [s._asdict() for s in value.scene], "error": value.error}))
+                    bad.add(value)
                     cache.put_bad(index)
             if good:
                 rows = [index * rows_each + row for index in good for row in range(rows_each)]

@@ -16,11 +16,12 @@ from batcli.data.schema import Scene
 from batcli.data.windows import Window, plan_windows
 from batcli.model.answering import LoadedModel, encode_audio
 from batcli.model.bat import Encoding, encode_fixed_batch
-from batcli.training.scenes import ENCODE_BATCH, GivenScenes, Loader, RenderError, no_collate, threads_for
+from batcli.training.loader import Loader, no_collate
+from batcli.training.scenes import ENCODE_BATCH, GivenScenes, RenderError, threads_for
 
 WINDOW = 1_024  # questions that are answered together, once their scenes are encoded
 KEPT = 1 << 25  # bytes of encodings in memory beside those of the window: 1,300 scenes of `tiny`, 20 of the published
-AHEAD = 1 << 25  # bytes of scenes that wait to be encoded, in shared memory, of which containers have 64 MB
+AHEAD = 1 << 25  # bytes of scenes that wait to be encoded, where two batches per worker are less
 
 Encodings = dict[Scene, Encoding | dict[str, str]]
 """The encoding of each scene, a batch of one, or the error (kind, message) why it could not be rendered."""
@@ -40,13 +41,15 @@ def encode_windows(
     if loaded.zero_audio:  # the same zeros for all, so nothing need be rendered
         encodings = dict.fromkeys(scenes, encode_audio(loaded, np.zeros((2, 0), np.float32)))
         windows = [Window(window.questions, [], []) for window in windows]
-    rendered = _render(loaded, dataset, windows, workers)
+    rendered = _render(loaded, dataset, windows, workers, reporter)
     for window in reporter.track(windows, "windows"):
         _encode(loaded, window, rendered, encodings, reporter)
         yield window.questions, encodings
 
 
-def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], workers: int | None) -> Rendered:
+def _render(
+    loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], workers: int | None, reporter: Reporter
+) -> Rendered:
     """The new scenes of each window, in batches that cross no window; workers render ahead of the reader."""
     scenes: list[Scene] = []
     batches: list[range] = []
@@ -55,10 +58,12 @@ def _render(loaded: LoadedModel, dataset: Dataset, windows: Sequence[Window], wo
         batches += [range(n, min(n + ENCODE_BATCH, stop)) for n in range(len(scenes), stop, ENCODE_BATCH)]
         scenes += window.scenes_to_encode
     settings = RenderSettings(loaded.seconds, rendering=loaded.rendering)
-    return render_ahead(GivenScenes(dataset, scenes, settings), batches, workers)
+    return render_ahead(GivenScenes(dataset, scenes, settings), batches, workers, reporter)
 
 
-def render_ahead(scenes: GivenScenes, batches: Sequence[Sequence[int]], workers: int | None) -> Rendered:
+def render_ahead(
+    scenes: GivenScenes, batches: Sequence[Sequence[int]], workers: int | None, reporter: Reporter
+) -> Rendered:
     """The scenes of each batch, while `workers` processes render the next ones; None: one per processor."""
     workers = min(workers or default_jobs(), len(batches))
     each = max(1, workers) * ENCODE_BATCH * 2 * 4 * scenes.settings.length  # bytes: two ears, 32 bits
@@ -68,6 +73,7 @@ def render_ahead(scenes: GivenScenes, batches: Sequence[Sequence[int]], workers:
         num_workers=workers,
         prefetch_factor=max(2, AHEAD // each) if workers else None,
         collate_fn=no_collate,
+        reporter=reporter,
     )
     return iter(loader)
 
@@ -82,7 +88,7 @@ def _encode(loaded: LoadedModel, window: Window, rendered: Rendered, encodings: 
             encodings.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, RenderError))
             good = {scene: audio for scene, audio in found.items() if not isinstance(audio, RenderError)}
             if good:
-                encoding = encode_fixed_batch(loaded.model, list(good.values()), ENCODE_BATCH, loaded.device)
+                encoding = encode_fixed_batch(loaded.model.encode, list(good.values()), ENCODE_BATCH, loaded.device)
                 encodings.update((scene, encoding.select([row])) for row, scene in enumerate(good))
     for scene in window.scenes_to_drop:
         del encodings[scene]

@@ -48,7 +48,7 @@ def hear_scenes(
     items = GivenScenes(dataset, [scenes[place].scene for place in places], listener.settings)
     batches = [range(n, min(n + ENCODE_BATCH, len(items))) for n in range(0, len(items), ENCODE_BATCH)]
     with threads_for(listener.encoders):
-        for batch in reporter.track(render_ahead(items, batches, workers), "listening", len(batches)):
+        for batch in reporter.track(render_ahead(items, batches, workers, reporter), "listening", len(batches)):
             good = {index: audio for index, audio in batch if not isinstance(audio, RenderError)}
             found = _hear(listener, {index: scenes[places[index]] for index in good}, list(good.values()), most)
             for index, audio in batch:

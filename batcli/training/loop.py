@@ -138,6 +138,7 @@ class StageLoop:
             optimizer.zero_grad(set_to_none=True)
         own = torch.tensor([sum(batch.weight for batch in batches), float(stop)], device=accelerator.device)
         weight, stopping = accelerator.reduce(own, "sum")
+        weight = weight.clamp_min(1)  # 0 if no scene of the update could be rendered
         total: dict[str, Tensor] = {}
         means = BatchNormMeans(objective)
         for part, batch in enumerate(batches):

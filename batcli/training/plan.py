@@ -17,6 +17,7 @@ from batcli.core.progress import Reporter
 from batcli.data.dataset import Dataset
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.model.config import ModelConfig
+from batcli.training.cache_plan import CachePlan
 from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen, stage_updates
 
 AUTO = "auto"
@@ -69,7 +70,7 @@ class TrainPlan:
     accumulate: int  # batches per update in each process, in stages whose recipe leaves it open
     processes: int
     workers: int  # processes that render scenes
-    cache_gb: float  # limit of disk space for the encodings
+    cache: CachePlan
     save_every: int  # updates
     keep: int  # saved states
     log_every: int  # updates
@@ -112,7 +113,7 @@ class TrainPlan:
             "train": dict(self.options),
             "recipe": self.recipe.used_by(self.model.config.encoders),
             "dataset": self.dataset_facts(),
-            "scenes": {"rendering": self.rendering},
+            "scenes": {"rendering": self.rendering, **self.cache.places()},
             "processes": {
                 "count": self.processes,
                 "batches_per_update": self.accumulate * self.processes if open_ended else None,
@@ -187,6 +188,8 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
             reporter.info(f"  {name}: {describe_amount(name, recipe, clips)}")
         if ENCODER in encoders and plan.model.init is None and plan.model.encoder_init is None:
             reporter.info("  encoder: from random weights; the published one starts from AudioMAE's (--encoder-init)")
+    for name, kept in plan.cache.parts.items():
+        reporter.info(f"{name}: {kept}")
     families = Counter[str]()
     for kind, count in counts.items():
         families[QUESTION_TYPES[kind].family] += count

@@ -10,6 +10,7 @@ from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
 from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.options import TrainOptions, require
+from batcli.training.cache_plan import plan_cache
 from batcli.training.plan import (
     ModelPlan,
     TrainPlan,
@@ -50,7 +51,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         accumulate=options.accumulate or 1,
         processes=rank_and_world()[1],
         workers=options.workers or default_jobs(),
-        cache_gb=options.cache_gb,
+        cache=plan_cache(options, dataset, stages, recipe, model.config),
         save_every=options.save_every,
         keep=options.keep,
         log_every=options.log_every,

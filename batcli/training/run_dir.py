@@ -86,7 +86,8 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
     for table in sorted(set(before) & set(now) - {"train", "processes"}):
         for name in sorted((set(before[table]) | set(now[table])) - {"path"}):  # data may have moved
             recipe = "--batch-size" if name == "batch" else f"--set {name}"
-            options = {"recipe": recipe, "dataset": "DATA", "language_model": "--llm", "scenes": f"--{name}"}
+            scenes = "--rendering" if name == "rendering" else "--cache"
+            options = {"recipe": recipe, "dataset": "DATA", "language_model": "--llm", "scenes": scenes}
             yield options.get(table, f"[{table}] {name}"), before[table].get(name), now[table].get(name)
 
 

@@ -6,23 +6,21 @@ number of workers nor a resumed run changes what a model is trained on.
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import default_collate
 
 from batcli.audio.convolve import Filter, gain, render
 from batcli.audio.render import RenderSettings, load_source, render_files
 from batcli.core.errors import BatError, InputError
-from batcli.core.parallel import block_signals, start_worker
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import Reverb
 from batcli.data.schema import Scene, Source
@@ -257,9 +255,15 @@ class CuedRooms(TorchDataset):
         return len(self.drawn)
 
     def __getitem__(self, index: int) -> tuple[int, EncoderBatch]:
-        return index, retry(self._draw, index)
+        return index, retry(lambda index, attempt: self._render(index, attempt, range(2 * GROUP)), index)
 
-    def _draw(self, index: int, attempt: int) -> EncoderBatch:
+    def scene(self, number: int) -> EncoderBatch:
+        """Scene `number` of all items' scenes, as a batch of one; the others of its item are not rendered."""
+        index, place = divmod(number, 2 * GROUP)
+        return retry(lambda index, attempt: self._render(index, attempt, [place]), index)
+
+    def _render(self, index: int, attempt: int, numbers: Sequence[int]) -> EncoderBatch:
+        """The scenes of these numbers of an item. Raises InputError if any file of the item is bad."""
         drawn = self.drawn
         rng = np.random.default_rng([drawn.seed, index, attempt])
         room = drawn.rooms[rng.integers(len(drawn.rooms))]
@@ -267,22 +271,44 @@ class CuedRooms(TorchDataset):
         clips = [clips[i % len(clips)] for i in range(GROUP)]  # repeated if there are too few
         places = np.concatenate([rng.permutation(len(room)) for _ in range(-(-GROUP // len(room)))])[:GROUP].tolist()
         reverbs = [room[place] for place in places]
-        partners = [_partner(i, clips, places) for i in range(GROUP)]
+        together = [(i,) for i in range(GROUP)] + [(i, _partner(i, clips, places)) for i in range(GROUP)]
         files = [drawn.dataset.files_of(Source(c.audio_id, r.reverb_id)) for c, r in zip(clips, reverbs, strict=True)]
-        waveforms = np.stack([render_files([pair], drawn.settings) for pair in files])
+        heard = sorted({i for number in numbers for i in together[number]})
+        for i in set(range(GROUP)).difference(heard):
+            load_source(*files[i], drawn.settings)
+        waveforms = np.stack([render_files([files[i]], drawn.settings) for i in heard])
         with torch.inference_mode():
-            stft = spectrum(torch.from_numpy(waveforms))
-            parts = torch.view_as_real(stft)  # complex arithmetic of torch is ten times slower
-            pairs = (torch.view_as_complex(parts[i].lerp(parts[partner], 0.5)) for i, partner in enumerate(partners))
+            stft = dict(zip(heard, spectrum(torch.from_numpy(waveforms)), strict=True))
             # One by one, to stay in the processor's cache.
-            cues = torch.cat([self.cues(scene[None]) for scene in (*stft, *pairs)])
-        members = [(i,) for i in range(GROUP)] + [tuple({i, partner}) for i, partner in enumerate(partners)]
+            cues = torch.cat([self.cues(_mean([stft[i] for i in together[number]])[None]) for number in numbers])
+        members = [tuple(sorted(set(together[number]))) for number in numbers]
         return default_collate(
             [
                 drawn.with_targets(row, [clips[i].weights for i in member], [reverbs[i] for i in member])
                 for row, member in zip(cues.clone(), members, strict=True)
             ]
         )
+
+
+class CuedScenes(TorchDataset):
+    """The scenes of `CuedRooms` one by one."""
+
+    def __init__(self, rooms: CuedRooms) -> None:
+        self.rooms = rooms
+
+    def __len__(self) -> int:
+        return 2 * GROUP * len(self.rooms)
+
+    def __getitem__(self, number: int) -> EncoderBatch:
+        return EncoderBatch(*(part[0] for part in self.rooms.scene(number)))
+
+
+def _mean(stft: Sequence[Tensor]) -> Tensor:
+    """The STFT of one source, or of two together."""
+    if len(stft) == 1:
+        return stft[0]
+    parts = [torch.view_as_real(part) for part in stft]  # complex arithmetic of torch is ten times slower
+    return torch.view_as_complex(parts[0].lerp(parts[1], 0.5))
 
 
 def _partner(number: int, clips: Sequence[LabelledClip], places: Sequence[int]) -> int:
@@ -316,28 +342,6 @@ class GivenScenes(TorchDataset):
             return index, torch.from_numpy(render_files(files, self.settings))
         except BatError as error:
             return index, RenderError(scene, {"kind": type(error).__name__, "message": str(error)})
-
-
-def no_collate(batch: list[Any]) -> list[Any]:
-    """Return the items as they are, since a `RenderError` cannot be stacked."""
-    return batch
-
-
-class Loader(DataLoader):
-    """A DataLoader whose worker processes leave Ctrl-C and SIGTERM to their parent."""
-
-    def __init__(self, items: TorchDataset, **options: Any) -> None:
-        super().__init__(items, worker_init_fn=_start_loading, **options)
-
-    def __iter__(self) -> Any:
-        with block_signals():  # while the worker processes are started
-            return super().__iter__()
-
-
-def _start_loading(_: int) -> None:
-    gc.freeze()  # the collector would touch, and so copy, all memory shared with the parent
-    start_worker()
-    torch.set_num_threads(1)  # the others are for the model
 
 
 @contextmanager

@@ -13,26 +13,24 @@ import torch
 from torch import nn
 
 from batcli.core.errors import InputError
-from batcli.core.files import sha256
-from batcli.data.schema import Question, Scene
-from batcli.model import checkpoint
-from batcli.model.bat import Encoding, encode_fixed_batch
+from batcli.data.schema import Question
+from batcli.model.bat import Encoding
 from batcli.model.encoders.sources import Cues, SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.tokens import IGNORED, TextBatch, collate, padding_id, to_ids
 from batcli.training.batch_size import largest_batch
-from batcli.training.cache import EncodingCache, fill_cache, open_cache
+from batcli.training.cache import EncodingCache, as_stored, fill_cache, open_cache
+from batcli.training.encoded_questions import EncodedBatch, EncodedQuestions
 from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.training.optim import OptimizerValues, unfreeze
 from batcli.training.order import bucket_by_length, clip_order, epoch_order, one_way
 from batcli.training.recipe import CURRICULUM, ENCODER, SOURCES, STAGES, stage_updates
 from batcli.training.scenes import (
-    ENCODE_BATCH,
     GROUP,
     CuedRooms,
+    CuedScenes,
     DrawnScenes,
     EncoderBatch,
-    GivenScenes,
     SceneDistribution,
     labelled_clips,
 )
@@ -119,13 +117,14 @@ class EncoderStage(Stage):
 
 
 class SourceStage(Stage):
-    """Trains the source tokens on the cues of random scenes, each rendered once and used `source_epochs` times."""
+    """Trains the source tokens on the cues of random scenes, each used `source_epochs` times."""
 
     name = SOURCES
 
     def __init__(self, trainer: Trainer, sources: SourceTokens) -> None:
         recipe, self.trainer, self.sources = trainer.plan.recipe, trainer, sources
         self.objective, self.trained, self.accumulate = SourceObjective(sources), [sources], trainer.plan.accumulate
+        self.cache: EncodingCache | None = None
         self.draws = -(-recipe.source_scenes // (2 * GROUP))
         self.count = self.draws * 2 * GROUP
         self.batch = recipe.source_batch
@@ -141,50 +140,33 @@ class SourceStage(Stage):
         trainer, plan = self.trainer, self.trainer.plan
         distribution = SceneDistribution()
         drawn = DrawnScenes(plan.dataset, plan.split, trainer.settings, plan.seed + 1, self.draws, distribution)
-        rooms = CuedRooms(drawn, Cues(self.sources.config))
+        self.rooms = rooms = CuedRooms(drawn, Cues(self.sources.config))
+        assert plan.cache.cues is not None
+        if not plan.cache.cues.on_disk:
+            return
         sample = {name: part[0] for name, part in rooms[0][1]._asdict().items()}
         self.cache = open_cache(trainer, {"stage": SOURCES, "seed": plan.seed}, self.count, sample)
         fill_cache(trainer, self.cache, rooms, "cues", lambda items: EncoderBatch.concat(items)._asdict(), 2 * GROUP)
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = epoch_order(self.count, self.total * self.per_update, self.trainer.plan.seed, stage=0)
-        for ranges in self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate):
-            batches = [EncoderBatch(**self.cache.get(order[r.start : r.stop])).without_padding() for r in ranges]
-            yield [Batch((batch.to(self.trainer.device),), self.batch) for batch in batches]
+        updates = list(self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate))
+        batches = self._scenes([order[r.start : r.stop] for ranges in updates for r in ranges])
+        for ranges in updates:
+            scenes = [next(batches).without_padding() for _ in ranges]
+            yield [Batch((batch.to(self.trainer.device),), self.batch) for batch in scenes]
+
+    def _scenes(self, batches: Sequence[np.ndarray]) -> Iterator[EncoderBatch]:
+        """The scenes of these numbers: from the cache, or rendered again and rounded alike."""
+        if self.cache is not None:
+            cache = self.cache
+            return (EncoderBatch(**cache.get(numbers)) for numbers in batches)
+        loaded = self.trainer.load(CuedScenes(self.rooms), batch_sampler=[numbers.tolist() for numbers in batches])
+        return (EncoderBatch(**as_stored(batch._asdict())) for batch in loaded)
 
 
 ENCODER_STAGES = {ENCODER: EncoderStage, SOURCES: SourceStage}
 """Name of an encoder and its stage → the stage's class."""
-
-
-@dataclass(frozen=True)
-class EncodedQuestions:
-    """Questions whose scenes could be rendered, and a cache with the encodings of the scenes."""
-
-    questions: list[Question]
-    rows: dict[Scene, int]  # row of each scene in the cache
-    cache: EncodingCache
-    bad: int  # scenes that could not be rendered
-
-
-def encode_questions(trainer: Trainer) -> EncodedQuestions:
-    """Encode the scenes of all stages' questions by the frozen encoders, each scene once."""
-    plan, model = trainer.plan, trainer.model.eval()
-    families = "".join(STAGES[stage] for stage in trainer.stages if stage in STAGES)
-    questions = [q for q in plan.dataset.questions(plan.split) if q.family in families]
-    scenes = list(dict.fromkeys(q.scene for q in questions))
-
-    def encode(waveforms: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        return encode_fixed_batch(model, waveforms, ENCODE_BATCH, trainer.device)
-
-    with torch.inference_mode():
-        sample = {name: tokens[0] for name, tokens in encode([torch.zeros(2, trainer.settings.length)]).items()}
-    facts = {"stage": "questions", "encoder": sha256(plan.output / checkpoint.ENCODER)}
-    cache = open_cache(trainer, facts, len(scenes), sample)
-    fill_cache(trainer, cache, GivenScenes(plan.dataset, scenes, trainer.settings), "encoding", encode)
-    bad = set(cache.bad().tolist())
-    rows = {scene: row for row, scene in enumerate(scenes) if row not in bad}
-    return EncodedQuestions([q for q in questions if q.scene in rows], rows, cache, len(bad))
 
 
 def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: AnswerObjective) -> int:
@@ -196,7 +178,7 @@ def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: Answ
 
     def inputs(count: int) -> tuple[Encoding, TextBatch]:
         batch = collate([prompt] * count, [answer] * count, pad, end)
-        return Encoding(encoded.cache.get([0] * count)).to(device), batch.to(device)
+        return encoded.of_silence(count).to(device), batch.to(device)
 
     unfreeze(trainer.model, [trainer.model.projector, trainer.model.llm])
     objective.train()
@@ -232,8 +214,12 @@ class QuestionStage(Stage):
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:
         order = self._order()
-        for ranges in self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate):
-            yield [self._batch(order[r.start : r.stop]) for r in ranges]
+        updates = list(self.trainer.batch_ranges(start, self.total, self.batch, self.accumulate))
+        questions = ([self.questions[i] for i in order[r.start : r.stop]] for ranges in updates for r in ranges)
+        asked, batches = itertools.tee(questions)
+        encoded = self.encoded.scenes.stream([question.scene for question in batch] for batch in asked)
+        for ranges in updates:
+            yield [self._batch(next(batches), next(encoded)) for _ in ranges]
 
     def _order(self) -> np.ndarray:
         """Indices of the questions of all updates, in the order in which they are used."""
@@ -246,12 +232,14 @@ class QuestionStage(Stage):
             order = np.concatenate([one_way(self.questions, head, seed), order[: len(order) - head]])
         return bucket_by_length(order, sizes, self.per_update, recipe.bucket, seed, number)
 
-    def _batch(self, numbers: np.ndarray) -> Batch:
-        tokenizer, device = self.trainer.tokenizer, self.trainer.device
-        questions = [self.questions[i] for i in numbers]
+    def _batch(self, questions: Sequence[Question], scenes: EncodedBatch) -> Batch:
+        """The questions whose scenes could be rendered. If none could, one about silence, of no weight."""
+        tokenizer, device, encoding = self.trainer.tokenizer, self.trainer.device, scenes.encoding
+        questions = [q for q, good in zip(questions, scenes.good, strict=True) if good] or questions[:1]
         prompts, answers = to_ids(tokenizer, [q.question for q in questions], [q.answer for q in questions])
         text = collate(prompts, answers, padding_id(tokenizer), tokenizer.eos_token_id)
-        encoding = Encoding(self.encoded.cache.get([self.encoded.rows[q.scene] for q in questions]))
         weight = int((text.labels != IGNORED).sum())
+        if encoding is None:
+            encoding, weight = self.encoded.of_silence(1), 0
         names = tuple(f"{q.audio_id} in {q.reverb_id}" for q in questions)
         return Batch((encoding.to(device), text.to(device)), weight, names)

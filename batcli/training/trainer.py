@@ -17,10 +17,10 @@ from batcli.audio.render import RenderSettings
 from batcli.core.progress import Reporter
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
+from batcli.training.loader import Loader
 from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
 from batcli.training.recipe import ENCODER
-from batcli.training.scenes import Loader
 from batcli.training.state import SavedState
 
 
@@ -74,7 +74,7 @@ class Trainer:
     def load(self, items: TorchDataset, **options: Any) -> Loader:
         """Make a loader with the plan's workers; it leaves torch's global random state alone."""
         generator = torch.Generator().manual_seed(0)
-        return Loader(items, num_workers=self.plan.workers, generator=generator, **options)
+        return Loader(items, num_workers=self.plan.workers, reporter=self.reporter, generator=generator, **options)
 
     def write_config(self) -> None:
         """Write `config.toml` in the main process."""

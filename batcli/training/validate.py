@@ -15,11 +15,12 @@ from batcli.data.schema import Scene
 from batcli.model import checkpoint
 from batcli.model.bat import Encoding
 from batcli.training import answers, localization
+from batcli.training.loader import no_collate
 from batcli.training.log import VALIDATION, read_log, summary
 from batcli.training.plan import ValidationPlan
 from batcli.training.recipe import STAGES
 from batcli.training.run_dir import LOG
-from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, GivenScenes, RenderError, SceneDistribution, no_collate
+from batcli.training.scenes import ENCODE_BATCH, DrawnScenes, GivenScenes, RenderError, SceneDistribution
 from batcli.training.stages import Stage
 from batcli.training.trainer import Trainer
 

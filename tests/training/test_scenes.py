@@ -133,7 +133,7 @@ SIGNALLED = """
 import os, subprocess, sys, time
 from torch.utils.data import Dataset
 from batcli.core.signals import defer_signals
-from batcli.training.scenes import Loader
+from batcli.training.loader import Loader
 
 class Slow(Dataset):
     def __len__(self):
