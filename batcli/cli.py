@@ -85,6 +85,23 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
 
 @command(
     prepare,
+    "clips",
+    opts.ClipsOptions,
+    """
+    bat prepare clips data ESC-50-master
+    bat prepare clips data my-sounds --seconds 2 --excerpts 3
+    bat prepare clips data sounds --csv table.csv --file name --label class --fold fold --eval-folds 5
+    """,
+)
+def _clips(options: opts.ClipsOptions, terminal: Terminal) -> None:
+    """Take recordings with labels: folders by class, a table, or a public collection."""
+    from batcli.prepare.clips import clips
+
+    clips(options, terminal)
+
+
+@command(
+    prepare,
     "questions",
     opts.QuestionsOptions,
     """

@@ -76,6 +76,32 @@ class DemoOptions(Options):
 
 
 @dataclass(kw_only=True)
+class ClipsOptions(Options):
+    data: Path = argument("The dataset directory to make.", metavar="DATA")
+    source: list[Path] = argument("Folders of recordings.", metavar="SOURCE...")
+    layout: Literal["auto", "folders", "esc50", "fsd50k", "urbansound8k", "audioset"] = option(
+        "auto", "How SOURCE is laid out; folders: one per class [default: told by its tables]."
+    )
+    csv: Path | None = option(None, "Table of the recordings, with a header.")
+    file: str = option("file", "Column of the file's path below SOURCE.")
+    label: str = option("label", "Column of the label.")
+    fold: str | None = option(None, "Column of the fold.")
+    group: str | None = option(None, "Column of the origin: recordings of one origin stay in one split.")
+    separator: str | None = option(None, "Text between several labels in one cell.")
+    eval_folds: str = option("", "Folds for eval, by commas.")
+    dev_folds: str = option("", "Folds for dev, by commas.")
+    test_share: float = option(0.2, "Of each class for eval, where the source has none.", min=0, max=0.9)
+    dev_share: float = option(0.1, "Of each class for dev, where the source has none.", min=0, max=0.9)
+    labels: Path | None = option(None, "Keep to this CSV of labels (index,mid,display_name), by id or name.")
+    seconds: float = option(2.0, "Length of a scene, and most of a clip; 10 for the published model.", min=0.5, max=60)
+    crop: Literal["loudest", "start", "random"] = option("loudest", "Which part of a longer recording.")
+    excerpts: int = option(1, "Most clips from one recording, without overlap.", min=1)
+    channel: Literal["first", "mean"] = option("first", "What becomes of several channels.")
+    jobs: int | None = option(None, "Processes [default: one per processor].", min=1)
+    max_bad: int = option(0, "Recordings that may fail before the exit code is 4.", min=0)
+
+
+@dataclass(kw_only=True)
 class RoomsOptions(Options):
     reverb: Path = argument("The REVERB directory to make or to extend.", metavar="REVERB")
     rooms: int = option(100, "How many rooms.", min=1)
