@@ -85,6 +85,23 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
 
 @command(
     prepare,
+    "brirs",
+    opts.BrirsOptions,
+    """
+    bat prepare brirs reverb room.sofa --split eval
+    bat prepare brirs reverb recordings --table places.csv --azimuths left --distance 1.5
+    bat prepare brirs reverb --split eval --export sofa
+    """,
+)
+def _brirs(options: opts.BrirsOptions, terminal: Terminal) -> None:
+    """Take measured rooms: SOFA files, or sound files with a table; or export rooms as SOFA."""
+    from batcli.prepare.brirs import brirs
+
+    brirs(options, terminal)
+
+
+@command(
+    prepare,
     "clips",
     opts.ClipsOptions,
     """

@@ -120,6 +120,27 @@ class RoomsOptions(Options):
 
 
 @dataclass(kw_only=True)
+class BrirsOptions(Options):
+    reverb: Path = argument("The REVERB directory to make or to extend.", metavar="REVERB")
+    source: list[Path] = argument("SOFA files, or the folder that --table's paths start from.", [], "[SOURCE]...")
+    split: str = option("eval", "Name of the split; no room is in two.")
+    table: Path | None = option(None, "CSV of sound files (two channels, left first) and places.")
+    file: str = option("file", "Column of the file.")
+    room: str | None = option(None, "Column of the room [default: all are of one].")
+    azimuth: str = option("azimuth", "Column of the azimuth in degrees, or a number.")
+    elevation: str = option("elevation", "Column of the elevation in degrees, up is positive, or a number.")
+    distance: str = option("distance", "Column of the distance in metres, or a number.")
+    azimuths: Literal["left", "right", "bat"] | None = option(
+        None, "left: 0 is front, +90 left; right: +90 is right; bat: 0 is right, 90 front."
+    )
+    level: Literal["direct", "as-is"] = option(
+        "direct", "direct: each direct sound as loud as KEMAR's at its distance, as distances need."
+    )
+    longest: float = option(2.0, "Seconds of a response that are kept.", min=0.05, max=20)
+    export: Path | None = option(None, "Write the split's rooms as SOFA into this folder instead.")
+
+
+@dataclass(kw_only=True)
 class QuestionsOptions(Options):
     data: Path = argument("The dataset directory to make or to extend.", metavar="DATA")
     clips: Path = option(None, "Clip metadata, JSON: folder, id, label (list of mids).")

@@ -153,7 +153,7 @@ print(json.dumps(found))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     found = json.loads(result.stdout)
-    assert len(found) == 12, list(found)  # `bat`, five verbs, and six ways to prepare
+    assert len(found) == 13, list(found)  # `bat`, five verbs, and seven ways to prepare
     for path, (beginning, loaded) in found.items():
         assert beginning == "Usage:", path
         assert loaded == [], path

@@ -189,7 +189,7 @@ def sphere() -> Hrtf:
     spectra = (1 - part) * table[below] + part * table[below + 1]
     spectra = spectra * (_pinna(directions, size) * _torso(directions, size))[:, None]
     irs = np.fft.irfft(spectra * np.exp(-0.5j * np.pi * np.arange(size // 2 + 1)), size)  # a quarter later
-    responses, delays = _decompose(irs)
+    responses, delays = decompose(irs)
     shape = (len(ELEVATIONS), len(AZIMUTHS), 2)
     return _equalise("sphere", responses.reshape(*shape, TAPS), delays.reshape(shape))
 
@@ -204,7 +204,7 @@ def sofa(path: Path) -> Hrtf:
     measured = read_sofa(path)
     factor = Fraction(SAMPLE_RATE / measured.rate).limit_denominator(1000)
     irs = signal.resample_poly(measured.irs, factor.numerator, factor.denominator, axis=-1)
-    responses, delays = _decompose(irs)
+    responses, delays = decompose(irs)
     given = measured.delays * SAMPLE_RATE
     delays = delays + (given - given[:, ::-1]) / 2
     # From here on the set holds minimum phase and delays in samples: its ears are exchanged with it.
@@ -224,7 +224,7 @@ def sofa(path: Path) -> Hrtf:
 # ---- minimum phase and delay ---------------------------------------------------------------------
 
 
-def _decompose(irs: Array) -> tuple[Array, Array]:
+def decompose(irs: Array) -> tuple[Array, Array]:
     """Measured responses [n x 2 x any] → (minimum phase [n x 2 x TAPS], delays in samples [n x 2]).
 
     An ear's delay is the peak of the cross-correlation of its response with the minimum-phase form, below

@@ -8,6 +8,7 @@ number tells which.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read_sofa(path: Path) -> MeasuredHrirs:
     """
     if path.suffix.lower() != ".sofa":
         raise InputError("not a SOFA file: its name does not end in .sofa", path)
-    file = _Variables(path)
+    file = SofaVariables(path, {CONVENTION: "is a set of HRIRs"})
     irs = file.contents["Data.IR"]
     if irs.ndim != 3 or 0 in irs.shape or irs.shape[1] != 2:
         raise InputError(f"impulse responses of shape {irs.shape}", path, "directions x two ears x samples")
@@ -85,14 +86,14 @@ def read_sofa(path: Path) -> MeasuredHrirs:
     rates = np.unique(file.contents["Data.SamplingRate"])
     if len(rates) != 1 or not 16_000 <= rates[0] <= 384_000:
         raise InputError(f"sampling rate {', '.join(f'{rate:g}' for rate in rates[:3])} Hz", path, "from 16 to 384 kHz")
-    places = _relative_positions(file, count)
+    places = relative_positions(file, file.positions("SourcePosition", (0.0, 0.0, 0.0)), count)
     distances = np.linalg.norm(places, axis=-1)
     if not 0 < distances.min() <= distances.max() < FARTHEST:
         raise InputError(f"sources at {distances.min():.3g} to {distances.max():.3g} m", path)
     # Farthest first, to the millimetre: of two sources in one direction, the first is kept later on.
     order = np.argsort(-distances.round(3), kind="stable")
     order = order[distances[order] > SAME_DISTANCE * distances.max()]
-    ears = _receivers(file)
+    ears = receivers(file)
     return MeasuredHrirs(
         places[order] / distances[order, None],
         irs[order],
@@ -104,16 +105,20 @@ def read_sofa(path: Path) -> MeasuredHrirs:
     )
 
 
-class _Variables:
+class SofaVariables:
     """The numeric variables of a SOFA file by name, and its positions in SOFA's axes.
 
     Missing numbers are NaN. Raises InputError as `read_sofa` does.
     """
 
     NEEDED = ("Data.IR", "Data.SamplingRate", "SourcePosition")
-    OPTIONAL = ("Data.Delay", "ReceiverPosition", "ListenerPosition", "ListenerView", "ListenerUp")
+    OPTIONAL = (
+        *("Data.Delay", "ReceiverPosition", "EmitterPosition"),
+        *("ListenerPosition", "ListenerView", "ListenerUp"),
+    )
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, conventions: Mapping[str, str]) -> None:
+        """`conventions`: those that are accepted, and what a file of them is, for the message on others."""
         self.path = path
         self.corrections: list[str] = []
         self.warnings: list[str] = []
@@ -130,13 +135,16 @@ class _Variables:
                 convention = str(file.SOFAConventions)
                 found = [name for name in (*self.NEEDED, *self.OPTIONAL) if name in file.variables]
                 contents = {name: file[name][...] for name in found}
+                self.dimensions: dict[str, tuple[str, ...]] = {name: file[name].dimensions for name in found}
                 self._attributes: dict[str, dict[str, Any]] = {
                     name: {key: file[name].getncattr(key) for key in file[name].ncattrs()} for name in found
                 }
         except Exception as error:  # whatever netCDF and HDF5 raise for a file that is not SOFA
             raise InputError(f"not a SOFA file: {error}", path) from None
-        if convention != CONVENTION:
-            raise InputError(f"its convention is {convention!r:.60}", path, f"only {CONVENTION} is a set of HRIRs")
+        if convention not in conventions:
+            known = "; ".join(f"{name} {what}" for name, what in conventions.items())
+            raise InputError(f"its convention is {convention!r:.60}", path, f"only {known}")
+        self.convention = convention
         missing = [name for name in self.NEEDED if name not in contents]
         if missing:
             raise InputError(f"damaged: no {missing[0]}", path)
@@ -195,7 +203,7 @@ class _Variables:
         return angles if true == "radians" else np.radians(angles)
 
 
-def _receivers(file: _Variables) -> Array:
+def receivers(file: SofaVariables) -> Array:
     """ReceiverPosition as [2 x 3]; of several measurements the first. Two zeros if there is none."""
     if "ReceiverPosition" not in file.contents:
         return np.zeros((2, 3))
@@ -205,9 +213,8 @@ def _receivers(file: _Variables) -> Array:
     return ears
 
 
-def _relative_positions(file: _Variables, count: int) -> Array:
-    """Source positions relative to the listener, whatever their position and view: [count x 3], metres."""
-    sources = file.positions("SourcePosition", (0.0, 0.0, 0.0))
+def relative_positions(file: SofaVariables, sources: Array, count: int) -> Array:
+    """`sources` [1 or count x 3] relative to the listener, whatever their position and view: [count x 3], metres."""
     listener = file.positions("ListenerPosition", (0.0, 0.0, 0.0))
     view = file.positions("ListenerView", (1.0, 0.0, 0.0))
     up = file.positions("ListenerUp", (0.0, 0.0, 1.0), like="ListenerView")

@@ -100,7 +100,7 @@ def read_table(table: Path, root: Path, columns: Columns) -> list[Recording]:
 
     Raises InputError for a column that is not there, an empty cell, or a fold that no row has.
     """
-    rows = list(_rows(table, [columns.file, columns.label, columns.fold, columns.group]))
+    rows = list(read_rows(table, [columns.file, columns.label, columns.fold, columns.group]))
     find, recordings, folds = Files(root), [], set()
     for where, row in rows:
         name, cell = row[columns.file].strip(), row[columns.label].strip()
@@ -155,7 +155,7 @@ class Files:
         return self.paths.get(stem) or self.names.get(stem.rpartition("/")[2])
 
 
-def _rows(table: Path, needed: Collection[str | None] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+def read_rows(table: Path, needed: Collection[str | None] = ()) -> Iterator[tuple[str, dict[str, str]]]:
     """(`file:line`, cells by column) of a CSV with a header. Raises InputError unless it has the `needed` columns."""
     if require_file(table).stat().st_size > MAX_TABLE:
         raise InputError(f"larger than {MAX_TABLE:,} bytes", table, "is this a table?")
@@ -234,7 +234,7 @@ def _fsd50k(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...
         table, folder = source / "FSD50K.ground_truth" / f"{part}.csv", source / f"FSD50K.{part}_audio"
         find = Files(folder)
         needed = ["fname", "labels", "mids", *(["split"] if part == "dev" else [])]
-        for where, row in _rows(table, needed):
+        for where, row in read_rows(table, needed):
             names, mids = row["labels"].split(","), row["mids"].split(",")
             if len(names) != len(mids):
                 raise InputError(f"{len(names)} labels and {len(mids)} mids", where)
@@ -248,7 +248,7 @@ def _audioset(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, .
     """Tables `*_segments.csv`: those whose name begins with `eval` are for results, the others for training."""
     _refuse_folds("audioset", eval_folds, dev_folds)
     names = {}
-    for _, row in _rows(source / "class_labels_indices.csv", ["mid", "display_name"]):
+    for _, row in read_rows(source / "class_labels_indices.csv", ["mid", "display_name"]):
         names[row["mid"]] = row["display_name"]
     tables = sorted(source.glob("*segments*.csv"))
     if not tables:
