@@ -29,7 +29,7 @@ from batcli.data.answers import Doa, Vocabulary, read_doa, read_labels, write_la
 from batcli.data.dataset import Dataset
 from batcli.data.geometry import Position, Vector, locate, offset, round_distance
 from batcli.data.metadata import Clip, Reverb
-from batcli.data.question_types import QUESTION_TYPES, is_distance_wrong
+from batcli.data.question_types import PUBLISHED_TYPES, is_distance_wrong
 from batcli.data.schema import Source
 from batcli.questions import templates
 from batcli.questions.generate import MAKERS, Balancer
@@ -253,7 +253,7 @@ def _both_ways(placement: Placement) -> list[tuple[Any, Any]]:
 def more_questions(placement: Placement, rng: random.Random) -> list[Asked]:
     """One question of each published type that this placement allows, with its answer."""
     balancer = Balancer(rng)
-    kinds = [kind.name for kind in QUESTION_TYPES.values() if kind.sources == len(placement)]
+    kinds = [kind.name for kind in PUBLISHED_TYPES.values() if kind.sources == len(placement)]
     found = [(kind, MAKERS[kind].make(placement, set(), balancer)) for kind in kinds]
     return [Asked(kind, asked.question, asked.answer) for kind, asked in found if asked is not None]
 

@@ -22,7 +22,7 @@ from batcli.core.files import write_json
 from batcli.data.answers import write_doa
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import read_reverbs
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PUBLISHED_TYPES
 from batcli.evaluation.embed import Lexical
 from batcli.evaluation.report import FORMATS
 from batcli.evaluation.subjects import ANSWERS
@@ -51,8 +51,8 @@ def make(count: int, seed: int = 0, skill: float = 0.6, answers: int = 0) -> lis
     records = []
     while len(records) < count:
         one, two = ((f"eval/Y{rng.randrange(10**9)}", f"room{rng.randrange(20)}/{rng.randrange(5)}.npy") for _ in "12")
-        for kind in rng.sample(list(QUESTION_TYPES), 3):
-            pair = two if QUESTION_TYPES[kind].sources == 2 else (None, None)
+        for kind in rng.sample(list(PUBLISHED_TYPES), 3):
+            pair = two if PUBLISHED_TYPES[kind].sources == 2 else (None, None)
             target = target_of(kind, rng)
             names = rng.sample(LABELS, 2)
             records.append(
@@ -151,7 +151,7 @@ def independent(records: list[dict], kind: str) -> dict[str, float]:
 def test_every_metric_of_every_type_equals_an_independent_one(tmp_path):
     records = make(2_000)
     (system,) = scores_of(write(tmp_path / "p.jsonl", records)).systems
-    assert set(system.by_type) == set(QUESTION_TYPES)
+    assert set(system.by_type) == set(PUBLISHED_TYPES)
     for kind, found in system.by_type.items():
         expected = independent(records, kind)
         assert set(found.scores) == set(expected)

@@ -1,6 +1,6 @@
-"""The nine published question types: how the answers of each are read, checked and scored.
+"""Question types, the nine published ones and ours beside them: how answers are read, checked and scored.
 
-`QUESTION_TYPES` is the one table: reading records, generation, training, scoring and reports all go by it. A tenth
+`QUESTION_TYPES` is the one table: reading records, generation, training, scoring and reports all go by it. Another
 type is one more instance there, of a class of its own if its answers are of a new kind, and a maker of its questions
 in `questions/generate.MAKERS`.
 """
@@ -48,6 +48,15 @@ def direction_accuracy(predicted: Doa, target: Doa) -> Ratio:
     return exact_match(predicted.octant, target.octant)
 
 
+def named_axis_accuracy(axis: int) -> Metric:
+    """`axis_accuracy` over the records whose target names the axis."""
+
+    def metric(predicted: Doa, target: Doa) -> Ratio:
+        return (0.0, 0.0) if target[axis] is None else exact_match(predicted[axis], target[axis])
+
+    return metric
+
+
 def choice_accuracy(predicted: Doa, target: Doa) -> Ratio:
     """1 where the words are right on every axis that the target names; other axes do not matter."""
     return float(all(t is None or p == t for p, t in zip(predicted[:3], target[:3], strict=True))), 1.0
@@ -84,8 +93,9 @@ class QuestionType:
     name: str  # `question_type` of a record
     family: str  # letter in the published table
     sources: int  # in each scene: 1 or 2
-    released: float  # number of questions in the released training set
+    released: float  # number of questions in the released training set, or of the published type it stands for
     column: str | None = None  # of the published table of scores; None: it has none for this type
+    in_family: bool = True  # whether the family's letter stands for it, and the family's mean scores count it
 
     expected: ClassVar[str]  # what a target is, for messages
     metrics: ClassVar[Mapping[str, Metric]]  # name → its definition, the most important first
@@ -196,6 +206,36 @@ class PlaceType(SpatialType):
         return wrong_words + scores["der"][0] * min(scores["distance_mae"][0], 9.0) / 10.0
 
 
+class PlaneType(PlaceType):
+    """Answers are a distance and the words of the axes that the question asks for, one or two.
+
+    For a source so near to a plane between two words that neither could be called right.
+    """
+
+    expected = "one or two words of direction and a distance"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "doa_acc": choice_accuracy,
+        "lr_acc": named_axis_accuracy(0),
+        "fb_acc": named_axis_accuracy(1),
+        "ud_acc": named_axis_accuracy(2),
+        "der": distance_error_rate,
+        "distance_mae": distance_error,
+    }
+
+    def is_valid(self, text: str) -> bool:
+        place = read_doa(text)
+        return place.distance is not None and 1 <= sum(word is not None for word in place[:3]) <= 2
+
+    def unread(self, predicted: Doa, target: Doa) -> tuple[str, ...]:
+        missing = super().unread(predicted, target)
+        needed = super().unread(target, target)  # parts that the target does not have
+        return tuple(part for part in missing if part not in needed)
+
+    def _error(self, scores: Mapping[str, Ratio]) -> float:
+        wrong_words = sum(scores[name][1] - scores[name][0] for name in ("lr_acc", "fb_acc", "ud_acc"))
+        return wrong_words + scores["der"][0] * min(scores["distance_mae"][0], 9.0) / 10.0
+
+
 class SideType(SpatialType):
     """Answers are left or right, or the words of other axes; axes that the target does not name do not matter."""
 
@@ -237,7 +277,7 @@ class YesNoType(QuestionType):
 
 _E = 357_528 / 5  # the released training set tells only the number of the whole family
 
-QUESTION_TYPES: dict[str, QuestionType] = {
+PUBLISHED_TYPES: dict[str, QuestionType] = {
     question_type.name: question_type
     for question_type in (
         LabelType("CLASSIFICATION", "A", 1, 139_392, "A"),
@@ -251,4 +291,20 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         SourceType("MIXUP_NONBINARY_SOURCE", "E", 2, _E),
     )
 }
-"""`question_type` of a record → the type, in the published order."""
+"""The nine types of SpatialSoundQA, in the published order."""
+
+PLANE = "_PLANE"
+"""Ends the name of a type that asks of a source near a plane as a published type asks of others."""
+
+QUESTION_TYPES: dict[str, QuestionType] = {
+    **PUBLISHED_TYPES,
+    **{
+        question_type.name: question_type
+        for question_type in (
+            PlaneType("DOA_PLANE", "B", 1, 139_392, in_family=False),
+            LabelType("MIXUP_SINGLE_CLASSIFICATION_PLANE", "C", 2, 118_000, in_family=False),
+            PlaneType("MIXUP_SINGLE_DOA_PLANE", "D", 2, 118_000, in_family=False),
+        )
+    },
+}
+"""`question_type` of a record → the type. The shares of our own are those of the types that they stand for."""

@@ -175,9 +175,11 @@ def paper_scores(samples: Samples, table: Columns) -> dict[str, Score]:
 
 
 def _families(samples: Samples) -> dict[str, dict[str, Score]]:
-    """Family → metric → mean over the family's types that have it, like the published average."""
+    """Family → metric → mean over the family's types that have it and count, like the published average."""
     grouped: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for type_name, metric in samples:
+        if not QUESTION_TYPES[type_name].in_family:
+            continue
         family = grouped.setdefault(QUESTION_TYPES[type_name].family, {})
         family.setdefault(metric, []).append((type_name, metric))
     return {

@@ -21,12 +21,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from batcli.core.errors import InputError
 from batcli.data.answers import write_distance, write_labels, write_yes_no
 from batcli.data.metadata import Clip, Label, Reverb
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PLANE, PUBLISHED_TYPES, QUESTION_TYPES
 from batcli.data.schema import Question
 from batcli.questions import templates
 from batcli.questions.balance import BalanceCounter
@@ -34,12 +35,14 @@ from batcli.questions.scenes import (
     AXES,
     AXIS_OF,
     DISTANCE,
+    Clear,
     Location,
     Placement,
     SceneSampler,
     ShuffledCycle,
     SourcePosition,
     compare,
+    is_askable,
     is_unambiguous,
 )
 
@@ -99,10 +102,17 @@ class Balancer:
 
 
 def question_types(text: str) -> tuple[str, ...]:
-    """Parse `"A,MIXUP_DIRECTION"` into question types, in the published order. Raises InputError for unknown names."""
+    """Parse `"A,MIXUP_DIRECTION"` into question types, in their order; a family stands for its types `in_family`.
+
+    Raises InputError for unknown names.
+    """
     wanted: set[str] = set()
     for name in filter(None, (part.strip().upper() for part in text.split(","))):
-        found = [known for known, question_type in QUESTION_TYPES.items() if name in (question_type.family, known)]
+        found = [
+            known
+            for known, question_type in QUESTION_TYPES.items()
+            if name == known or (name == question_type.family and question_type.in_family)
+        ]
         if not found:
             families = dict.fromkeys(question_type.family for question_type in QUESTION_TYPES.values())
             known = ", ".join([*families, *QUESTION_TYPES])
@@ -111,6 +121,16 @@ def question_types(text: str) -> tuple[str, ...]:
     if not wanted:
         raise InputError("no question types", "--types", "such as A,B,C,D,E")
     return tuple(name for name in QUESTION_TYPES if name in wanted)
+
+
+def on_plane(name: str) -> str:
+    """The type that asks of sources near a plane what `name` asks of others; `name` itself where there is none."""
+    return f"{name}{PLANE}" if f"{name}{PLANE}" in QUESTION_TYPES else name
+
+
+def on_planes(types: Sequence[str]) -> list[str]:
+    """`on_plane` of each, for BRIRs of which none can be asked about on all axes."""
+    return list(dict.fromkeys(on_plane(name) for name in types))
 
 
 def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] | None = None) -> dict[str, int]:
@@ -148,7 +168,10 @@ def generate(
     """
     rng = random.Random(seed)
     scenes = SceneSampler(clips, labels, reverbs, rng)
-    counts = counts_by_type(count, list(QUESTION_TYPES) if types is None else types, shares)
+    types = list(PUBLISHED_TYPES) if types is None else types
+    if scenes.all_on_planes:
+        types, shares = on_planes(types), {on_plane(name): share for name, share in shares.items()} if shares else None
+    counts = counts_by_type(count, types, shares)
     return _generate(scenes, Balancer(rng), counts, balance or BalanceCounter(), per_scene)
 
 
@@ -164,7 +187,8 @@ def _generate(
         left = [sum(remaining.get(name, 0) for name in group) for group in groups]
         one = left[0] / max(1, totals[0]) > left[1] / max(1, totals[1])
         types = [name for name in groups[0 if one else 1] if name in remaining]
-        clear = any(MAKERS[name].needs_clear for name in types)
+        needs: set[Clear] = {MAKERS[name].clear for name in types} - {"any"}
+        clear: Clear = balancer.rng.choice(sorted(needs)) if len(needs) > 1 else next(iter(needs), "any")
         scene = scenes.one(clear) if one else scenes.two(clear)
         sources, before = tuple(placed.source for placed in scene), number
         rounds = (min(PER_SCENE, per_scene - done) for done in range(0, per_scene, PER_SCENE))
@@ -221,41 +245,54 @@ def _classification(scene: Placement, topics: set[Hashable], balancer: Balancer)
     return GeneratedQuestion("A", wording, answer, wording, {"labels": answer})
 
 
-def _doa(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+def _doa(scene: Placement, topics: set[Hashable], balancer: Balancer, plane: bool = False) -> GeneratedQuestion | None:
     location = scene[0].location
-    if "B" in topics or not all(location.clear):
+    if "B" in topics or not is_askable(location, plane):
         return None
-    wording = balancer.wording(("B", location.words), templates.DOA)  # by octant, so that no wording predicts one
-    return GeneratedQuestion("B", wording, location.doa, wording, _doa_parts(location))
+    # By octant, so that no wording predicts one.
+    wording = balancer.wording(("B", location.clear_words), templates.DOA_PLANE if plane else templates.DOA)
+    question = _ask_axes(wording, location)
+    return GeneratedQuestion("B", question, location.doa, wording, _doa_parts(location))
+
+
+def _ask_axes(wording: str, location: Location, x: str = "") -> str:
+    """Fill a wording with the axes of the clear words and the name `x`."""
+    question = wording.format(axes=templates.axes(location.clear), x=x)
+    return question[0].upper() + question[1:]
 
 
 def _doa_parts(location: Location) -> dict[str, str]:
-    return {"octant": ", ".join(location.words), "distance": write_distance(location.distance)}
+    return {"octant": ", ".join(location.clear_words), "distance": write_distance(location.distance)}
 
 
 # ---- one of two sources --------------------------------------------------------------------------
 
 
-def _single_classification(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
+def _single_classification(
+    scene: Placement, topics: set[Hashable], balancer: Balancer, plane: bool = False
+) -> GeneratedQuestion | None:
     locations = [placed.location for placed in scene]
-    fit = [i for i in (0, 1) if ("C", i) not in topics and is_unambiguous(locations[i], locations[1 - i])]
+    fit = [i for i in (0, 1) if ("C", i) not in topics and is_unambiguous(locations[i], locations[1 - i], plane)]
     if not fit:
         return None
     target = _rarer_octant("C", scene, fit, balancer)
     wording = balancer.wording("C", templates.SINGLE_CLASSIFICATION)
-    question = templates.fill_place(wording, locations[target].words, locations[target].rounded)
+    question = templates.fill_place(wording, locations[target].clear_words, locations[target].rounded)
     answer = write_labels(scene[target].names)
     return GeneratedQuestion(("C", target), question, answer, wording, {"labels": answer})
 
 
-def _single_doa(scene: Placement, topics: set[Hashable], balancer: Balancer) -> GeneratedQuestion | None:
-    fit = [i for i, placed in enumerate(scene) if ("D", i) not in topics and all(placed.location.clear)]
+def _single_doa(
+    scene: Placement, topics: set[Hashable], balancer: Balancer, plane: bool = False
+) -> GeneratedQuestion | None:
+    fit = [i for i, placed in enumerate(scene) if ("D", i) not in topics and is_askable(placed.location, plane)]
     if not fit:
         return None
     target = _rarer_octant("D", scene, fit, balancer)
     location = scene[target].location
-    wording = balancer.wording(("D", location.words), templates.SINGLE_DOA)
-    question = wording.format(x=balancer.name(scene[target]))
+    wordings = templates.SINGLE_DOA_PLANE if plane else templates.SINGLE_DOA
+    wording = balancer.wording(("D", location.clear_words), wordings)
+    question = _ask_axes(wording, location, balancer.name(scene[target]))
     return GeneratedQuestion(("D", target), question, location.doa, wording, _doa_parts(location))
 
 
@@ -386,21 +423,26 @@ class Maker(NamedTuple):
     make: Callable[[Placement, set[Hashable], Balancer], GeneratedQuestion | None]
     """A question about a scene, of none of the topics asked already; None where the scene does not allow one."""
     wordings: Sequence[str]
-    needs_clear: bool = False  # whether a source's three direction words must be clear
+    clear: Clear = "any"  # which words of a source must be clear
     per_scene: int = 1  # questions to try: 2 are about both sources
 
 
 MAKERS: dict[str, Maker] = {
     "CLASSIFICATION": Maker(_classification, templates.CLASSIFICATION),
-    "DOA": Maker(_doa, templates.DOA, needs_clear=True),
+    "DOA": Maker(_doa, templates.DOA, "all"),
     # The same audio with two answers makes a model heed the question.
-    "MIXUP_SINGLE_CLASSIFICATION": Maker(_single_classification, templates.SINGLE_CLASSIFICATION, True, per_scene=2),
-    "MIXUP_SINGLE_DOA": Maker(_single_doa, templates.SINGLE_DOA, True, per_scene=2),
+    "MIXUP_SINGLE_CLASSIFICATION": Maker(_single_classification, templates.SINGLE_CLASSIFICATION, "all", per_scene=2),
+    "MIXUP_SINGLE_DOA": Maker(_single_doa, templates.SINGLE_DOA, "all", per_scene=2),
     "MIXUP_DIRECTION": Maker(_direction, templates.DIRECTION_BOTH + templates.DIRECTION_BESIDE),
     "MIXUP_DISTANCE_BOTH": Maker(_distance_both, templates.DISTANCE_BOTH),
     "MIXUP_NONBINARY_DIRECTION": Maker(_nonbinary_direction, templates.NONBINARY_DIRECTION),
     "MIXUP_NONBINARY_DISTANCE": Maker(_nonbinary_distance, templates.NONBINARY_DISTANCE),
     "MIXUP_NONBINARY_SOURCE": Maker(_nonbinary_source, templates.NONBINARY_SOURCE),
+    "DOA_PLANE": Maker(partial(_doa, plane=True), templates.DOA_PLANE, "plane"),
+    "MIXUP_SINGLE_CLASSIFICATION_PLANE": Maker(
+        partial(_single_classification, plane=True), templates.SINGLE_CLASSIFICATION, "plane", per_scene=2
+    ),
+    "MIXUP_SINGLE_DOA_PLANE": Maker(partial(_single_doa, plane=True), templates.SINGLE_DOA_PLANE, "plane", per_scene=2),
 }
 """`question_type` → how its questions are made."""
 

@@ -17,10 +17,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import itemgetter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from batcli.core.errors import InputError
-from batcli.data.answers import write_doa
+from batcli.data.answers import write_distance
 from batcli.data.geometry import Vector, octant, offset, round_distance
 from batcli.data.metadata import Clip, Label, Reverb
 from batcli.data.schema import Source
@@ -61,7 +61,17 @@ class Location(NamedTuple):
     clear: tuple[bool, bool, bool]  # whether each word holds beyond doubt: |angle| is at least its `MARGINS`
     along: tuple[float, float, float]  # metres to the right, to the front, up
     angles: tuple[float, float, float]  # degrees from the plane of each axis, −90…90
-    doa: str  # as an answer
+    doa: str  # as an answer, with the clear words alone where `plane`
+
+    @property
+    def plane(self) -> bool:
+        """Whether the source is too near to one or two of the planes to be asked about on all axes."""
+        return any(self.clear) and not all(self.clear)
+
+    @property
+    def clear_words(self) -> tuple[str, ...]:
+        """The words that hold beyond doubt."""
+        return tuple(word for word, clear in zip(self.words, self.clear, strict=True) if clear)
 
 
 class SourcePosition(NamedTuple):
@@ -74,6 +84,9 @@ class SourcePosition(NamedTuple):
 
 Placement = tuple[SourcePosition, ...]
 """The sources of a scene, one or two."""
+
+Clear = Literal["all", "plane", "any"]
+"""Which direction words of a source must hold beyond doubt: all three, one or two of them, or no matter which."""
 
 
 class ShuffledCycle(Generic[T]):
@@ -158,17 +171,20 @@ def location_of(reverb: Reverb) -> Location:
     distance, (x, y, z) = reverb.position.distance, offset(reverb.position)
     along = (x, -z, y)
     angles = tuple(math.degrees(math.asin(max(-1.0, min(1.0, a / distance)))) for a in along)
+    words = tuple(octant(reverb.position))
+    clear = tuple(abs(angle) >= margin for angle, margin in zip(angles, MARGINS, strict=True))
+    asked = [word for word, known in zip(words, clear, strict=True) if known]
     return Location(
         reverb.reverb_id,
         (x, y, z),
         (x / distance, y / distance, z / distance),
         distance,
         round_distance(distance),
-        tuple(octant(reverb.position)),  # type: ignore[arg-type]
-        tuple(abs(angle) >= margin for angle, margin in zip(angles, MARGINS, strict=True)),  # type: ignore[arg-type]
+        words,  # type: ignore[arg-type]
+        clear,  # type: ignore[arg-type]
         along,
         angles,  # type: ignore[arg-type]
-        write_doa(reverb.position),
+        f"{', '.join(asked or words)}; {write_distance(distance)}",
     )
 
 
@@ -188,10 +204,20 @@ def compare(first: Location, second: Location, axis: int) -> int:
     return 1 if metres > 0 else -1
 
 
-def is_unambiguous(target: Location, other: Location) -> bool:
-    """Whether a description such as "right, front, above, about 2 m away" fits `target` and cannot mean `other`."""
-    elsewhere = any(other.clear[axis] and target.words[axis] != other.words[axis] for axis in range(3))
-    return all(target.clear) and (elsewhere or compare(target, other, DISTANCE) != 0)
+def is_askable(location: Location, plane: bool) -> bool:
+    """Whether a place can be asked about on all axes; for `plane`: on some of them."""
+    return location.plane if plane else all(location.clear)
+
+
+def is_unambiguous(target: Location, other: Location, plane: bool = False) -> bool:
+    """Whether a description such as "right, front, above, about 2 m away" fits `target` and cannot mean `other`.
+
+    `plane`: the description names the clear words alone.
+    """
+    elsewhere = any(
+        target.clear[axis] and other.clear[axis] and target.words[axis] != other.words[axis] for axis in range(3)
+    )
+    return is_askable(target, plane) and (elsewhere or compare(target, other, DISTANCE) != 0)
 
 
 def incompatible_labels(clips: Sequence[Clip]) -> dict[str, frozenset[str]]:
@@ -243,28 +269,34 @@ class SceneSampler:
         self.samplers: dict[Hashable, LocationSampler] = {}
         self.used: tuple[Counter[Hashable], ...] = (Counter(), Counter(), Counter())
 
-    def _sampler(self, sources: int, clear: bool) -> LocationSampler:
+    def _sampler(self, sources: int, clear: Clear) -> LocationSampler:
         if (sources, clear) not in self.samplers:
             found = [location for location in self.locations if len(self.room_of[location.reverb_id]) >= sources]
             if not found:
                 raise InputError("no room has two BRIRs", hint="make rooms with `bat prepare rooms --sources 4`")
-            found = [location for location in found if all(location.clear)] if clear else found
+            if clear != "any":
+                found = [location for location in found if is_askable(location, clear == "plane")]
+            if not found and clear == "plane":
+                raise InputError("no source is near to one or two planes between two words", hint="ask other --types")
             if not found:
-                raise InputError("every source is too near to a plane between two words", hint="give more BRIRs")
+                hint = "give more BRIRs, or ask DOA_PLANE and the like"
+                raise InputError("every source is too near to a plane between two words", hint=hint)
             self.samplers[sources, clear] = LocationSampler(found, self.rng)
         return self.samplers[sources, clear]
 
-    def one(self, clear: bool) -> Placement:
-        """Draw a scene with one source. `clear`: all three of its `Location.clear` must be true."""
+    @property
+    def all_on_planes(self) -> bool:
+        """Whether no source can be asked about on all axes, as in sets measured on the horizontal plane alone."""
+        return not any(all(location.clear) for location in self.locations)
+
+    def one(self, clear: Clear) -> Placement:
+        """Draw a scene with one source, whose words are `clear`."""
         audio_id, _, names = self.clips.draw()
         location = self._sampler(1, clear).draw()
         return (SourcePosition(Source(audio_id, location.reverb_id), names, location),)
 
-    def two(self, clear: bool) -> Placement:
-        """Draw a scene with two sources, or () where the draw fails.
-
-        `clear`: all three of the `Location.clear` of one of the sources must be true.
-        """
+    def two(self, clear: Clear) -> Placement:
+        """Draw a scene with two sources, the words of one of which are `clear`; or () where the draw fails."""
         first = self._sampler(2, clear).draw()
         second = self._second(first)
         if second is None:

@@ -60,6 +60,57 @@ DOA = (
     "Can you determine the direction and the distance of what you hear?",
 )
 
+AXIS_CHOICES = ("to the left or to the right", "in front or behind", "above or below")
+"""Phrases for `{axes}`: what a question about some of the axes asks of each."""
+
+DOA_PLANE = (
+    "Is the sound {axes}, and how far away is it?",
+    "{axes}: where is the sound, and at what distance?",
+    "Say whether the sound is {axes}, and how far off.",
+    "Do you hear the sound {axes}, and from how many meters?",
+    "Tell me if the source is {axes}, and how distant it is.",
+    "Where is it, {axes}? And how far?",
+    "Is what you hear {axes}, and what is its distance?",
+    "Locate the sound: {axes}, and how many meters away?",
+    "Does the source lie {axes}, and how far from you?",
+    "How far away is the sound, and is it {axes}?",
+    "Seen from the listener, is the source {axes}, and at which distance?",
+    "Decide whether the sound arises {axes}, and estimate its distance.",
+    "Choose for the sound: {axes}; and give its distance.",
+    "At what distance is the source, and is it {axes}?",
+    "Can you tell whether the sound is {axes}, and how distant?",
+    "Relative to you, is the source {axes}, and how many meters off?",
+    "Would you look for the sound {axes}, and how far away?",
+    "Which holds for the sound, {axes}? How far is it?",
+    "Which applies to the source, {axes}, and what is its range?",
+    "Please say if you hear it {axes}, and how far it is.",
+)
+"""Questions about a source near a plane between two words: about the other axes and the distance."""
+
+SINGLE_DOA_PLANE = (
+    "Is the sound of {x} {axes}, and how far away is it?",
+    "{axes}: where is the sound of {x}, and at what distance?",
+    "Say whether the sound of {x} is {axes}, and how far off.",
+    "Do you hear the sound of {x} {axes}, and from how many meters?",
+    "Tell me if the sound of {x} is {axes}, and how distant it is.",
+    "Where is the sound of {x}, {axes}? And how far?",
+    "Of the two sources, is the one with the sound of {x} {axes}, and what is its distance?",
+    "Locate the sound of {x}: {axes}, and how many meters away?",
+    "Does the source of the sound of {x} lie {axes}, and how far from you?",
+    "How far away is the sound of {x}, and is it {axes}?",
+    "Seen from the listener, is the sound of {x} {axes}, and at which distance?",
+    "Decide whether the sound of {x} arises {axes}, and estimate its distance.",
+    "Choose for the sound of {x}: {axes}; and give its distance.",
+    "At what distance is the sound of {x}, and is it {axes}?",
+    "Can you tell whether the sound of {x} is {axes}, and how distant?",
+    "Relative to you, is the sound of {x} {axes}, and how many meters off?",
+    "Would you look for the sound of {x} {axes}, and how far away?",
+    "Which holds for the sound of {x}, {axes}? How far is it?",
+    "Ignore the other source: is the sound of {x} {axes}, and how far?",
+    "Two things sound at once; is the sound of {x} {axes}, and how far is it?",
+)
+"""The same about one of two sources."""
+
 SINGLE_CLASSIFICATION = (
     "Which sounds come from the {direction}, about {distance} away?",
     "What do you hear {place}, at a distance of about {distance}?",
@@ -281,11 +332,16 @@ NONBINARY_SOURCE = (
 def place(words: Sequence[str]) -> str:
     """A direction as a phrase: ("right", "front", "above") → "to your right, in front of you and above you"."""
     *first, last = (PLACES[word] for word in words)
-    return f"{', '.join(first)} and {last}"
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def axes(clear: Sequence[bool]) -> str:
+    """What a question about some axes asks: (True, True, False) → "to the left or to the right, in front or behind"."""
+    return ", ".join(phrase for phrase, asked in zip(AXIS_CHOICES, clear, strict=True) if asked)
 
 
 def fill_place(wording: str, words: Sequence[str], distance: float) -> str:
-    """Fill a wording of `SINGLE_CLASSIFICATION` with a direction (three words) and a distance in metres."""
+    """Fill a wording of `SINGLE_CLASSIFICATION` with a direction (up to three words) and a distance in metres."""
     return wording.format(direction=", ".join(words), place=place(words), distance=meters(distance))
 
 

@@ -32,7 +32,7 @@ from batcli.audio.cues import interaural
 from batcli.core.errors import InputError
 from batcli.data.answers import Doa, read_doa
 from batcli.data.dataset import open_dataset
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PUBLISHED_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_further_questions_are_of_every_type_of_their_family(stock):
                 assert asked.question
                 assert asked.answer
                 kinds.add(asked.kind)
-    assert kinds == set(QUESTION_TYPES)
+    assert kinds == set(PUBLISHED_TYPES)
 
 
 def test_the_truth_is_right_and_its_opposite_wrong(stock, rng):

@@ -15,7 +15,7 @@ from batcli.core.progress import Silent
 from batcli.data.answers import write_doa
 from batcli.data.dataset import FILE, open_dataset
 from batcli.data.geometry import octant
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PUBLISHED_TYPES
 from batcli.options import DemoOptions
 from batcli.prepare.demo import UNFINISHED
 from batcli.prepare.demo import demo as make
@@ -71,7 +71,7 @@ def test_all_types_are_asked(demo):
         asked = Counter(question.question_type for question in dataset.questions(split))
         assert asked == dataset.split(split).counts
         assert sum(asked.values()) == count
-        assert set(asked) == set(QUESTION_TYPES)
+        assert set(asked) == set(PUBLISHED_TYPES)
 
 
 def test_answers_are_where_the_sources_are(demo):

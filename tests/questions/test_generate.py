@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batcli.core.errors import InputError
 from batcli.data.geometry import locate
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PUBLISHED_TYPES
 from batcli.questions.balance import BalanceCounter
 from batcli.questions.generate import MAKERS, PER_SCENE, counts_by_type, generate, question_types
 
@@ -237,10 +237,10 @@ def even(counts: Counter, keys) -> bool:
 
 def test_counts_have_the_released_proportions(made):
     counts = Counter(r["question_type"] for r in made[0])
-    assert counts == {kind: made[1].counts[kind] for kind in QUESTION_TYPES}
+    assert counts == {kind: made[1].counts[kind] for kind in PUBLISHED_TYPES}
     assert [r["question_id"] for r in made[0]] == list(range(COUNT))
     share = [139_392 / 872_312] * 2 + [118_000 / 872_312] * 2 + [357_528 / 872_312 / 5] * 5
-    assert all(abs(counts[kind] - COUNT * s) < 1 for kind, s in zip(QUESTION_TYPES, share, strict=True))
+    assert all(abs(counts[kind] - COUNT * s) < 1 for kind, s in zip(PUBLISHED_TYPES, share, strict=True))
 
 
 def test_yes_and_no_are_even_for_every_relation_and_wording(made, material):
@@ -320,7 +320,7 @@ def test_nothing_is_given_away(made, material, count):
     if count != COUNT:
         list(generate(*stage(material), count, balance=balance))
     choices = [found for found in balance.report().parts if found.part in ("answer", "named", "octant")]
-    assert [a.question_type for a in choices] == [k for k in QUESTION_TYPES if k not in NOT_A_CHOICE]
+    assert [a.question_type for a in choices] == [k for k in PUBLISHED_TYPES if k not in NOT_A_CHOICE]
     for found in choices:
         chance = 1 / len(found.values)
         slack = 0.01 if count == COUNT else 0.04
@@ -350,7 +350,7 @@ def test_questions_share_scenes(made):
 
 def test_any_stretch_has_all_types(made):
     for start in range(0, COUNT, 200):
-        assert {r["question_type"] for r in made[0][start : start + 200]} == set(QUESTION_TYPES)
+        assert {r["question_type"] for r in made[0][start : start + 200]} == set(PUBLISHED_TYPES)
 
 
 def test_memory_does_not_grow_with_the_questions(material):
@@ -413,14 +413,14 @@ def test_more_questions_about_a_scene_are_asked_in_rounds(material):
 
 
 def test_types_come_in_the_shares_that_are_asked_for(material):
-    shares = {**{name: kind.released for name, kind in QUESTION_TYPES.items()}, "DOA": 1e7}
+    shares = {**{name: kind.released for name, kind in PUBLISHED_TYPES.items()}, "DOA": 1e7}
     counts = Counter(q.question_type for q in generate(*stage(material), 400, shares=shares))
-    assert counts == counts_by_type(400, QUESTION_TYPES, shares)
+    assert counts == counts_by_type(400, PUBLISHED_TYPES, shares)
     assert counts["DOA"] > 350
 
 
 def test_types_by_family_and_by_name():
-    assert question_types("A,B,C,D,E") == tuple(QUESTION_TYPES)
+    assert question_types("A,B,C,D,E") == tuple(PUBLISHED_TYPES)
     assert question_types("mixup_direction, a") == ("CLASSIFICATION", "MIXUP_DIRECTION")
     with pytest.raises(InputError, match=r"--types: unknown question type 'F'; known: A, B"):
         question_types("A,F")
@@ -428,15 +428,15 @@ def test_types_by_family_and_by_name():
         question_types(" , ")
 
 
-@given(st.integers(1, 10_000), st.sets(st.sampled_from(list(QUESTION_TYPES)), min_size=1))
+@given(st.integers(1, 10_000), st.sets(st.sampled_from(list(PUBLISHED_TYPES)), min_size=1))
 def test_counts_are_exact(count, types):
-    counts = counts_by_type(count, [kind for kind in QUESTION_TYPES if kind in types])
+    counts = counts_by_type(count, [kind for kind in PUBLISHED_TYPES if kind in types])
     assert sum(counts.values()) == count
     assert set(counts) == types
     assert min(counts.values()) >= 0
 
 
-@pytest.mark.parametrize("kind", QUESTION_TYPES)
+@pytest.mark.parametrize("kind", PUBLISHED_TYPES)
 def test_each_type_alone(material, kind):
     asked = list(generate(*stage(material), 150, (kind,)))
     assert [q.question_type for q in asked] == [kind] * 150

@@ -21,6 +21,8 @@ SLOTS = {
     "MIXUP_NONBINARY_DIRECTION": {"x", "y"},
     "MIXUP_NONBINARY_DISTANCE": {"x", "y"},
     "MIXUP_NONBINARY_SOURCE": {"x", "y", "relation"},
+    "DOA_PLANE": {"axes"},
+    "MIXUP_SINGLE_DOA_PLANE": {"x", "axes"},
 }
 EVERY = [(kind, wording) for kind in QUESTION_TYPES for wording in MAKERS[kind].wordings]
 
@@ -37,14 +39,18 @@ def phrases(wording: str) -> list[str]:
 def spoken(wording: str) -> list[str]:
     """The wording with everything that can fill it."""
     words = list(itertools.product(("left", "right"), ("front", "behind"), ("above", "below")))
-    return [
+    words += [("left", "behind"), ("front", "below"), ("right",)]
+    asked = itertools.cycle([(True, True, False), (False, True, True), (True, False, False)])
+    filled = [
         wording.format(
-            x=x, y=y, relation=phrase, direction=", ".join(w), place=templates.place(w), distance=templates.meters(d)
+            x=x, y=y, relation=phrase, direction=", ".join(w), place=templates.place(w), distance=templates.meters(d),
+            axes=templates.axes(a),
         )
         for x, y in itertools.permutations(NAMES, 2)
         for phrase in phrases(wording)
-        for w, d in zip(words, itertools.cycle((0.5, 1.0, 3.5)), strict=False)
-    ]
+        for w, d, a in zip(words, itertools.cycle((0.5, 1.0, 3.5)), asked, strict=False)
+    ]  # fmt: skip
+    return [text[0].upper() + text[1:] if wording.startswith("{axes}") else text for text in filled]
 
 
 @pytest.mark.parametrize("kind", QUESTION_TYPES)
@@ -55,7 +61,7 @@ def test_twenty_wordings_each(kind):
 @pytest.mark.parametrize(("kind", "wording"), EVERY)
 def test_slots(kind, wording):
     slots = set(re.findall(r"{(\w+)}", wording))
-    if kind == "MIXUP_SINGLE_CLASSIFICATION":
+    if kind.startswith("MIXUP_SINGLE_CLASSIFICATION"):
         assert slots - {"distance"} in ({"direction"}, {"place"})
     else:
         assert slots == SLOTS[kind]
@@ -94,6 +100,9 @@ def test_phrases_differ():
 
 def test_place_and_meters():
     assert templates.place(("right", "front", "above")) == "to your right, in front of you and above you"
+    assert templates.place(("left", "behind")) == "to your left and behind you"
+    assert templates.place(("above",)) == "above you"
+    assert templates.axes((True, False, True)) == "to the left or to the right, above or below"
     assert [templates.meters(d) for d in (0.5, 1.0, 10.0)] == ["0.5 meters", "1 meter", "10 meters"]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from batcli.data.answers import Vocabulary
-from batcli.data.question_types import QUESTION_TYPES
+from batcli.data.question_types import PUBLISHED_TYPES
 from batcli.data.schema import Question, Source
 from batcli.training.answers import SampledAnswer, sample, scores
 
@@ -16,7 +16,7 @@ NAMES = Vocabulary.of(["dog", "bell", "accelerating, revving, vroom"])
 
 def questions(count: int) -> list[Question]:
     rows = []
-    for kind, question_type in QUESTION_TYPES.items():
+    for kind, question_type in PUBLISHED_TYPES.items():
         scene = tuple(Source(f"clip{i}", f"room/{i}.npy") for i in range(question_type.sources))
         rows += [Question.of(scene, number, kind, "Where?", "left") for number in range(count)]
     return rows
@@ -24,7 +24,7 @@ def questions(count: int) -> list[Question]:
 
 def test_a_sample_has_as_many_of_each_type_and_is_always_the_same():
     chosen = sample(questions(40), "ABCDE", 45)
-    assert Counter(q.question_type for q in chosen) == dict.fromkeys(QUESTION_TYPES, 5)
+    assert Counter(q.question_type for q in chosen) == dict.fromkeys(PUBLISHED_TYPES, 5)
     assert chosen == sample(questions(40), "ABCDE", 45)
     assert chosen != sample(questions(40), "ABCDE", 45, seed=1)
 
