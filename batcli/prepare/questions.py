@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from batcli.core.errors import InputError
 from batcli.core.files import exclusive_lock, inside, require_writable
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.dataset import AUDIO_SUFFIXES, Dataset, extend_dataset, require_split_name
-from batcli.data.metadata import Clip, read_clips, read_reverbs
+from batcli.data.metadata import Clip, Reverb, read_clips, read_reverbs
 from batcli.options import QuestionsOptions, require
 from batcli.questions.balance import BalanceCounter, BalanceReport
 from batcli.questions.generate import counts_by_type, generate, question_types
+from batcli.questions.scenes import all_on_planes
 
 SHOWN = 24  # answers per line of detail
 
@@ -28,7 +29,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
     for name in ("clips", "labels", "audio_root", "reverb_root"):
         require(options, name)
     require_split_name(options.split)
-    types = question_types(options.types)
+    question_types(options.types)  # raises for an unknown type, before any work
     dataset = extend_dataset(
         options.data, options.audio_root, options.reverb_root, options.labels, options.seconds, options.seed
     )
@@ -39,6 +40,7 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
     clips = _labelled([clip for clip in clips if clip.audio_id in there], dataset, reporter)
     there = _present(list(reverbs), "BRIRs", brirs, ("",), reporter)
     reverbs = {name: reverb for name, reverb in reverbs.items() if name in there}
+    types = _types(options.types, reverbs, reporter)
     _warn_of_sharing(dataset, options.split, options.clips, file, reporter)
 
     balance = BalanceCounter()
@@ -61,6 +63,16 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
         most = ", ".join(f"{value!r} {n:,}" for value, n in list(found.values.items())[:SHOWN])
         reporter.detail(f"{found.question_type}, {found.part}: {most}")
     return report
+
+
+def _types(text: str, reverbs: Mapping[str, Reverb], reporter: Reporter) -> tuple[str, ...]:
+    """The question types; says so where families stand for those that ask on some axes alone."""
+    published, on_planes = question_types(text), all_on_planes(reverbs.values())
+    types = question_types(text, on_planes)
+    if types != published:
+        others = ", ".join(name for name in types if name not in published)
+        reporter.info(f"every source is near a plane between two words, so questions are on the other axes: {others}")
+    return types
 
 
 def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str], reporter: Reporter) -> set[str]:

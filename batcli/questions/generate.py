@@ -101,36 +101,25 @@ class Balancer:
 # ---- how many of each type -----------------------------------------------------------------------
 
 
-def question_types(text: str) -> tuple[str, ...]:
-    """Parse `"A,MIXUP_DIRECTION"` into question types, in their order; a family stands for its types `in_family`.
+def question_types(text: str, on_planes: bool = False) -> tuple[str, ...]:
+    """Parse `"A,MIXUP_DIRECTION"` into question types, in their order; a letter stands for its family's types.
 
-    Raises InputError for unknown names.
+    on_planes: no source can be asked about on all axes; letters stand for the types that ask on the others. Raises
+    InputError for unknown names.
     """
     wanted: set[str] = set()
     for name in filter(None, (part.strip().upper() for part in text.split(","))):
-        found = [
-            known
-            for known, question_type in QUESTION_TYPES.items()
-            if name == known or (name == question_type.family and question_type.in_family)
-        ]
-        if not found:
+        family = [known for known, kind in QUESTION_TYPES.items() if kind.family == name and kind.in_family]
+        if on_planes:
+            family = [known + PLANE if known + PLANE in QUESTION_TYPES else known for known in family]
+        if not family and name not in QUESTION_TYPES:
             families = dict.fromkeys(question_type.family for question_type in QUESTION_TYPES.values())
             known = ", ".join([*families, *QUESTION_TYPES])
             raise InputError(f"unknown question type {name!r:.80}", "--types", f"known: {known}")
-        wanted.update(found)
+        wanted.update(family or [name])
     if not wanted:
         raise InputError("no question types", "--types", "such as A,B,C,D,E")
     return tuple(name for name in QUESTION_TYPES if name in wanted)
-
-
-def on_plane(name: str) -> str:
-    """The type that asks of sources near a plane what `name` asks of others; `name` itself where there is none."""
-    return f"{name}{PLANE}" if f"{name}{PLANE}" in QUESTION_TYPES else name
-
-
-def on_planes(types: Sequence[str]) -> list[str]:
-    """`on_plane` of each, for BRIRs of which none can be asked about on all axes."""
-    return list(dict.fromkeys(on_plane(name) for name in types))
 
 
 def counts_by_type(count: int, types: Sequence[str], shares: Mapping[str, float] | None = None) -> dict[str, int]:
@@ -168,10 +157,7 @@ def generate(
     """
     rng = random.Random(seed)
     scenes = SceneSampler(clips, labels, reverbs, rng)
-    types = list(PUBLISHED_TYPES) if types is None else types
-    if scenes.all_on_planes:
-        types, shares = on_planes(types), {on_plane(name): share for name, share in shares.items()} if shares else None
-    counts = counts_by_type(count, types, shares)
+    counts = counts_by_type(count, list(PUBLISHED_TYPES) if types is None else types, shares)
     return _generate(scenes, Balancer(rng), counts, balance or BalanceCounter(), per_scene)
 
 

@@ -15,7 +15,7 @@ import heapq
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -204,6 +204,11 @@ def compare(first: Location, second: Location, axis: int) -> int:
     return 1 if metres > 0 else -1
 
 
+def all_on_planes(reverbs: Iterable[Reverb]) -> bool:
+    """Whether no source can be asked about on all axes, as in sets that were measured without heights."""
+    return not any(all(location_of(reverb).clear) for reverb in reverbs)
+
+
 def is_askable(location: Location, plane: bool) -> bool:
     """Whether a place can be asked about on all axes; for `plane`: on some of them."""
     return location.plane if plane else all(location.clear)
@@ -283,11 +288,6 @@ class SceneSampler:
                 raise InputError("every source is too near to a plane between two words", hint=hint)
             self.samplers[sources, clear] = LocationSampler(found, self.rng)
         return self.samplers[sources, clear]
-
-    @property
-    def all_on_planes(self) -> bool:
-        """Whether no source can be asked about on all axes, as in sets measured on the horizontal plane alone."""
-        return not any(all(location.clear) for location in self.locations)
 
     def one(self, clear: Clear) -> Placement:
         """Draw a scene with one source, whose words are `clear`."""

@@ -205,3 +205,21 @@ def test_the_exit_code_is_2(material, tmp_path):
     assert result.exit_code == 2
     assert result.stderr.startswith("bat: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_brirs_without_heights_are_asked_about_on_the_other_axes(material, tmp_path):
+    """The same rooms with every source at the height of the ears, as most measured rooms are."""
+    reverb = tmp_path / "reverb"
+    shutil.copytree(material.reverb_root, reverb)
+    content = json.loads((reverb / "train_reverberation.json").read_text())
+    for entry in content["data"]:
+        x, _, z = entry["source_position"].split(",")
+        entry["source_position"] = f"{x},{entry['sensor_position'].split(',')[1]},{z}"
+    (reverb / "train_reverberation.json").write_text(json.dumps(content))
+    reporter = Heard()
+    report = questions(options(material, tmp_path / "data", reverb_root=reverb, count=200), reporter)
+    assert any("questions are on the other axes: DOA_PLANE" in line for line in reporter.infos)
+    assert {"DOA_PLANE", "MIXUP_SINGLE_DOA_PLANE", "MIXUP_DIRECTION"} < set(report.counts)
+    assert "DOA" not in report.counts
+    with pytest.raises(InputError, match="too near to a plane"):
+        questions(options(material, tmp_path / "named", reverb_root=reverb, count=20, types="DOA"))
