@@ -171,12 +171,13 @@ class ImportOptions(Options):
 @dataclass(kw_only=True)
 class ModelOptions(Options):
     run: Path = argument("The run directory to make, or to export.", metavar="RUN")
-    encoder: Path | None = option(None, "Published Spatial-AST checkpoint (finetuned.pth).")
+    encoder: Path | None = option(None, "Published checkpoint of Spatial-AST or DSpAST.")
     checkpoint: Path | None = option(None, "Published BAT checkpoint (model.pt).")
     llm: Path | None = option(None, "Language model directory, such as Llama-2-7b-hf.")
     sha256: list[str] = option([], "FILE=HEX that an input must have; repeatable.")
     export: Path | None = option(None, "Write RUN's projector and LoRA as a published model.pt instead.")
-    export_encoder: Path | None = option(None, "Write RUN's encoder as a published finetuned.pth instead.")
+    export_encoder: Path | None = option(None, "Write RUN's encoder as its published checkpoint instead.")
+    patches_only: bool = option(False, "The Q-Former gets DSpAST's 512 patch tokens, not its 3 summaries.")
     lora_targets: str = option("", "Modules with LoRA, by commas [default: q_proj,v_proj, or the family's].")
 
 
@@ -198,7 +199,7 @@ class SpatializeOptions(Options, Rendering):
 class TrainOptions(Options, LanguageModel):
     data: Path = argument("The dataset directory.", metavar="DATA")
     output: Path = option(None, "The run directory to make.", "-o")
-    preset: Literal["tiny", "llama2-7b"] | None = option(
+    preset: Literal["tiny", "llama2-7b", "llama2-7b-dspast"] | None = option(
         None, "Sizes of the model and its recipe [default: those of --init, else tiny]."
     )
     stages: str = option("encoder,1,2,3", "Which, in order; 1: A,B; 2: A-D; 3: A-E; encoder,all: A-E at once.")

@@ -228,7 +228,10 @@ ENCODERS = ("encoder", "dspast", "sources")
 """Fields of `ModelConfig` that are encoders; `bat.ENCODER_CLASSES` holds the class of each."""
 
 PUBLISHED_ENCODERS = ("encoder", "dspast")
-"""The encoders that others have published, Spatial-AST and DSpAST; a model has at most one of them."""
+"""The encoders that others have published; a model has at most one of them."""
+
+ENCODER_TITLES = {"encoder": "Spatial-AST", "dspast": "DSpAST", "sources": "source tokens"}
+"""Field of `ModelConfig` → the encoder's name in messages."""
 
 
 def _from_dict(schema: type[T], content: Any, where: str) -> T:
@@ -262,6 +265,7 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
 
 PRESETS = {
     "llama2-7b": ModelConfig(),
+    "llama2-7b-dspast": ModelConfig(encoder=None, dspast=DspastConfig()),
     "tiny": ModelConfig(
         None,
         QFormerConfig(

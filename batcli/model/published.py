@@ -1,4 +1,4 @@
-"""Read and write the published checkpoints, `finetuned.pth` and `model.pt`; read AudioMAE's.
+"""Read and write the published checkpoints: `finetuned.pth` of Spatial-AST, DSpAST's, `model.pt`; read AudioMAE's.
 
 No code in a file is executed (`weights_only`). A file is refused unless every tensor in it either fits
 the model or is dropped by a rule below.
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from batcli.core.errors import InputError
 from batcli.core.files import replacing, require_file
 from batcli.data.constants import N_BINS, N_FFT
-from batcli.model.bat import BAT
+from batcli.model.bat import BAT, ENCODER_CLASSES
 from batcli.model.checkpoint import LORA, disk_errors, require_numbers, require_same
-from batcli.model.config import ModelConfig
-from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.config import PUBLISHED_ENCODERS, DspastConfig, EncoderConfig, ModelConfig
+from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.features import mel_filterbank
 from batcli.model.llm import empty_llm
 from batcli.model.qformer import Projector
@@ -34,11 +34,13 @@ FRONT_END_ERROR = 1e-4
 TRAINING_STATE = {"optimizer", "scaler", "epoch", "args"}
 """Entries of the reference training loop beside `model`, which are dropped."""
 
+AN_ENCODER = "an encoder's checkpoint"
+
 DROPPED_FROM_AUDIOMAE = ("cls_token", "pos_embed", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
 
 
 def front_end() -> dict[str, Tensor]:
-    """Compute the frozen tensors of the published encoder, under their names in `finetuned.pth`.
+    """Compute the frozen tensors of the published encoders, under their names in the files.
 
     The STFT as two convolutions, real and imaginary part, (513, 1, 1024) each; the mel filterbank (513, 128).
     """
@@ -59,21 +61,33 @@ def empty_model(config: ModelConfig, llm: Path) -> BAT:
         return BAT(config, empty_llm(llm))
 
 
-def require_spatial_ast(model: BAT) -> SpatialAST:
-    """Return the model's Spatial-AST. Raises InputError if it has none."""
-    if model.encoder is None:
-        raise InputError("has no Spatial-AST", "model configuration")
-    return model.encoder
+def require_published(model: BAT) -> PatchTransformer:
+    """Return the model's Spatial-AST or DSpAST. Raises InputError if it has neither."""
+    if model.published_encoder is None:
+        raise InputError("has neither Spatial-AST nor DSpAST", "model configuration")
+    return model.published_encoder
+
+
+def recognise_encoder(path: Path) -> str:
+    """Tell whose checkpoint a file is, by the names of its tensors → one of `PUBLISHED_ENCODERS`.
+
+    It is the encoder with which it has more names in common; `read_encoder` then says what is wrong with the rest.
+    """
+    names = _model_entry(_load(path), path, AN_ENCODER).keys()
+    sizes = {"encoder": EncoderConfig(), "dspast": DspastConfig()}
+    with torch.device("meta"):
+        known = {name: ENCODER_CLASSES[name](sizes[name]).state_dict().keys() for name in PUBLISHED_ENCODERS}
+    return max(known, key=lambda name: len(known[name] & names))
 
 
 def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
-    """Read `finetuned.pth`, `{"model": {name: tensor}}`, as the tensors of `model.encoder`.
+    """Read a published encoder, `{"model": {name: tensor}}`, as the tensors of the model's Spatial-AST or DSpAST.
 
     The frozen front end may be missing; if it is there, it is compared with ours and dropped.
     Raises InputError for a tensor that is missing, surplus, of another shape or not finite.
     """
     content = _load(path)
-    state = _model_entry(content, path, "a Spatial-AST checkpoint")
+    state = _model_entry(content, path, AN_ENCODER)
     surplus = sorted(map(str, content.keys() - TRAINING_STATE - {"model"}))
     if surplus:
         raise InputError(f"surplus beside 'model': {', '.join(surplus)}", path)
@@ -82,14 +96,14 @@ def read_encoder(path: Path, model: BAT) -> dict[str, Tensor]:
             theirs = _fitted({name: state.pop(name)}, {name: ours}, path)[name]
             if (theirs - ours).abs().max() > FRONT_END_ERROR * ours.abs().max():
                 raise InputError(f"{name} is not the published front end", path, "this encoder hears other features")
-    fitted = _fitted(state, require_spatial_ast(model).state_dict(), path)
-    return {f"encoder.{name}": tensor for name, tensor in fitted.items()}
+    fitted = _fitted(state, require_published(model).state_dict(), path)
+    return {f"{model.config.published_encoder}.{name}": tensor for name, tensor in fitted.items()}
 
 
-def read_audiomae(path: Path, encoder: SpatialAST) -> dict[str, Tensor]:
+def read_audiomae(path: Path, encoder: PatchTransformer) -> dict[str, Tensor]:
     """Read AudioMAE's ViT, `{"model": {name: tensor}}`, as the tensors of the encoder's patch embedding and blocks.
 
-    Class token, positions, last norm, head and decoder are dropped: Spatial-AST's training, too, starts them
+    Class token, positions, last norm, head and decoder are dropped: the published trainings, too, start them
     from random weights. Huang et al. 2022, "Masked Autoencoders that Listen".
     Raises InputError for a tensor that is missing, surplus or of another shape.
     """
@@ -110,7 +124,7 @@ def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
     """Random weights for the tensors that `read_bat` returns."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = require_spatial_ast(model)
+        encoder = require_published(model)
         projector = Projector(model.config.qformer, encoder.dim, model.projector.linear.out_features)
         state = {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         for name, like in model.state_dict().items():
@@ -121,9 +135,10 @@ def fresh_bat(model: BAT, seed: int) -> dict[str, Tensor]:
     return state
 
 
-def write_encoder(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write the encoder's tensors of a BAT as a `finetuned.pth`, with the frozen front end."""
-    encoder = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")}
+def write_encoder(path: Path, state: Mapping[str, Tensor], name: str) -> None:
+    """Write the tensors of the encoder `name` of a BAT as its published file, with the frozen front end."""
+    prefix = f"{name}."
+    encoder = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     _save(path, {"model": {**encoder, **front_end()}})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import PUBLISHED
 from batcli.model import checkpoint, published
 from batcli.model.bat import BAT
-from batcli.model.config import PRESETS, LoraConfig, ModelConfig
+from batcli.model.config import ENCODER_TITLES, PRESETS, LoraConfig, ModelConfig
 from batcli.model.llm import llm_config, load_tokenizer, lora_targets
 from batcli.options import ModelOptions
 from batcli.training.recipe import RECIPES
-from batcli.training.start import PUBLISHED_PRESET
+from batcli.training.start import PUBLISHED_PRESETS
 
 WRITTEN = {checkpoint.CONFIG, checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.ADAPTER, checkpoint.TOKENIZER}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -41,10 +41,12 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
     """Make a run directory from published checkpoints."""
     if options.encoder is None or options.llm is None:
         missing = "--encoder" if options.encoder is None else "--llm"
-        raise InputError("missing", missing, "name finetuned.pth with --encoder, the language model with --llm")
+        raise InputError("missing", missing, "name the published encoder with --encoder, the language model with --llm")
     inputs = _hashes([path for path in (options.encoder, options.checkpoint) if path], options.sha256)
     _require_free(options.run)
-    empty = published.empty_model(_config(options, options.llm), options.llm)
+    kind = published.recognise_encoder(options.encoder)
+    reporter.info(f"{options.encoder}: {ENCODER_TITLES[kind]}")
+    empty = published.empty_model(_config(options, kind, options.llm), options.llm)
     tokenizer = load_tokenizer(options.llm) if any((options.llm / name).exists() for name in TOKENIZER_FILES) else None
     state = _read(options.encoder, options.checkpoint, empty, options.seed)
     if tokenizer is None:
@@ -54,8 +56,8 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
         return
     tables: dict[str, dict[str, Any]] = {
         "prepare.model": {"encoder": options.encoder, "checkpoint": options.checkpoint, "seed": options.seed},
-        "train": {"preset": PUBLISHED_PRESET},  # `train --init` reads it
-        "recipe": asdict(RECIPES[PUBLISHED_PRESET]),
+        "train": {"preset": PUBLISHED_PRESETS[kind]},  # `train --init` reads it
+        "recipe": asdict(RECIPES[PUBLISHED_PRESETS[kind]]),
         "scenes": {"rendering": PUBLISHED},
     }
     with exclusive_lock(require_writable(options.run)):
@@ -67,13 +69,16 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
         checkpoint.finish(options.run, inputs=inputs, seed=options.seed)
 
 
-def _config(options: ModelOptions, llm: Path) -> ModelConfig:
-    """The published sizes, with LoRA on the modules that are named or usual for the language model."""
+def _config(options: ModelOptions, kind: str, llm: Path) -> ModelConfig:
+    """The published sizes over the encoder `kind`, with LoRA on the modules that are named or usual for the LLM."""
     named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
     targets = named or lora_targets(llm_config(llm).model_type)
-    return ModelConfig(
-        PRESETS[PUBLISHED_PRESET].encoder, PRESETS[PUBLISHED_PRESET].qformer, LoraConfig(targets=targets)
-    )
+    config = replace(PRESETS[PUBLISHED_PRESETS[kind]], lora=LoraConfig(targets=targets))
+    if not options.patches_only:
+        return config
+    if config.dspast is None:
+        raise InputError("has no effect", "--patches-only", f"{options.encoder} is {ENCODER_TITLES[kind]}, not DSpAST")
+    return replace(config, dspast=replace(config.dspast, summary_tokens=False))
 
 
 def _read(encoder: Path, bat: Path | None, empty: BAT, seed: int) -> dict[str, Tensor]:
@@ -112,18 +117,20 @@ def _hashes(files: list[Path], wanted: list[str]) -> dict[str, str]:
 
 def _export(options: ModelOptions, reporter: Reporter) -> None:
     """Write the published checkpoints of a run directory."""
-    for name in ("encoder", "checkpoint", "llm", "lora_targets", "sha256"):
+    for name in ("encoder", "checkpoint", "llm", "lora_targets", "patches_only", "sha256"):
         if getattr(options, name):
             raise InputError("has no meaning with --export", f"--{name.replace('_', '-')}")
     run = checkpoint.require_finished(require_directory(options.run))
     config = checkpoint.read_config(run)
-    if config.sources is not None or config.lora is None:
-        raise InputError("not of the published architecture", run, "only runs of the preset llama2-7b can be exported")
+    encoder = config.published_encoder
+    if encoder is None or config.sources is not None or config.lora is None:
+        hint = f"only runs of the presets {' and '.join(PUBLISHED_PRESETS.values())} can be exported"
+        raise InputError("not of a published architecture", run, hint)
     empty = published.empty_model(config, checkpoint.llm_folder(run))
     if options.dry_run:
         return
     if options.export_encoder:
-        published.write_encoder(options.export_encoder, checkpoint.read_encoder(run, empty))
+        published.write_encoder(options.export_encoder, checkpoint.read_encoder(run, empty), encoder)
         reporter.info(f"wrote {options.export_encoder}")
     if options.export:
         published.write_bat(options.export, checkpoint.read_bat(run, empty))

@@ -13,7 +13,7 @@ from batcli.model.config import PRESETS, ModelConfig
 from batcli.training.recipe import RECIPES, Recipe
 
 DEFAULT_PRESET = "tiny"
-PUBLISHED_PRESET = "llama2-7b"
+PUBLISHED_PRESETS = {"encoder": "llama2-7b", "dspast": "llama2-7b-dspast"}  # by published encoder
 
 
 class Start(NamedTuple):
@@ -36,7 +36,8 @@ def find_start(preset: str | None, init: Path | None) -> Start:
         return Start(name, RECIPES[name], PRESETS[name].usual_rendering, PRESETS[name])
     file = checkpoint.require_finished(init) / checkpoint.CONFIG
     config, content = checkpoint.read_config(init), read_toml(file)
-    recorded = _table(content, "train", file).get("preset") or (PUBLISHED_PRESET if config.lora is not None else None)
+    published = PUBLISHED_PRESETS.get(config.published_encoder or "") if config.lora is not None else None
+    recorded = _table(content, "train", file).get("preset") or published
     if not isinstance(recorded, str) or recorded not in PRESETS:
         raise InputError(f"names no preset that is known: {recorded!r:.40}", file, f"known: {', '.join(PRESETS)}")
     if preset not in (None, recorded):

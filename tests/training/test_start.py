@@ -19,7 +19,7 @@ from batcli.train import train
 from batcli.training.build import build_model
 from batcli.training.recipe import RECIPES
 from batcli.training.resolve import resolve
-from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESET, find_start
+from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESETS, find_start
 
 
 class Recorder(Silent):
