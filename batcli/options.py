@@ -216,8 +216,10 @@ class TrainOptions(Options, LanguageModel):
     )
     gradient_checkpointing: bool = option(False, "Compute twice what then need not be kept: less memory, more time.")
     source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
+    patches_only: bool = option(False, "The Q-Former gets DSpAST's 512 patch tokens, not its 3 summaries.")
     recipe: str = option(
-        "", "Named recipes, by commas: as-2m, as-20k or events (Spatial-AST); paper or slam-llm (stages 1-3)."
+        "",
+        "By commas: as-2m, as-20k, events (of Spatial-AST); dspast-1, -2, -3; paper, slam-llm (of stages 1-3).",
     )
     set: list[str] = option(
         [],

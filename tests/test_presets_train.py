@@ -36,6 +36,7 @@ def small(config: ModelConfig) -> ModelConfig:
     return replace(
         config,
         encoder=config.encoder and replace(config.encoder, dim=16, depth=2, heads=2),
+        dspast=config.dspast and replace(config.dspast, dim=16, depth=2, heads=2, branch_dim=8),
         qformer=replace(config.qformer, layers=2, queries=3, dim=16, heads=2),
         llm=config.llm and LlmConfig(dim=24, mlp_dim=32, layers=2, heads=4),
         sources=config.sources and replace(config.sources, bands=16, hidden=8, event_dim=4),

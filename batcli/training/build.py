@@ -27,8 +27,9 @@ def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrained
         model, tokenizer = _from_preset(plan, read_llm)
     else:
         model, tokenizer = _from_run(plan, spec.init, read_llm)
-    if spec.encoder_init is not None and model.encoder is not None:
-        model.encoder.load_state_dict(read_audiomae(spec.encoder_init, model.encoder), strict=False)
+    if spec.encoder_init is not None and model.published_encoder is not None:
+        blocks = read_audiomae(spec.encoder_init, model.published_encoder)
+        model.published_encoder.load_state_dict(blocks, strict=False)
     if spec.gradient_checkpointing:
         model.save_memory()
     if spec.config.llm is not None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from batcli.evaluation.metrics import event_map, place_scores
 from batcli.model.encoders.sources import SourceTokens
-from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.features import spectrum
-from batcli.training.recipe import ENCODER, SOURCES
+from batcli.training.recipe import DSPAST, ENCODER, SOURCES
 from batcli.training.scenes import EncoderBatch
 
 SEED = 0  # of the scenes; not the run's, so that runs can be compared
@@ -29,7 +29,7 @@ class EncoderPredictions(NamedTuple):
     distance: Tensor  # (B, E), classes
 
 
-def head_predictions(encoder: SpatialAST, batch: EncoderBatch) -> EncoderPredictions:
+def head_predictions(encoder: PatchTransformer, batch: EncoderBatch) -> EncoderPredictions:
     """Predict by the published heads, from waveforms in `batch.audio`, (B, 2, samples) at 32 kHz.
 
     The heads give one direction and distance for a scene, which all its events get. `encoder` should be in
@@ -61,6 +61,7 @@ def source_predictions(sources: SourceTokens, batch: EncoderBatch) -> EncoderPre
 
 PREDICTIONS: dict[str, Callable[[Any, EncoderBatch], EncoderPredictions]] = {
     ENCODER: head_predictions,
+    DSPAST: head_predictions,
     SOURCES: source_predictions,
 }
 """Name of an encoder → its predictions for a batch."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from batcli.core.errors import BatError, ExitCode, Stopped
 from batcli.core.signals import defer_signals
+from batcli.model.encoders.dspast import AdaCos
 from batcli.training import state
 from batcli.training.log import TRAINING
 from batcli.training.optim import make_optimizers, parameter_groups, unfreeze
@@ -140,7 +141,7 @@ class StageLoop:
         weight, stopping = accelerator.reduce(own, "sum")
         weight = weight.clamp_min(1)  # 0 if no scene of the update could be rendered
         total: dict[str, Tensor] = {}
-        means = BatchNormMeans(objective)
+        means = RunningValues(objective)
         for part, batch in enumerate(batches):
             last = part == len(batches) - 1
             number = (update * len(batches) + part) * accelerator.num_processes + accelerator.process_index
@@ -212,15 +213,18 @@ def name_lost_process(accelerator: Accelerator) -> Iterator[None]:
         raise BatError(f"another process was lost; start them all again with --resume ({message:.120})") from None
 
 
-class BatchNormMeans:
-    """Makes the running means of batch norms independent of the order of an update's batches and their processes.
+class RunningValues:
+    """Makes what batches change in a module independent of the order of an update's batches and their processes.
 
-    Each batch moves the means from before the update; the average of the results is kept.
+    That is the running means of batch norms, and the scales of DSpAST's heads.
+
+    Each batch changes the values from before the update; the average of the results is kept.
     """
 
     def __init__(self, module: nn.Module) -> None:
         norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         buffers = [buffer for norm in norms if norm.training for buffer in norm.buffers()]
+        buffers += [head.s for head in module.modules() if isinstance(head, AdaCos) and head.training]
         self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.counters = [(buffer, buffer.clone()) for buffer in buffers if not buffer.is_floating_point()]
         self.before = [buffer.clone() for buffer in self.buffers]
@@ -238,7 +242,7 @@ class BatchNormMeans:
         self.batches += 1
 
     def average(self, accelerator: Accelerator) -> None:
-        """Set the running means to the average over all batches and processes."""
+        """Set the values to the average over all batches and processes."""
         for buffer, total in zip(self.buffers, self.sums, strict=True):
             buffer.copy_(accelerator.reduce(total / self.batches, "mean"))
         for counter, before in self.counters:

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from batcli.model.bat import BAT, Encoding
 from batcli.model.encoders.sources import SourceTokens, mirror
-from batcli.model.encoders.spatial_ast import SpatialAST
-from batcli.model.encoders.transformer import N_AZIMUTHS, N_DISTANCES, N_ELEVATIONS
+from batcli.model.encoders.transformer import (
+    N_AZIMUTHS,
+    N_DISTANCES,
+    N_ELEVATIONS,
+    PatchTransformer,
+    PlaceClasses,
+)
 from batcli.model.tokens import IGNORED, TextBatch
 from batcli.training.scenes import EncoderBatch
 
@@ -22,31 +27,39 @@ DISTANCES = torch.arange(N_DISTANCES) * 0.5  # metres
 
 
 class EncoderObjective(nn.Module):
-    """The published objective of Spatial-AST (Zheng et al. 2024, eq. 4).
+    """The published objective of Spatial-AST (Zheng et al. 2024, eq. 4) and of DSpAST.
 
     w₀ BCE(events) + w₁ CE(distance) + w₂ (CE(azimuth) + CE(elevation)), the last three in scenes with one place
     only: there is one direction token. `weights`: w₀, w₁, w₂.
     """
 
-    def __init__(self, encoder: SpatialAST, weights: tuple[float, float, float] = (1250.0, 1.0, 2.0)) -> None:
+    def __init__(self, encoder: PatchTransformer, weights: tuple[float, float, float]) -> None:
         super().__init__()
         self.encoder, self.weights = encoder, weights
 
     def forward(self, batch: EncoderBatch) -> dict[str, Tensor]:
-        logits = self.encoder.heads(self.encoder(batch.audio))
-        one_place = (batch.n_places == 1).float()
-        right, front, up = batch.direction[:, 0].unbind(-1)
-        azimuth = torch.rad2deg(torch.atan2(front, right)).round().long() % N_AZIMUTHS
-        elevation = (torch.rad2deg(torch.asin(up.clamp(-1, 1))).round().long() + 90).clamp(0, N_ELEVATIONS - 1)
-        distance = (2 * batch.distance[:, 0]).round().long().clamp(0, N_DISTANCES - 1)
+        counted = batch.n_places == 1
+        true = place_classes(batch)
+        logits = self.encoder.training_logits(self.encoder.heads(self.encoder(batch.audio)), true, counted)
+        one_place = counted.float()
 
         def mean(logits: Tensor, target: Tensor) -> Tensor:
             return (F.cross_entropy(logits, target, reduction="none") * one_place).sum() / one_place.sum().clamp_min(1)
 
         events = F.binary_cross_entropy_with_logits(logits.events, batch.events)
-        direction = mean(logits.azimuth, azimuth) + mean(logits.elevation, elevation)
-        losses = {"events": events, "distance": mean(logits.distance, distance), "direction": direction}
+        direction = mean(logits.azimuth, true.azimuth) + mean(logits.elevation, true.elevation)
+        losses = {"events": events, "distance": mean(logits.distance, true.distance), "direction": direction}
         return {name: weight * losses[name] for name, weight in zip(losses, self.weights, strict=True)}
+
+
+def place_classes(batch: EncoderBatch) -> PlaceClasses:
+    """The classes of each scene's first place."""
+    right, front, up = batch.direction[:, 0].unbind(-1)
+    return PlaceClasses(
+        distance=(2 * batch.distance[:, 0]).round().long().clamp(0, N_DISTANCES - 1),
+        azimuth=torch.rad2deg(torch.atan2(front, right)).round().long() % N_AZIMUTHS,
+        elevation=(torch.rad2deg(torch.asin(up.clamp(-1, 1))).round().long() + 90).clamp(0, N_ELEVATIONS - 1),
+    )
 
 
 class SourceObjective(nn.Module):

@@ -186,8 +186,11 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
         reporter.info(f"encoder: from {clips:,} clips and {reverbs:,} BRIRs")
         for name in encoders:
             reporter.info(f"  {name}: {describe_amount(name, recipe, clips)}")
-        if ENCODER in encoders and plan.model.init is None and plan.model.encoder_init is None:
-            reporter.info("  encoder: from random weights; the published one starts from AudioMAE's (--encoder-init)")
+        published = plan.model.config.published_encoder
+        if published is not None and plan.model.init is None and plan.model.encoder_init is None:
+            reporter.info(
+                f"  {published}: from random weights; the published one starts from AudioMAE's (--encoder-init)"
+            )
     for name, kept in plan.cache.parts.items():
         reporter.info(f"{name}: {kept}")
     families = Counter[str]()
@@ -215,10 +218,13 @@ def describe_amount(encoder: str, recipe: Recipe, clips: int) -> str:
 
 def describe_architecture(model: ModelPlan) -> str:
     """Describe scenes, encoders, Q-Former and language model in one line."""
-    encoder, qformer, config = model.config.encoder, model.config.qformer, model.config
+    qformer, config = model.config.qformer, model.config
     parts = [f"scenes of {config.seconds:g} s, {config.n_classes} classes"]
-    if encoder is not None:
-        parts.append(f"Spatial-AST {encoder.depth} x {encoder.dim}")
+    if config.encoder is not None:
+        parts.append(f"Spatial-AST {config.encoder.depth} x {config.encoder.dim}")
+    if config.dspast is not None:
+        summaries = "" if config.dspast.summary_tokens else ", patch tokens only"
+        parts.append(f"DSpAST {config.dspast.depth} x {config.dspast.dim}{summaries}")
     if config.sources is not None:
         parts.append(f"{config.sources.tokens} source tokens")
     reads = ", reads the question" if qformer.reads_question else ""

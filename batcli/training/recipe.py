@@ -12,7 +12,7 @@ from typing import Any, Literal
 from batcli.core.errors import InputError
 from batcli.core.toml import refuse_unknown
 
-ENCODER, SOURCES, ALL = "encoder", "sources", "all"
+ENCODER, DSPAST, SOURCES, ALL = "encoder", "dspast", "sources", "all"
 STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 """Stage → families of its questions, cumulative as in the published training files.
 
@@ -20,13 +20,15 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 """
 CURRICULUM = ("1", "2", "3")
 LR_SCENES = 256  # scenes of an update at which the encoder's learning rate is `encoder_lr`
+PUBLISHED_VALUES = (
+    *("encoder_epochs", "encoder_scenes", "encoder_update", "encoder_batch"),
+    *("encoder_lr", "encoder_lowest_lr", "encoder_warmup"),
+    *("encoder_betas", "encoder_weight_decay", "encoder_clip", "layer_decay", "loss_weights"),
+    *("two_sources", "mixup", "roll", "gain", "balanced", "brir_seconds"),
+)
 VALUES_OF = {
-    ENCODER: (
-        *("encoder_epochs", "encoder_scenes", "encoder_update", "encoder_batch"),
-        *("encoder_lr", "encoder_lowest_lr", "encoder_warmup"),
-        *("encoder_betas", "encoder_weight_decay", "encoder_clip", "layer_decay", "loss_weights"),
-        *("two_sources", "mixup", "roll", "gain", "balanced", "brir_seconds"),
-    ),
+    ENCODER: PUBLISHED_VALUES,
+    DSPAST: PUBLISHED_VALUES,
     SOURCES: ("source_scenes", "source_epochs", "source_batch", "source_lr"),
 }
 """Encoder → the values of a recipe that matter to its training alone."""
@@ -40,7 +42,7 @@ class Recipe:
     or a named recipe's values, those of the stages 1 to 3 are this project's own.
     """
 
-    # Spatial-AST.
+    # Spatial-AST and DSpAST.
     encoder_epochs: int = 100
     encoder_scenes: int | None = 10_000  # of an epoch, each of another clip; None, or more than there are: all clips
     encoder_update: int = 256  # scenes of an update, in all processes together
@@ -84,7 +86,8 @@ class Recipe:
 
     def used_by(self, encoders: Container[str]) -> dict[str, Any]:
         """The values that have an effect on a model with these encoders, by name."""
-        unused = {key for name, keys in VALUES_OF.items() if name not in encoders for key in keys}
+        used = {key for name, keys in VALUES_OF.items() if name in encoders for key in keys}
+        unused = {key for keys in VALUES_OF.values() for key in keys} - used
         return {key: value for key, value in vars(self).items() if key not in unused}
 
     def with_values(self, pairs: Sequence[str], where: str = "--set") -> Recipe:
@@ -127,6 +130,8 @@ SPATIAL_AST: dict[str, Any] = {
     "loss_weights": (1250.0, 1.0, 2.0), "two_sources": 0.0, "mixup": 0.5, "roll": True, "gain": True,
     "brir_seconds": 2.0,
 }  # fmt: skip
+DSPAST_VALUES: dict[str, Any] = {**SPATIAL_AST, "encoder_update": 128, "encoder_batch": 32, "encoder_warmup": 10.0}
+PLACES_TOO = {"encoder_epochs": 50, "loss_weights": (100.0, 2.0, 1.0)}
 OWN: dict[str, Any] = {"muon": False, "soft_distance": 0.0, "one_way": 0.0}  # which no published recipe has
 NAMED: dict[str, dict[str, Any]] = {
     "as-2m": {
@@ -136,6 +141,12 @@ NAMED: dict[str, dict[str, Any]] = {
         **SPATIAL_AST, "encoder_epochs": 50, "encoder_warmup": 5.0, "encoder_scenes": None, "balanced": False
     },
     "events": {"loss_weights": (1250.0, 0.0, 0.0)},
+    "dspast-1": {
+        **DSPAST_VALUES, "encoder_epochs": 100, "encoder_scenes": 186_175, "balanced": True,
+        "loss_weights": (1.0, 0.0, 0.0),
+    },
+    "dspast-2": {**DSPAST_VALUES, **PLACES_TOO, "encoder_scenes": 18_617, "balanced": True},
+    "dspast-3": {**DSPAST_VALUES, **PLACES_TOO, "encoder_scenes": None, "balanced": False},
     "paper": {
         **OWN, "epochs": (2, 2, 3), "update": 16, "batch": 2, "lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.05,
         "clip": 1.0, "warmup": 2.0, "warmup_unit": "epochs", "decay": "cosine", "lowest": 0.0, "lr_updates": None,
@@ -148,11 +159,18 @@ NAMED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Named recipes (`--recipe`): values that replace those of the preset or of the run that a training starts from.
 
-as-2m, as-20k: the two released scripts of Spatial-AST. events: events alone, which the paper trains first. paper,
-slam-llm: stages 1 to 3 as in the paper and as in the released script. `examples/recipes/PUBLISHED.md` has the sources.
+as-2m, as-20k: the two released scripts of Spatial-AST. events: events alone, which the paper trains first. dspast-1,
+dspast-2, dspast-3: the stages of DSpAST, each from the one before; the first two on AudioSet's unbalanced clips, the
+last on its balanced ones. paper, slam-llm: stages 1 to 3 as in the paper and as in the released script.
+`examples/recipes/PUBLISHED.md` has the sources.
 """
+MADE_FOR = {"as-2m": ENCODER, "as-20k": ENCODER, "events": ENCODER} | dict.fromkeys(
+    ("dspast-1", "dspast-2", "dspast-3"), DSPAST
+)
+"""Named recipe of an encoder → which."""
 RECIPES = {
     "llama2-7b": Recipe(**NAMED["as-2m"], **NAMED["paper"]),
+    "llama2-7b-dspast": Recipe(**NAMED["dspast-1"], **NAMED["paper"]),
     "tiny": Recipe(
         source_scenes=52_000,
         epochs=(0.35, 0.2, 1.5),

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from batcli.core.errors import InputError
 from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
-from batcli.model.config import ModelConfig, SourcesConfig
+from batcli.model.config import ENCODER_TITLES, ModelConfig, SourcesConfig
 from batcli.options import TrainOptions, require
 from batcli.training.cache_plan import plan_cache
 from batcli.training.plan import (
@@ -20,7 +20,7 @@ from batcli.training.plan import (
     parse_stages,
     require_validation,
 )
-from batcli.training.recipe import ENCODER, NAMED, STAGES, Recipe, with_named
+from batcli.training.recipe import DSPAST, ENCODER, MADE_FOR, STAGES, Recipe, with_named
 from batcli.training.run_dir import recorded
 from batcli.training.start import Start, find_start
 
@@ -68,9 +68,11 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
 def require_amounts(plan: TrainPlan) -> None:
     """Raise InputError if an update of a stage cannot be made of the dataset, or be shared out to the processes."""
     recipe = plan.recipe
-    if ENCODER in plan.stages and plan.model.config.encoder is not None:
+    if ENCODER in plan.stages and plan.model.config.published_encoder is not None:
         recipe.epoch_updates(len(plan.dataset.clips(plan.split)))
         plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
+        if DSPAST in plan.model.config.encoders and recipe.encoder_batch < 2:
+            raise InputError("a batch norm of DSpAST needs 2 scenes", "encoder_batch", "--set encoder_batch=2")
     if set(plan.stages) & set(STAGES):
         plan.question_batches_each(1 if recipe.batch is None else recipe.batch)
 
@@ -100,6 +102,8 @@ def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> Mode
         config = config.for_scenes(dataset.seconds, len(dataset.labels))
         if options.source_tokens and config.sources is None:
             config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
+        if options.patches_only and config.dspast is not None:
+            config = replace(config, dspast=replace(config.dspast, summary_tokens=False))
     return ModelPlan(
         preset=start.preset,
         config=config,
@@ -120,20 +124,25 @@ def require_used(
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
-    if options.encoder_init is not None and config.encoder is None:
-        raise InputError("has no effect", "--encoder-init", f"{start.preset} has no Spatial-AST")
+    if options.encoder_init is not None and config.published_encoder is None:
+        raise InputError("has no effect", "--encoder-init", f"{start.preset} has neither Spatial-AST nor DSpAST")
     used = recipe.used_by(config.encoders)
     for key in (pair.partition("=")[0].strip() for pair in options.set):
         if key not in used:
             raise InputError("has no effect", f"--set {key}", f"{start.preset} has no such encoder")
     for name in named_recipes(options):
-        if not any(key in used for key in NAMED[name]):
-            raise InputError("has no effect", f"--recipe {name}", f"{start.preset} has no such encoder")
+        encoder = MADE_FOR.get(name)
+        if encoder is not None and encoder not in config.encoders:
+            raise InputError(f"is of {ENCODER_TITLES[encoder]}", f"--recipe {name}", f"{start.preset} does not have it")
     if options.accumulate is not None and not accumulates(stages, recipe, config.encoders):
         hint = "the recipe says how many samples make an update: --set update=…, --set encoder_update=…"
         raise InputError("has no effect", "--accumulate", hint)
     if options.init is not None and options.init.resolve() == options.output.resolve():
         raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
+    if options.patches_only and config.dspast is None:
+        raise InputError("has no effect", "--patches-only", f"{start.preset} has no DSpAST")
+    if options.patches_only and config.dspast is not None and config.dspast.summary_tokens:
+        raise InputError(f"{options.init} gives all tokens", "--patches-only", "a run is trained with its own sizes")
     if options.init is not None and options.source_tokens and start.config.sources is None:
         raise InputError(f"{options.init} has none", "--source-tokens", "a run is trained with the parts that it has")
     if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:

@@ -16,7 +16,7 @@ from batcli.core.errors import InputError
 from batcli.data.schema import Question
 from batcli.model.bat import Encoding
 from batcli.model.encoders.sources import Cues, SourceTokens
-from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.tokens import IGNORED, TextBatch, collate, padding_id, to_ids
 from batcli.training.batch_size import largest_batch
 from batcli.training.cache import EncodingCache, as_stored, fill_cache, open_cache
@@ -24,7 +24,7 @@ from batcli.training.encoded_questions import EncodedBatch, EncodedQuestions
 from batcli.training.losses import AnswerObjective, EncoderObjective, SourceObjective
 from batcli.training.optim import OptimizerValues, unfreeze
 from batcli.training.order import bucket_by_length, clip_order, epoch_order, one_way
-from batcli.training.recipe import CURRICULUM, ENCODER, SOURCES, STAGES, stage_updates
+from batcli.training.recipe import CURRICULUM, DSPAST, ENCODER, SOURCES, STAGES, stage_updates
 from batcli.training.scenes import (
     GROUP,
     CuedRooms,
@@ -74,17 +74,15 @@ class Stage:
 
 
 class EncoderStage(Stage):
-    """Trains Spatial-AST on random scenes, each used once.
+    """Trains Spatial-AST or DSpAST on random scenes, each used once.
 
     With the published recipes, as in its released training code. In an epoch, each clip is the first of at most one
     scene.
     """
 
-    name = ENCODER
-
-    def __init__(self, trainer: Trainer, encoder: SpatialAST) -> None:
+    def __init__(self, trainer: Trainer, encoder: PatchTransformer) -> None:
         plan, recipe = trainer.plan, trainer.plan.recipe
-        self.trainer, self.encoder = trainer, encoder
+        self.trainer, self.encoder, self.name = trainer, encoder, plan.model.config.published_encoder or ENCODER
         self.objective, self.trained = EncoderObjective(encoder, recipe.loss_weights), [encoder]
         self.labels = [clip.event_ids for clip in labelled_clips(plan.dataset, plan.split)]
         per_epoch = recipe.epoch_updates(len(self.labels))
@@ -165,7 +163,7 @@ class SourceStage(Stage):
         return (EncoderBatch(**as_stored(batch._asdict())) for batch in loaded)
 
 
-ENCODER_STAGES = {ENCODER: EncoderStage, SOURCES: SourceStage}
+ENCODER_STAGES = {ENCODER: EncoderStage, DSPAST: EncoderStage, SOURCES: SourceStage}
 """Name of an encoder and its stage → the stage's class."""
 
 

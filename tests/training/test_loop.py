@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice, repeat
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ from torch import nn
 
 from batcli.core.errors import BatError
 from batcli.core.progress import SILENT
-from batcli.training.loop import BatchNormMeans, StageLoop, name_lost_process
+from batcli.model.encoders.dspast import AdaCos
+from batcli.training.loop import RunningValues, StageLoop, name_lost_process
 from batcli.training.optim import OptimizerValues
 from batcli.training.schedule import Schedule
 from batcli.training.stages import Batch, Stage
@@ -77,7 +79,7 @@ def test_running_means_do_not_depend_on_the_order_of_batches():
 
     def moved(order) -> torch.Tensor:
         norm = nn.BatchNorm1d(3)
-        statistics = BatchNormMeans(norm)
+        statistics = RunningValues(norm)
         for number in order:
             with statistics.of_one_batch():
                 norm(batches[number])
@@ -89,6 +91,24 @@ def test_running_means_do_not_depend_on_the_order_of_batches():
     alone = nn.BatchNorm1d(3)
     alone(batches[0])
     assert torch.equal(moved([0]), alone.running_mean)
+
+
+def test_the_scale_of_a_head_adapts_once_per_update_whatever_the_order_of_batches():
+    def scale(order: Sequence[int]) -> float:
+        torch.manual_seed(0)
+        head = AdaCos(4, 21)
+        values = RunningValues(head)
+        for number in order:
+            tokens = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
+            with values.of_one_batch():
+                head.adapt(head(tokens), torch.full((8,), number), torch.ones(8, dtype=torch.bool))
+        values.average(Accelerator(cpu=True))
+        return head.s.item()
+
+    alone = [scale([0]), scale([1])]
+    assert alone[0] != alone[1]
+    assert scale([0, 1]) == pytest.approx(sum(alone) / 2)
+    assert scale([0, 1]) == pytest.approx(scale([1, 0]), abs=1e-6)
 
 
 def test_only_errors_between_processes_are_called_a_lost_process():

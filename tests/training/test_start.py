@@ -19,7 +19,7 @@ from batcli.train import train
 from batcli.training.build import build_model
 from batcli.training.recipe import RECIPES
 from batcli.training.resolve import resolve
-from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESETS, find_start
+from batcli.training.start import DEFAULT_PRESET, find_start
 
 
 class Recorder(Silent):
@@ -64,15 +64,16 @@ def test_a_run_is_trained_by_the_recipe_that_it_records(tmp_path: Path, preset: 
     assert start == find_start(preset, run)
 
 
-def test_the_preset_of_a_run_without_a_record_follows_from_its_architecture(tmp_path: Path):
-    start = find_start(None, write_run(tmp_path / "run", PUBLISHED_PRESET, {}))
-    assert (start.preset, start.recipe) == (PUBLISHED_PRESET, RECIPES[PUBLISHED_PRESET])
+@pytest.mark.parametrize("preset", PUBLISHED_PRESETS.values())
+def test_the_preset_of_a_run_without_a_record_follows_from_its_architecture(preset: str, tmp_path: Path):
+    start = find_start(None, write_run(tmp_path / "run", preset, {}))
+    assert (start.preset, start.recipe) == (preset, RECIPES[preset])
     with pytest.raises(InputError, match=r"config\.toml: names no preset that is known"):
         find_start(None, write_run(tmp_path / "tiny", "tiny", {}))
 
 
 def test_another_preset_than_the_runs_is_refused(tmp_path: Path):
-    run = write_run(tmp_path / "run", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
+    run = write_run(tmp_path / "run", "llama2-7b", recorded("llama2-7b"))
     with pytest.raises(InputError, match=r"--preset: .*is of the preset llama2-7b, not tiny"):
         find_start("tiny", run)
 
@@ -144,7 +145,7 @@ def test_the_model_has_the_attention_of_the_option(demo: Path, tmp_path: Path):
 
 
 def test_source_tokens_cannot_be_added_to_a_run(demo: Path, tmp_path: Path):
-    run = write_run(tmp_path / "start", PUBLISHED_PRESET, recorded(PUBLISHED_PRESET))
+    run = write_run(tmp_path / "start", "llama2-7b", recorded("llama2-7b"))
     with pytest.raises(InputError, match=r"--source-tokens: .*has none"):
         resolve(TrainOptions(data=demo, output=tmp_path / "run", init=run, source_tokens=True), open_dataset(demo))
 
@@ -169,4 +170,4 @@ def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, ll
 
 
 def test_the_record_is_a_configuration_file(tmp_path: Path):
-    assert "[recipe]" in to_toml(recorded(PUBLISHED_PRESET))
+    assert "[recipe]" in to_toml(recorded("llama2-7b"))

@@ -24,6 +24,7 @@ from batcli.model.encoders.transformer import (
     N_SUMMARY,
     HeadOutputs,
     PatchTransformer,
+    PlaceClasses,
     initialise,
 )
 from batcli.model.features import dspast_features
@@ -162,6 +163,17 @@ class DSpAST(PatchTransformer):
             self.azimuth_head(direction),
             self.elevation_head(direction),
         )
+
+    def training_logits(self, found: HeadOutputs, true: PlaceClasses, counted: Tensor) -> HeadOutputs:
+        """The cosines times the heads' scales, which adapt to the batch in training mode."""
+        scaled = {}
+        for name, classes in true._asdict().items():
+            head, cosines = self.get_submodule(f"{name}_head"), getattr(found, name)
+            assert isinstance(head, AdaCos)
+            if self.training:
+                head.adapt(cosines, classes, counted)
+            scaled[name] = head.s.clone() * cosines  # the gradient needs this value; the next batch changes it
+        return found._replace(**scaled)
 
 
 def _stem() -> nn.Sequential:

@@ -23,12 +23,20 @@ HEAD_STD = 2e-5  # of the heads' first weights, as AudioMAE's
 
 
 class HeadOutputs(NamedTuple):
-    """Logits of the four heads."""
+    """Outputs of the four heads: logits, or cosines for the places of DSpAST; the largest is the likeliest class."""
 
     events: Tensor  # (B, n_classes), multi-label
     distance: Tensor  # (B, 21)
     azimuth: Tensor  # (B, 360)
     elevation: Tensor  # (B, 180)
+
+
+class PlaceClasses(NamedTuple):
+    """True classes of the place of B scenes."""
+
+    distance: Tensor  # (B,)
+    azimuth: Tensor  # (B,)
+    elevation: Tensor  # (B,)
 
 
 class PatchEmbedding(nn.Module):
@@ -141,6 +149,10 @@ class PatchTransformer(nn.Module):
     def heads(self, tokens: Tensor) -> HeadOutputs:
         """Apply the heads to the first three tokens of `forward`'s result."""
         raise NotImplementedError
+
+    def training_logits(self, found: HeadOutputs, true: PlaceClasses, counted: Tensor) -> HeadOutputs:
+        """The heads' outputs as logits for the loss. `counted` (B,): which scenes have one place, that of `true`."""
+        return found
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
         """See `forward`."""
