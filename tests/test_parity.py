@@ -23,7 +23,7 @@ from batcli.training.losses import answer_loss
 
 HERE = Path(__file__).parent / "parity"
 FOLDER = Path(os.environ.get("BAT_PARITY_DIR") or HERE).resolve()
-GOLDEN = sorted(FOLDER.glob("golden_*.npz"))
+GOLDEN = sorted(path for path in FOLDER.glob("golden_*.npz") if not path.stem.startswith("golden_dspast"))
 PAD, END = 0, 2
 
 spec = importlib.util.spec_from_file_location("parity_weights", HERE / "weights.py")

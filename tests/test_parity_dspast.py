@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parity.weights import shapes
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from batcli.model.checkpoint import load_encoders
@@ -26,7 +27,6 @@ from batcli.model.encoders.transformer import PlaceClasses
 from batcli.model.features import dspast_features, spectrum
 from batcli.options import ModelOptions
 from batcli.prepare.model import model as prepare_model
-from parity.weights import shapes
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/parity"
 FOLDERS = [Path(os.environ["BAT_PARITY_DIR"]).resolve()] if os.environ.get("BAT_PARITY_DIR") else []

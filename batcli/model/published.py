@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from batcli.core.errors import InputError
-from batcli.core.files import replacing, require_file
+from batcli.core.files import require_file, writing
 from batcli.data.constants import N_BINS, N_FFT
 from batcli.model.bat import BAT, ENCODER_CLASSES
 from batcli.model.checkpoint import LORA, disk_errors, require_numbers, require_same
@@ -201,5 +201,6 @@ def _fitted(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary, disk_errors(path):
-        torch.save(content, temporary)
+    # To an open file: torch refuses the temporary name of a file without a suffix, as DSpAST's are.
+    with writing(path, "wb") as file, disk_errors(path):
+        torch.save(content, file)

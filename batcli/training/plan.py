@@ -188,9 +188,8 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
             reporter.info(f"  {name}: {describe_amount(name, recipe, clips)}")
         published = plan.model.config.published_encoder
         if published is not None and plan.model.init is None and plan.model.encoder_init is None:
-            reporter.info(
-                f"  {published}: from random weights; the published one starts from AudioMAE's (--encoder-init)"
-            )
+            hint = "the published one starts from AudioMAE's (--encoder-init)"
+            reporter.info(f"  {published}: from random weights; {hint}")
     for name, kept in plan.cache.parts.items():
         reporter.info(f"{name}: {kept}")
     families = Counter[str]()

@@ -133,7 +133,8 @@ def require_used(
     for name in named_recipes(options):
         encoder = MADE_FOR.get(name)
         if encoder is not None and encoder not in config.encoders:
-            raise InputError(f"is of {ENCODER_TITLES[encoder]}", f"--recipe {name}", f"{start.preset} does not have it")
+            hint = f"it is of {ENCODER_TITLES[encoder]}, which {start.preset} does not have"
+            raise InputError("has no effect", f"--recipe {name}", hint)
     if options.accumulate is not None and not accumulates(stages, recipe, config.encoders):
         hint = "the recipe says how many samples make an update: --set update=…, --set encoder_update=…"
         raise InputError("has no effect", "--accumulate", hint)

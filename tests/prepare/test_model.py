@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 
 from batcli.cli import app
 from batcli.core.errors import InputError
-from batcli.model import published
-from batcli.model.checkpoint import load_run
-from batcli.model.config import ModelConfig
+from batcli.model import checkpoint, published
+from batcli.model.checkpoint import load_encoders, load_run
+from batcli.model.config import DspastConfig, ModelConfig
+from batcli.model.encoders.dspast import DSpAST
 from batcli.options import ModelOptions
 from batcli.prepare.model import model as prepare_model
 from batcli.training.recipe import RECIPES
@@ -34,6 +35,9 @@ spec = importlib.util.spec_from_file_location("parity_weights", HERE / "weights.
 weights = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(weights)
 
+with torch.device("meta"):  # its names and shapes; `tests/test_parity_dspast.py` compares them with the published
+    DSPAST = {name: tuple(tensor.shape) for name, tensor in DSpAST(DspastConfig()).state_dict().items()}
+SOME_DSPAST = "pre_head2.weight"
 ENCODER, BAT = (weights.shapes(what)["tensors"] for what in ("spatial_ast", "bat"))
 SOME_ENCODER, SOME_BAT = "blocks.3.mlp.fc1.weight", "encoder_projector.linear.weight"
 
@@ -266,6 +270,85 @@ def test_another_language_models_checkpoint_is_refused(options, tmp_path):
     assert_refused(
         options, "missing: llm.base_model.model.model.layers.2", "wrong shape: encoder_projector.linear.bias"
     )
+
+
+# ---- DSpAST ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dspast(options, tmp_path):
+    """The options with DSpAST's checkpoint instead, and no projector."""
+    options.encoder, options.checkpoint = tmp_path / "DSpAST-stage3", None
+    torch.save({"model": {**repeated(DSPAST), **weights.front_end()}}, options.encoder)
+    return options
+
+
+def test_dspast_has_the_published_numbers_of_tensors_and_parameters():
+    with torch.device("meta"):
+        parameters = DSpAST(DspastConfig()).parameters()
+    assert len(DSPAST) == 226 - len(weights.front_end())
+    assert sum(parameter.numel() for parameter in parameters) == 86_085_127
+
+
+@pytest.mark.parametrize("name", ["finetuned.pth", "encoder", "DSpAST-stage1"])
+def test_an_encoder_is_told_by_its_tensors_and_not_by_its_name(options, dspast, good, tmp_path, name):
+    for shapes, expected in ((DSPAST, "dspast"), (ENCODER, "encoder")):
+        torch.save({"model": repeated(shapes)}, tmp_path / name)
+        assert published.recognise_encoder(tmp_path / name) == expected
+        options.encoder = tmp_path / name
+        prepare_model(options)
+
+
+@pytest.mark.parametrize(
+    ("change_state", "words"),
+    [
+        (lambda state: state.pop(SOME_DSPAST), [f"missing: {SOME_DSPAST}"]),
+        (lambda state: state.pop("cls_tokens1"), ["missing: cls_tokens1"]),
+        (lambda state: state.pop("conv_downsample2.0.bn2.running_var"), ["missing: conv_downsample2.0.bn2"]),
+        (lambda state: state.update({"cls_tokens": torch.zeros(1, 3, 768)}), ["surplus: cls_tokens"]),
+        (lambda state: state.update({"head.weight": torch.zeros(355, 768)}), ["wrong shape: head.weight [355, 768]"]),
+        (lambda state: state.update({SOME_DSPAST: torch.full((256, 768), torch.nan)}), [SOME_DSPAST, "not finite"]),
+        (lambda state: state.update({"logmel_extractor.melW": torch.ones(513, 128)}), ["not the published front end"]),
+    ],
+    ids=["missing", "class tokens", "unused", "surplus", "shape", "nan", "front end"],
+)
+def test_what_is_wrong_in_dspast_is_named(dspast, tmp_path, change_state, words):
+    change(dspast, "encoder", tmp_path, change_state)
+    assert_refused(dspast, "changed.pt", *words)
+
+
+def test_a_run_over_dspast_loads_and_is_exported(dspast, tmp_path):
+    dspast.dry_run = False
+    prepare_model(dspast)
+    encoders, config = load_encoders(dspast.run)
+    assert list(encoders) == ["dspast"]
+    assert (config.encoder, config.dspast) == (None, DspastConfig())
+    assert (encoders["dspast"].count, encoders["dspast"].dim) == (515, 768)
+    assert all((parameter == 0.5).all() for parameter in encoders.parameters())
+    assert find_start(None, dspast.run)[:2] == ("llama2-7b-dspast", RECIPES["llama2-7b-dspast"])
+    export = tmp_path / "DSpAST-exported"
+    prepare_model(ModelOptions(run=dspast.run, export_encoder=export))
+    given, exported = (torch.load(path, weights_only=True)["model"] for path in (dspast.encoder, export))
+    assert given.keys() == exported.keys()
+    for name, tensor in given.items():
+        torch.testing.assert_close(exported[name], tensor, rtol=0, atol=1e-6 if name in weights.front_end() else 0)
+    for path in (export, dspast.run / "encoder.safetensors"):
+        path.unlink()  # 700 MB that pytest would keep
+
+
+def test_the_q_former_may_get_the_patch_tokens_alone(dspast, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_weights", lambda *_: None)  # only the configuration is looked at
+    dspast.dry_run, dspast.patches_only = False, True
+    prepare_model(dspast)
+    config = checkpoint.read_config(dspast.run)
+    assert config.dspast == DspastConfig(summary_tokens=False)
+
+
+def test_only_dspast_has_patch_tokens_without_the_summaries(options, tmp_path):
+    options.patches_only = True
+    assert_refused(options, "--patches-only: has no effect", "is Spatial-AST")
+    with pytest.raises(InputError, match="--patches-only: has no meaning with --export"):
+        prepare_model(ModelOptions(run=tmp_path, export=tmp_path / "model.pt", patches_only=True))
 
 
 # ---- inputs and outputs ------------------------------------------------------------------------------

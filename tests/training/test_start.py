@@ -19,7 +19,7 @@ from batcli.train import train
 from batcli.training.build import build_model
 from batcli.training.recipe import RECIPES
 from batcli.training.resolve import resolve
-from batcli.training.start import DEFAULT_PRESET, find_start
+from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESETS, find_start
 
 
 class Recorder(Silent):
@@ -128,6 +128,10 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
         ({"encoder_init": Path("mae.pth")}, "--encoder-init: has no effect"),
         ({"set": ["encoder_epochs=9"]}, "--set encoder_epochs: has no effect"),
         ({"recipe": "paper,as-20k"}, "--recipe as-20k: has no effect"),
+        ({"recipe": "dspast-2", "preset": "llama2-7b"}, "--recipe dspast-2: has no effect.*it is of DSpAST"),
+        ({"recipe": "as-2m", "preset": "llama2-7b-dspast"}, "--recipe as-2m: has no effect.*it is of Spatial-AST"),
+        ({"patches_only": True, "preset": "llama2-7b"}, "--patches-only: has no effect"),
+        ({"set": ["encoder_batch=1"], "preset": "llama2-7b-dspast", "dry_run": True}, "needs 2 scenes"),
         ({"recipe": "slam"}, "--recipe: unknown key 'slam'; did you mean 'slam-llm'"),
         ({"recipe": "paper", "accumulate": 2, "stages": "1"}, "--accumulate: has no effect"),
         ({"preset": "llama2-7b"}, "--llm"),
