@@ -7,7 +7,8 @@ import re
 import pytest
 
 from batcli.core.errors import InputError
-from batcli.training.recipe import RECIPES
+from batcli.training.recipe import MADE_FOR, NAMED, RECIPES, with_named
+from batcli.training.schedule import encoder_schedule
 
 TINY = RECIPES["tiny"]
 
@@ -42,3 +43,33 @@ def test_values_have_the_type_of_their_default():
 def test_wrong_ones_are_refused(pair: str, message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         TINY.with_values([pair])
+
+
+@pytest.mark.parametrize(
+    ("stage", "clips", "epochs", "scenes", "balanced", "weights"),
+    [
+        (1, 1_861_750, 100, 186_175, True, (1, 0, 0)),
+        (2, 1_861_750, 50, 18_617, True, (100, 2, 1)),
+        (3, 18_685, 50, 18_685, False, (100, 2, 1)),
+    ],
+)
+def test_the_stages_of_dspast_are_the_published_ones(stage, clips, epochs, scenes, balanced, weights):
+    """Four GPUs with 32 scenes each; learning rate 5e-4 after 10 epochs, then half a cosine to 1e-6."""
+    recipe = with_named(RECIPES["llama2-7b-dspast"], [f"dspast-{stage}"])
+    assert (recipe.encoder_epochs, recipe.epoch_scenes(clips)) == (epochs, scenes)
+    assert (recipe.balanced, recipe.loss_weights) == (balanced, weights)
+    assert (recipe.encoder_update, recipe.encoder_batch) == (128, 32)
+    assert (recipe.encoder_betas, recipe.encoder_weight_decay, recipe.encoder_clip) == ((0.9, 0.999), 5e-4, None)
+    assert (recipe.layer_decay, recipe.mixup, recipe.roll, recipe.gain) == (0.75, 0.5, True, True)
+    assert (recipe.two_sources, recipe.brir_seconds) == (0, 2)
+    each = recipe.epoch_updates(clips)
+    assert each == scenes // 128
+    rate = encoder_schedule(recipe, each)
+    assert (rate(0), rate(5 * each)) == (0, pytest.approx(2.5e-4))
+    assert (rate(10 * each), rate(epochs * each)) == (pytest.approx(5e-4), pytest.approx(1e-6))
+
+
+def test_a_stage_of_dspast_replaces_every_value_of_the_one_before():
+    first, second, third = (NAMED[f"dspast-{stage}"].keys() for stage in (1, 2, 3))
+    assert first == second == third
+    assert MADE_FOR.keys() == NAMED.keys() - {"paper", "slam-llm"}
