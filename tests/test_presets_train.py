@@ -137,6 +137,7 @@ def test_every_stage_learns(
     # A value that is not finite is null in the log.
     assert all(entry["loss"] is not None and entry["grad_norm"] is not None for entry in log)
     monkeypatch.setitem(PRESETS, preset, small(PRESETS[preset]))
+    monkeypatch.setitem(RECIPES, preset, short(RECIPES[preset]))
     set_seed(options.seed)
     start = dict(build_model(resolve(options, open_dataset(data)))[0].projector.named_parameters(prefix="projector"))
     projector = load_file(options.output / checkpoint.PROJECTOR)
