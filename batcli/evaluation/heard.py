@@ -57,7 +57,7 @@ class HeardScenes:
     scene_of: np.ndarray  # (m,) row of each source's scene
     angle: np.ndarray  # (m,) error of the direction, degrees; NaN where there is no result
     classes_off: np.ndarray  # (m,) error of the distance, in classes; NaN likewise
-    named: np.ndarray | None  # (m,) whether a place has the source's name; None: places have no names
+    named: np.ndarray | None  # (m,) whether a place has the source's name; None: places have no names, or true ones
     looks_published: int  # scenes of AudioSet evaluation clips in Matterport3D rooms
 
     def __len__(self) -> int:
@@ -122,7 +122,10 @@ def read_heard(file: File, cluster: str, reporter: Reporter) -> list[HeardScenes
             for column, encoder in zip(columns, first.heard, strict=True)
         ]
     if records[0].true_names:  # said wherever the scores are shown
-        columns = [replace(c, name=f"{c.name} (true names)") if c.named is not None else c for c in columns]
+        columns = [
+            replace(column, name=f"{column.name} (true names)", named=None) if column.named is not None else column
+            for column in columns
+        ]
     return columns
 
 

@@ -243,6 +243,8 @@ def paper_rows(scores: Scores) -> list[list[str]]:
         for head, columns in subject.columns.items()
         if any(not math.isnan(s.paper[paper_name(head, column)].value) for s in scores.systems for column in columns)
     }
+    if scores.published is not None:
+        used = used or dict(subject.columns)
     rows = [[subject.units, "embedder", *(paper_name(head, " / ".join(columns)) for head, columns in used.items())]]
     systems: list[tuple[str, str, Mapping[str, float]]] = [
         (s.name, s.embedder["name"] if s.embedder else "–", {name: score.value for name, score in s.paper.items()})
@@ -282,11 +284,14 @@ def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
     settings = scores.settings
     interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
     yield "Scores in per cent", type_rows(scores), interval if settings["replicates"] else ""
-    yield "In the published table's layout", paper_rows(scores), scores.published or ""
+    paper = paper_rows(scores)
+    if len(paper[0]) > 1:
+        yield "In the published table's layout", paper, scores.published or ""
     if comparison := scores.comparison:
         note = (
-            f"On the {comparison.n:,} questions of both; {comparison.only_here:,} only here, "
-            f"{comparison.only_there:,} only in {comparison.other}. McNemar's p takes questions for independent."
+            f"On the {comparison.n:,} {scores.subject.scored} of both; {comparison.only_here:,} only here, "
+            f"{comparison.only_there:,} only in {comparison.other}. McNemar's p takes {scores.subject.independent} for "
+            "independent."
         )
         yield "Difference", comparison_rows(scores, comparison), note
 

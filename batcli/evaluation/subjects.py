@@ -24,6 +24,8 @@ class Subject:
     published: Mapping[str, Mapping[str, float]]  # system → "heading column" → fraction, metres or degrees
     embedder: str | None  # what the published mAP compares texts with; None: no texts
     units: str = "per cent"  # of the published table
+    scored: str = "questions"  # what is compared between two systems
+    independent: str = "questions"  # what is right or wrong
 
 
 def paper_name(heading: str, column: str) -> str:
@@ -88,16 +90,15 @@ _ENCODERS = {
 HEARING = Subject(
     titles={ONE_SOURCE: "one source", TWO_SOURCES: "two sources"},
     families={ONE_SOURCE: "", TWO_SOURCES: ""},
-    columns={
-        **{heading: {"": ((ONE_SOURCE, metric),)} for metric, heading in _HEARD.items()},
-        **{f"{heading} two": {"": ((TWO_SOURCES, metric),)} for metric, heading in _HEARD.items()},
-    },
+    columns={heading: {"": ((ONE_SOURCE, metric),)} for metric, heading in _HEARD.items()},
     published={
         system: dict(zip(_HEARD.values(), (row[0] / 100, row[1] / 100, row[2], row[3] / 100), strict=True))
         for system, row in _ENCODERS.items()
     },
     embedder=None,
     units="per cent, MAE in °",
+    scored="scenes",
+    independent="sources",
 )
 """The published rows are of the 17,148 clips of AudioSet's evaluation set with 355 classes, one source each; the
 rerun is that of DSpAST's authors."""

@@ -123,7 +123,7 @@ def test_against_the_published_evaluation(tmp_path, count, two):
     assert found["events"] == len({e for r in records for s in r["truth"] for e in s["events"]})
     for metric, value in published(records).items():
         assert found[metric]["value"] == pytest.approx(value, abs=1e-6), metric
-        assert content["paper_table"][metric + "_two" * two]["value"] == pytest.approx(value, abs=1e-6)
+        assert content["paper_table"][metric]["value"] == (None if two else pytest.approx(value, abs=1e-6))
     assert "named" not in found
 
 
@@ -224,6 +224,7 @@ def test_both_numbers_of_sources_and_both_encoders_of_a_file(tmp_path):
         record["names"] = "true"
     content = scores_of(write(tmp_path / "t.jsonl", records))
     assert content["others"][0]["name"] == "t: sources (true names)"
+    assert "named" not in content["others"][0]["by_type"]["TWO_SOURCES"]  # they are all named
 
 
 def test_a_table_beside_the_published_rows(tmp_path):
@@ -242,10 +243,21 @@ def test_a_table_beside_the_published_rows(tmp_path):
         assert row in table
     assert "these are 30 scenes of one source" in table
     assert "do not compare" in table
-    assert "mAP two" not in table
     assert "°" in table.split("In the published")[0]
     csv = FORMATS["csv"](result)
     assert "h,,ONE_SOURCE,30,er20," in csv
+
+
+def test_two_sources_alone_have_no_published_table(tmp_path):
+    file = write(tmp_path / "h.jsonl", make(10, two=True))
+    plain, beside = (
+        FORMATS["table"](score(ScoreOptions(predictions=[file], published=published, replicates=0)))
+        for published in (False, True)
+    )
+    assert "two sources" in plain
+    assert "mAP" not in plain
+    assert plain in beside
+    assert "published: DSpAST (2025)        54.53" in beside
 
 
 def test_the_published_scenes_are_told_by_form_and_number(tmp_path, monkeypatch):
@@ -298,6 +310,8 @@ def test_against_the_same_scenes_in_another_order(tmp_path):
     er20 = against["by_type"]["TWO_SOURCES"]["er20"]
     assert (er20["losses"] - er20["wins"]) / 64 == pytest.approx(er20["difference"])
     assert "wins" not in against["by_type"]["TWO_SOURCES"]["mae"]
+    table = FORMATS["table"](score(ScoreOptions(predictions=[here], against=there, replicates=50)))
+    assert "On the 32 scenes of both; 5 only here, 3 only in b. McNemar's p takes sources for independent." in table
     with pytest.raises(InputError, match="no scene in common"):
         scores_of(here, against=write(tmp_path / "c.jsonl", make(4)))
 
