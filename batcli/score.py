@@ -59,8 +59,7 @@ def score(options: ScoreOptions, reporter: Reporter = SILENT) -> Scores:
     layout = _layout(options)
     _check_options(options, gates)
     paths = [*options.predictions, *([options.against] if options.against else [])]
-    reread = bool(options.unparsed or options.report or options.baseline or STDIO in paths)
-    with open_predictions(paths, reread) as files:
+    with open_predictions(paths) as files:
         if any(map(is_heard, files)):
             result = _score_heard(options, files, gates, reporter)
         else:

@@ -24,10 +24,11 @@ from batcli.core.files import (
     stays_below,
     write_json,
 )
-from batcli.core.jsonl import read_records, write_records
+from batcli.core.jsonl import write_records
 from batcli.core.manifest import describe
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share
 from batcli.core.progress import SILENT, Reporter
+from batcli.core.records import read_records
 from batcli.core.shards import ResumableShards, content_key
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Scene, scene_id

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forms import json_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
@@ -526,6 +527,13 @@ def test_standard_input(preds, tmp_path, again):
     more = ["--unparsed", tmp_path / "unread.jsonl"] if again else []
     result = bat("-", "--format", "json", "--replicates", 0, *more, stdin=preds.read_text())
     assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == {**as_json(scores_of(preds)), "name": "stdin"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_standard_input_in_any_form_of_json(preds, seed):
+    text = json_text([json.loads(line) for line in preds.read_text().splitlines()], random.Random(seed))
+    result = bat("-", "--format", "json", "--replicates", 0, stdin=text)
     assert json.loads(result.stdout) == {**as_json(scores_of(preds)), "name": "stdin"}
 
 

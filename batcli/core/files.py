@@ -25,6 +25,7 @@ MAX_DEPTH = 100  # of nested lists and objects in a JSON file
 MAX_JSON = 1 << 26  # bytes of a JSON file that a command wrote
 MAX_LIST = 1 << 29  # bytes of a list of clips or BRIRs: AudioSet's two million clips take 220 MB
 TEMPORARY = ".tmp-"  # prefix of unfinished files; they can be deleted when no command runs
+LONGEST_ENDING = 20  # characters, beside 8 at random: a part's key, rank and suffix after the name (`core.shards`)
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON) -> Any:
     if path.stat().st_size > max_bytes:
         raise InputError(f"larger than {max_bytes:,} bytes", path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte-order mark
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}", f"{path}:{error.lineno}") from None
@@ -137,17 +138,32 @@ def require_directory(path: Path, hint: str | None = None) -> Path:
     return path
 
 
+def require_text(path: Path) -> Path:
+    """`path`, if its absolute form is UTF-8 text, as the files that record it are. Raises InputError otherwise."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError("the name is not UTF-8, so no file can record it", path, "rename it, or use another") from None
+    return path
+
+
 def require_writable(directory: Path) -> Path:
     """Make `directory` and test that files can be written in it. Raises InputError otherwise."""
+    _require_writable(require_text(directory), "", "")
+    return directory
+
+
+def _require_writable(directory: Path, prefix: str, suffix: str) -> None:
+    """Make `directory` and test that a file whose name starts and ends so can be written in it."""
     if directory.is_file():
         raise InputError("is a file, not a directory", directory, "choose another output")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory, prefix=TEMPORARY):
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=TEMPORARY + prefix, suffix=suffix):
             pass
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", directory, "choose another output") from None
-    return directory
+        where = directory / prefix if prefix else directory
+        raise InputError(f"cannot be written: {error.strerror or error}", where, "choose another output") from None
 
 
 @contextmanager
@@ -207,10 +223,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def require_writable_file(path: Path) -> Path:
-    """Make the directory of `path` and test that files can be written in it. Raises InputError otherwise."""
+    """Make the directory of `path` and test that the file, and those made on the way to it, can be written there.
+
+    Raises InputError otherwise, also for a name that is too long.
+    """
     if path.is_dir():
         raise InputError("is a directory, not a file", path, "choose another output")
-    require_writable(path.parent)
+    if not path.name:
+        raise InputError("is no name of a file", path, "choose another output")
+    _require_writable(require_text(path).parent, path.name, "-" * LONGEST_ENDING)
     return path
 
 
@@ -222,25 +243,43 @@ def stays_below(relative: str) -> bool:
     return names_something and parts[0] != "" and ".." not in parts and "\0" not in relative and "\\" not in relative
 
 
-def inside(root: Path, relative: str, where: str | Path | None = None) -> Path:
-    """`root / relative`. Raises InputError when it leads out of `root` (absolute, `..`, a link, NUL)."""
+def inside(root: Path, relative: str, where: str | Path | None = None, follow_links: bool = False) -> Path:
+    """`root / relative`. Raises InputError when it leads out of `root`: absolute, `..`, NUL, a link.
+
+    With `follow_links`, links below `root` may lead anywhere. A link to nothing leads nowhere: it is a missing file.
+    """
     hint = "ids are relative paths below their root"
     if not stays_below(relative):
         raise InputError(f"leads out of {root}: {relative!r:.120}", where, hint)
     path = root / relative
     try:
-        escaped = not path.resolve().is_relative_to(_resolved(root))
+        top, folder = _resolved(root), _resolved(path.parent)
+        if follow_links or (folder.is_relative_to(top) and not os.path.islink(path)):
+            os.fsencode(path)
+            return path
+        escaped = not path.resolve().is_relative_to(top) and not _is_broken(root, relative)
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, half a surrogate pair
         raise InputError(f"not a path: {relative!r:.120} ({error})", where or root, hint) from None
     if escaped:
+        hint = "--follow-links reads it, if you trust who made the link"
         raise InputError(f"leads out of {root} through a link: {relative!r:.120}", where, hint)
     return path
 
 
-@lru_cache(64)
-def _resolved(root: Path) -> Path:
-    """`root` without links; remembered, because looking it up takes as long as each path below it."""
-    return root.resolve()
+def _is_broken(root: Path, relative: str) -> bool:
+    """Whether a part of the path, below `root`, is a link to nothing."""
+    path = root
+    for part in relative.split("/"):
+        path = path / part
+        if os.path.islink(path) and not os.path.exists(path):
+            return True
+    return False
+
+
+@lru_cache(4096)
+def _resolved(folder: Path) -> Path:
+    """`folder` without links; remembered, because a folder holds many files and looking it up takes long."""
+    return folder.resolve()
 
 
 def sha256(path: Path) -> str:
@@ -248,7 +287,8 @@ def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for below in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{below.relative_to(path).as_posix()}\0{sha256(below)}\n".encode())
+            name = below.relative_to(path).as_posix().encode(errors="surrogateescape")  # whatever bytes it has
+            digest.update(b"%s\0%s\n" % (name, sha256(below).encode()))
         return digest.hexdigest()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,24 +1,23 @@
-"""Read and write JSON Lines: one object a line; errors name the line."""
+"""JSON Lines: one object a line; errors name the line. `core.records` reads files of any JSON form."""
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO, require_file, require_plain, writing
+from batcli.core.files import require_plain, writing
 
-NEWLINE = b"\n"
+MARK = "\ufeff"  # byte-order mark
 MAX_LINE = 1 << 20  # characters; a longer line is refused unread: it could fill the memory
 
 
 def parse_line(line: str, where: str) -> dict[str, Any]:
     """The object on a line. Raises InputError that starts with `where` (file:line)."""
+    require_utf8(line, where)
+    line = line.removeprefix(MARK)  # within a file where files were put together
     try:
         record = json.loads(line.rstrip())  # a newline would make a second line, and columns count from it
     except json.JSONDecodeError as error:
@@ -32,42 +31,27 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
 
 
 def numbered_lines(file: IO[str], name: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield (`name:number`, line) for each line that is not blank. Raises InputError for one that is no text."""
+    """Yield (`name:number`, line) for each line that is not blank. Raises InputError for one that is too long.
+
+    The file is opened by `core.records.opened`: bytes that are no text are in the line as surrogates.
+    """
     number = 0
-    while True:
+    while line := file.readline(MAX_LINE + 1):
         number += 1
         where = f"{name}:{number}"
-        try:
-            line = file.readline(MAX_LINE + 1)
-        except UnicodeDecodeError as error:
-            # A block of many lines is decoded at once: the bad byte's line is counted within it.
-            where = f"{name}:{number + error.object[: error.start].count(NEWLINE)}"
-            raise InputError(f"not UTF-8 text: {error.reason}", where) from None
-        if not line:
-            return
         if len(line) > MAX_LINE:
             raise InputError(f"a line of more than {MAX_LINE:,} characters", where, "is this JSON Lines?")
         if not line.isspace():
             yield where, line
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[tuple[IO[str], str]]:
-    """Open `path` for reading: (file, its name in messages); `-` is standard input."""
-    if path == STDIO:
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # whatever the locale says
-        yield sys.stdin, "stdin"
-    else:
-        with open(require_file(path), encoding="utf-8-sig") as file:
-            yield file, str(path)
-
-
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, object) for each line of a JSONL file. Raises InputError at the first bad line."""
-    with reading(path) as (file, name):
-        for where, line in numbered_lines(file, name):
-            yield where, parse_line(line, where)
+def require_utf8(text: str, where: str) -> None:
+    """Raises InputError for text with bytes that were no UTF-8 (see `numbered_lines`)."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError("not UTF-8 text", where, "save the file as UTF-8") from None
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one per call

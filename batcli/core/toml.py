@@ -25,7 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"larger than {MAX_BYTES:,} bytes", path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise InputError(f"not TOML: {error}", path) from None
 

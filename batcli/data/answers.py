@@ -525,6 +525,21 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
+def _plurals(word: str) -> tuple[str, ...]:
+    """The forms that a word's plural may have."""
+    return f"{word}s", f"{word}es", f"{word.removesuffix('y')}ies", f"{word.removesuffix('fe').removesuffix('f')}ves"
+
+
+def is_plural_of(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two names, in words, are the same, or differ in that words of one are plurals of the other's.
+
+    >>> is_plural_of(words_of("Baby cry"), words_of("Babies' cries")), is_plural_of(["car"], ["care"])
+    (True, False)
+    """
+    pairs = zip(first, second, strict=False)
+    return len(first) == len(second) and all(a == b or b in _plurals(a) or a in _plurals(b) for a, b in pairs)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Label names, lower case, and an index of them by their words. Made by `Vocabulary.of`."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from posixpath import normpath
 from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
-from batcli.core.files import MAX_LIST, read_json, require_file
+from batcli.core.files import MAX_LIST, require_file
+from batcli.core.records import read_records
+from batcli.data.answers import is_plural_of, words_of
 from batcli.data.geometry import Position, Vector, locate, parse_vector
 
 LABEL_COLUMNS = ["index", "mid", "display_name"]
 MAX_LABEL_BYTES = 1 << 24  # AudioSet's 527 classes take 15 kB
+ENDS_NAMES = ";|"  # signs at which readers of answers end a name
+SAME_PLACE = 1e-3  # metres
 NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source; others are errors
 
 
@@ -46,10 +53,12 @@ class Reverb(NamedTuple):
 
 
 def read_labels(path: Path) -> list[Label]:
-    """Read `index,mid,display_name`, one label a line. Raises InputError for any other file.
+    """Read `index,mid,display_name`, one label a line; lines without content are skipped.
 
     Labels are numbered by their rows, as the published code numbers them, whatever stands in the column `index`: in
     a subset of AudioSet's labels these may be AudioSet's own numbers. A name may hold commas, quoted or not.
+
+    Raises InputError for any other file, and for names that answers cannot hold or readers cannot tell apart.
     """
     if require_file(path).stat().st_size > MAX_LABEL_BYTES:
         raise InputError(f"larger than {MAX_LABEL_BYTES:,} bytes", path, "are these labels?")
@@ -62,7 +71,7 @@ def read_labels(path: Path) -> list[Label]:
         raise InputError(f"the first line is {header:.80}", path, "expected index,mid,display_name")
     labels: list[Label] = []
     for number, line in enumerate(lines, 2):
-        if line.strip():
+        if line.strip(", \t"):
             labels.append(Label(len(labels), *_mid_and_name(line, f"{path}:{number}")))
     if not labels:
         raise InputError("no labels", path)
@@ -71,6 +80,7 @@ def read_labels(path: Path) -> list[Label]:
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
             raise InputError(f"{column} {twice!r} stands twice", path)
+    require_names([label.name for label in labels], path)
     return labels
 
 
@@ -99,22 +109,40 @@ def _mid_and_name(line: str, where: str) -> tuple[str, str]:
     return mid, name
 
 
-def _data(path: Path) -> list[Any]:
-    """The list in a JSON file, alone or under `"data"`."""
-    content = read_json(path, MAX_LIST)
-    data = content.get("data") if isinstance(content, dict) else content
-    if not isinstance(data, list):
-        raise InputError('neither a list nor {"data": [...]}', path)
-    return data
+def require_names(names: Sequence[str], where: str | Path) -> None:
+    """Raises InputError for a name that a written answer cannot hold, and for two that readers cannot tell apart."""
+    hint = "give the class another name"
+    for name in names:
+        for sign in ENDS_NAMES:
+            if sign in name:
+                raise InputError(f"the name {name!r:.80} holds {sign!r}, which stands between two names", where, hint)
+        if len(name.splitlines()) > 1:
+            raise InputError(f"the name {name!r:.80} holds a line break", where, hint)
+        if not any(character.isalpha() for character in name):
+            raise InputError(f"the name {name!r:.80} holds no letter", where, hint)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)  # by the beginnings of their words
+    for name in names:
+        others = alike[tuple(word[:2] for word in words_of(name))]
+        for other in others:
+            if is_plural_of(words_of(other), words_of(name)):
+                what = f"the names {other!r:.80} and {name!r:.80} differ by a plural or by punctuation only"
+                raise InputError(what, where, hint)
+        others.append(name)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`file:line`, entry) of a list of clips or BRIRs."""
+    if require_file(path).stat().st_size > MAX_LIST:
+        raise InputError(f"larger than {MAX_LIST:,} bytes", path)
+    return read_records(path)
 
 
 def read_clips(path: Path) -> list[Clip]:
-    """Read clip metadata: `[{"folder", "id", "label": [mid, …]}]`, or the same under `"data"`."""
+    """Read clip metadata: records `{"folder", "id", "label": [mid, …]}`."""
     clips = []
-    for number, entry in enumerate(_data(path)):
-        where = f"{path}: entry {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-            raise InputError("not a clip with an 'id'", where)
+    for where, entry in _records(path):
+        if not isinstance(entry.get("id"), str):
+            raise InputError("not a clip with an 'id' that is text", where, 'such as "id": "YabcDEF"')
         mids = entry.get("label")
         if not isinstance(mids, list) or not mids or not all(isinstance(mid, str) for mid in mids):
             raise InputError(f"clip {entry['id']!r:.80} has no labels", where, "'label' is a list of mids")
@@ -126,11 +154,14 @@ def read_clips(path: Path) -> list[Clip]:
 
 
 def read_reverbs(path: Path) -> dict[str, Reverb]:
-    """Read BRIR metadata, by `reverb_id`: `{"data": [{"fname", "sensor_position", "source_position", …}]}`."""
+    """Read BRIR metadata, by `reverb_id`: records `{"fname", "sensor_position", "source_position", …}`.
+
+    Raises InputError for a file that stands twice, at two positions.
+    """
     reverbs: dict[str, Reverb] = {}
-    for number, entry in enumerate(_data(path)):
-        where = f"{path}: entry {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("fname"), str):
+    places: dict[str, Vector] = {}  # by the file's shortest path
+    for where, entry in _records(path):
+        if not isinstance(entry.get("fname"), str):
             raise InputError("not a BRIR with an 'fname'", where)
         try:
             sensor = parse_vector(entry.get("sensor_position", ""))
@@ -142,6 +173,9 @@ def read_reverbs(path: Path) -> dict[str, Reverb]:
             what = "the source stands in the listener" if position.distance < NEAREST else "the source is too far away"
             raise InputError(f"{entry['fname']:.80}: {what}, at {position.distance:.3g} m", where)
         x, y, z = (b - a for a, b in zip(sensor, source, strict=True))
+        if math.dist(places.setdefault(normpath(entry["fname"]), (x, y, z)), (x, y, z)) > SAME_PLACE:
+            hint = "one of the two is wrong: each BRIR has one source"
+            raise InputError(f"{entry['fname']:.80} stands twice, with its source at two positions", where, hint)
         extra = {k: v for k, v in entry.items() if k not in ("fname", "sensor_position", "source_position")}
         reverbs[entry["fname"]] = Reverb(entry["fname"], position, (x, y, z), extra)
     if not reverbs:

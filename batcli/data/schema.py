@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from batcli.core.errors import InputError
 from batcli.core.files import stays_below
-from batcli.core.jsonl import read_records
+from batcli.core.records import read_records
 from batcli.data.question_types import QUESTION_TYPES
 
 
@@ -73,7 +73,8 @@ _TEXT_OR_NULL = ("audio_id2", "reverb_id2")
 def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, ...] = ()) -> Question:
     """The `Question` of a record, checked. Fields other than the published ones and `extra` are refused.
 
-    Raises InputError that starts with `where` (file:line).
+    An empty `audio_id2` or `reverb_id2`, as tables have it, is null. Raises InputError that starts with `where`
+    (file:line).
     """
     missing = [name for name in FIELDS if name not in record]
     if missing:
@@ -84,6 +85,8 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
     for name in _TEXT:
         if not isinstance(record[name], str):
             raise InputError(f"{name!r} is not text: {record[name]!r:.80}", where)
+    if "" in (record["audio_id2"], record["reverb_id2"]):
+        record = {**record, **{name: record[name] or None for name in _TEXT_OR_NULL}}
     for name in _TEXT_OR_NULL:
         if record[name] is not None and not isinstance(record[name], str):
             raise InputError(f"{name!r} is neither text nor null: {record[name]!r:.80}", where)
@@ -104,6 +107,6 @@ def parse_question(record: Mapping[str, Any], where: str, *, extra: tuple[str, .
 
 
 def read_questions(path: Path) -> Iterator[Question]:
-    """Read the questions of a JSONL file. Raises InputError at the first bad line."""
+    """Read the questions of a file of records. Raises InputError at the first bad one."""
     for where, record in read_records(path):
         yield parse_question(record, where)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcli.core.errors import InputError
-from batcli.core.jsonl import numbered_lines, parse_line, reading
 from batcli.core.progress import Reporter
+from batcli.core.records import read_records
 from batcli.evaluation.metrics import CLASSES_PER_METRE, great_circle
 from batcli.evaluation.predictions import File, hash_of, looks_published
 
@@ -81,16 +81,10 @@ class HeardScenes:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def _read(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
-    with reading(file.path) as (lines, _):
-        for where, line in numbered_lines(lines, file.shown):
-            yield where, parse_line(line, where)
-
-
 def is_heard(file: File) -> bool:
     """Whether the first record of a file is one of `bat decode --encoder`."""
     try:
-        _, record = next(_read(file), ("", {}))
+        _, record = next(read_records(file.path, file.shown), ("", {}))
     except InputError:
         return False  # whoever reads the file says what is wrong
     return "heard" in record and "prediction" not in record
@@ -100,7 +94,7 @@ def read_heard(file: File, cluster: str, reporter: Reporter) -> list[HeardScenes
     """What each encoder of a file heard. Raises InputError at the first bad line, and when there is no line."""
     records: list[SceneRecord] = []
     first: SceneRecord | None = None
-    for where, content in reporter.track(_read(file), f"reading {file.shown}"):
+    for where, content in reporter.track(read_records(file.path, file.shown), f"reading {file.shown}"):
         record = parse_scene(content, where)
         first = first or (record if record.heard is not None else None)
         if record.heard is not None and first is not None and first.heard is not None:

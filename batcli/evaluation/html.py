@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from batcli.core.errors import InputError
 from batcli.core.files import inside, write_text
-from batcli.core.jsonl import read_records
+from batcli.core.records import read_records
 from batcli.data.answers import write_doa
 from batcli.data.dataset import Dataset
 from batcli.data.metadata import Reverb

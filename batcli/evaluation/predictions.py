@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcli.core.errors import InputError
-from batcli.core.files import MAX_LIST, STDIO, read_json, require_file
-from batcli.core.jsonl import numbered_lines, parse_line, reading
+from batcli.core.files import STDIO, require_file
+from batcli.core.jsonl import numbered_lines, require_utf8
 from batcli.core.progress import Reporter
+from batcli.core.records import opened, read_records
 from batcli.data.answers import Vocabulary, split_labels, words_of
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.data.schema import FIELDS, parse_question
@@ -102,8 +103,8 @@ class Predictions:
 
 
 @contextmanager
-def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]]:
-    """Open files of predictions, each with a name of its own. `reread`: standard input is to be read again later."""
+def open_predictions(paths: Sequence[Path]) -> Iterator[list[File]]:
+    """Open files of predictions, each with a name of its own. They can be read again, standard input, too."""
     stems = [path.name.removesuffix(".jsonl").removesuffix("_pred") for path in paths]
     clash = {stem for stem in stems if len({path for path, s in zip(paths, stems, strict=True) if s == stem}) > 1}
     names = [str(path) if stem in clash else stem for path, stem in zip(paths, stems, strict=True)]
@@ -116,42 +117,22 @@ def open_predictions(paths: Sequence[Path], reread: bool) -> Iterator[list[File]
                 files.append(File(require_file(path), name, str(path)))
                 continue
             copy = Path(folder) / "stdin"
-            if reread:
-                with open(copy, "wb") as target:
-                    shutil.copyfileobj(sys.stdin.buffer, target)
-            files.append(File(copy if reread else STDIO, "stdin", "stdin"))
+            with open(copy, "wb") as target:
+                shutil.copyfileobj(sys.stdin.buffer, target)
+            files.append(File(copy, "stdin", "stdin"))
         yield files
 
 
 def iterate_predictions(file: File, layout: Layout) -> Iterator[Prediction]:
     """Read the predictions of a file, in its order. Raises InputError at the first bad line.
 
-    Three forms: records of `bat decode`, one JSON object a line (or the published `{"data": [...]}`);
-    other systems' JSON records, with the fields of `layout`; and the pair of `…_pred` and `…_gt` files
-    of SLAM-LLM, lines of a key and a text.
+    Three kinds: records of `bat decode`; other systems' JSON records, with the fields of `layout`; and the pair of
+    `…_pred` and `…_gt` files of SLAM-LLM, lines of a key and a text.
     """
     targets = file.path.with_name(file.path.name.removesuffix("_pred") + "_gt")
     if file.path.name.endswith("_pred") and targets.is_file():
         return _read_pair(file, targets, layout)
-    return (_prediction(record, where, layout) for where, record in _records(file))
-
-
-def _records(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
-    with reading(file.path) as (lines, _):
-        for where, line in numbered_lines(lines, file.shown):
-            if line.lstrip().startswith('{"data"') or line.strip() in ("{", "["):
-                break
-            yield where, parse_line(line, where)
-        else:
-            return
-    if file.path == STDIO:
-        raise InputError("JSON Lines are read from standard input, nothing else", file.shown, "give the file's name")
-    content = read_json(file.path, MAX_LIST)
-    data = content.get("data") if isinstance(content, dict) else content
-    if not isinstance(data, list) or not all(isinstance(record, dict) for record in data):
-        raise InputError('neither JSON Lines nor {"data": [...]}', file.shown)
-    for number, record in enumerate(data):
-        yield f"{file.shown}: record {number}", record
+    return (_prediction(record, where, layout) for where, record in read_records(file.path, file.shown))
 
 
 _SCENE_FIELDS = ("audio_id", "reverb_id", "audio_id2", "reverb_id2")
@@ -183,7 +164,7 @@ def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Prediction:
     target = _text_or_null(found["answer"], "answer", where)
     if target is None:
         raise InputError("no true answer", where)
-    scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] is not None)
+    scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] not in (None, ""))
     predicted = _text_or_null(found["prediction"], "prediction", where)
     number = found["question_id"]
     if number is not None and (isinstance(number, bool) or not isinstance(number, (int, str))):
@@ -202,10 +183,12 @@ def _read_pair(file: File, targets: Path, layout: Layout) -> Iterator[Prediction
 
     Both have the same keys `TYPE-ID` in the same order. Keys are not unique, so line i belongs to line i.
     """
-    with reading(file.path) as (lines, _), reading(targets) as (true, _):
+    with opened(file.path) as (lines, _), opened(targets) as (true, _):
         pairs = zip(numbered_lines(lines, file.shown), numbered_lines(true, targets), strict=True)
         try:
             for (where, line), (true_where, true_line) in pairs:
+                require_utf8(line, where)
+                require_utf8(true_line, true_where)
                 key, tab, predicted = line.rstrip("\n").partition("\t")
                 true_key, true_tab, target = true_line.rstrip("\n").partition("\t")
                 if not tab or not true_tab:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batcli.core.jsonl import dump, read_records
+from batcli.core.jsonl import dump
 from batcli.core.progress import Reporter
+from batcli.core.records import read_records
 from batcli.data.schema import Scene, Source
 from batcli.training.scenes import RenderError
 

@@ -1,14 +1,13 @@
 """JSON Lines: the line's number in every error, and files that are whole or not there."""
 
-import io
 import json
 
 import pytest
 
 from batcli.core import jsonl
 from batcli.core.errors import InputError
-from batcli.core.files import STDIO
-from batcli.core.jsonl import MAX_LINE, read_records, write_records
+from batcli.core.jsonl import MAX_LINE, write_records
+from batcli.core.records import read_records
 from batcli.data.schema import read_questions
 
 
@@ -45,11 +44,6 @@ def test_a_bad_line_is_told_by_its_number(tmp_path, line, message):
 def test_blank_lines_and_a_byte_order_mark_are_no_records(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"a": 2}')
     assert [record["a"] for _, record in read_records(tmp_path / "x.jsonl")] == [1, 2]
-
-
-def test_standard_input_is_utf8_whatever_the_locale(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO('{"a": "ü"}\n'.encode()), encoding="latin-1"))
-    assert list(read_records(STDIO)) == [("stdin:1", {"a": "ü"})]
 
 
 def test_pairs_of_surrogates_are_text(tmp_path):

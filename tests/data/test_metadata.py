@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcli.core.errors import InputError
-from batcli.data.metadata import Clip, Label, read_clips, read_labels, read_reverbs
+from batcli.data.answers import Vocabulary, words_of, write_labels
+from batcli.data.answers import read_labels as read_answer
+from batcli.data.metadata import Clip, Label, read_clips, read_labels, read_reverbs, require_names
 
 HEAD = "index,mid,display_name\n"
 BRIR = {"fname": "room/1.npy", "sensor_position": "1,1.5,1", "source_position": "1,1.5,-1", "rt60": 0.4}
@@ -85,12 +87,14 @@ def test_clips_in_both_forms(tmp_path, form):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("3", 'neither a list nor {"data"'),
-        ('{"data": {}}', 'neither a list nor {"data"'),
+        ("3", "c.json:1: not a JSON object"),
+        ('{"data": {}}', "c.json:1: not a clip with an 'id'"),
+        ('{\n"data": {}\n}', "c.json: a JSON object without a list of records"),
         ("[]", "no clips"),
-        ("[3]", "entry 0: not a clip with an 'id'"),
-        ('[{"id": "a", "label": ["x"]}, {"id": 4}]', "entry 1: not a clip with an 'id'"),
-        ('[{"id": "a", "label": []}]', "entry 0: clip 'a' has no labels"),
+        ("[3]", "c.json:1: not a JSON object"),
+        ('[{"id": "a", "label": ["x"]},\n{"id": 4}]', "c.json:2: not a clip with an 'id'"),
+        ('[{"id": "a", "label": ["x"]}, {"id": 4}]', "c.json:1: record 2: not a clip with an 'id'"),
+        ('[{"id": "a", "label": []}]', "c.json:1: clip 'a' has no labels"),
         ('[{"id": "a", "label": "/m/1"}]', "'label' is a list of mids"),
     ],
 )
@@ -112,7 +116,7 @@ def test_brirs_know_where_their_source_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fname": None}, "entry 0: not a BRIR with an 'fname'"),
+        ({"fname": None}, "r.json:1: not a BRIR with an 'fname'"),
         ({"source_position": "1,2"}, "room/1.npy: not a position"),
         ({"source_position": "1,2,nan"}, "not a finite position"),
         ({"sensor_position": [1, 2, 3]}, "not a position"),
@@ -123,3 +127,77 @@ def test_what_are_no_brirs(tmp_path, change, message):
     with pytest.raises(InputError) as caught:
         read_reverbs(write(tmp_path / "r.json", json.dumps({"data": [{**BRIR, **change}]})))
     assert message in str(caught.value)
+
+
+def test_a_brir_has_one_source(tmp_path):
+    same, near = {**BRIR, "rt60": 0.5}, {**BRIR, "fname": "./room//1.npy", "source_position": "1,1.5,-1.0004"}
+    assert len(read_reverbs(write(tmp_path / "r.json", json.dumps([BRIR, same, near])))) == 2
+    for again in (BRIR["fname"], "room/./1.npy", "room//1.npy"):
+        moved = {**BRIR, "fname": again, "source_position": "1,1.5,-1.1"}
+        with pytest.raises(InputError, match=rf"r\.json:1: record 2: {again} stands twice, with its source at two"):
+            read_reverbs(write(tmp_path / "r.json", json.dumps([BRIR, moved])))
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["Engine; idle"], "'Engine; idle' holds ';'"),
+        (["Whack|thwack"], "'Whack|thwack' holds '|'"),
+        *((["Rain" + sign + "storm"], "holds a line break") for sign in ("\n", "\r", "\r\n", "\x0b", "\x85", "\u2028")),
+        *(([name], f"{name!r} holds no letter") for name in ("911", "…", "?!", "1,000", "🦇")),
+        (["Bell", "Bells"], "'Bell' and 'Bells' differ by a plural"),
+        (["Bells", "Dog", "Bell"], "'Bells' and 'Bell' differ by a plural"),
+        (["Baby cry", "Baby cries"], "differ by a plural"),
+        (["Church bell, ringing", "Church bells, ringing"], "differ by a plural"),
+        (["Glass", "glasses"], "differ by a plural"),
+        (["Box", "Boxes"], "differ by a plural"),
+        (["Horse", "Horses"], "differ by a plural"),
+        (["Knife", "Knives"], "differ by a plural"),
+        (["Tick-tock", "Tick tock"], "or by punctuation only"),
+        (["Bark (dog)", "Bark, dog"], "or by punctuation only"),
+    ],
+)
+def test_names_that_answers_cannot_hold_or_readers_tell_apart(names, message):
+    with pytest.raises(InputError, match=r"l\.csv: the names? .*; give the class another name") as caught:
+        require_names(names, "l.csv")
+    assert message in str(caught.value)
+
+
+def test_names_are_checked_where_labels_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"l\.csv: the names 'Bell' and 'Bells' differ by a plural"):
+        read_labels(write(tmp_path / "l.csv", HEAD + "0,/m/0,Bell\n1,/m/1,Bells\n"))
+
+
+def test_names_that_look_alike_and_are_not():
+    require_names(["Car", "Care", "Cars, racing", "Bus", "Bass", "Tap", "Tape", "狗吠", "C", "Ça", "Mp3 player"], "x")
+
+
+@given(st.lists(st.text("abs ,-'", min_size=1, max_size=8).filter(lambda n: any(c.isalpha() for c in n)), max_size=6))
+def test_names_that_are_accepted_are_read_back_from_answers(names):
+    names = list(dict.fromkeys(name.strip().lower() for name in names))
+    try:
+        require_names(names, "x")
+    except InputError:
+        return
+    vocabulary = Vocabulary.of(names)
+    assert vocabulary.names == tuple(names)
+    for number, name in enumerate(names):
+        if not {"no", "not", "without"} & set(words_of(name)):
+            assert read_answer(write_labels([name]), vocabulary) == {number}
+
+
+# ---- what editors add ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n", "\n  \n", "\n,,\n,,\n"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_marks_and_blank_lines_do_not_matter(tmp_path, mark, end, newline):
+    text = mark + newline.join([HEAD.strip(), '0,/m/1,"Baby cry, infant cry"', "", "1,/m/2,Dog"]) + end
+    assert [label.name for label in read_labels(write(tmp_path / "l.csv", text.encode()))] == [
+        "Baby cry, infant cry",
+        "Dog",
+    ]

@@ -57,8 +57,12 @@ def test_scenes_hold_one_source_or_two():
         *(
             ({**TWO, name: bad}, f"{name!r} leads out of its root")
             for name in ("audio_id", "reverb_id", "audio_id2", "reverb_id2")
-            for bad in ("../../etc/passwd", "/etc/passwd", "a/../../b", "a\0b", "a\\..\\b", "", ".", "./")
+            for bad in ("../../etc/passwd", "/etc/passwd", "a/../../b", "a\0b", "a\\..\\b", ".", "./")
         ),
+        ({**ONE, "audio_id": ""}, "'audio_id' leads out of its root"),
+        ({**TWO, "reverb_id": ""}, "'reverb_id' leads out of its root"),
+        ({**TWO, "audio_id2": ""}, "both or neither"),
+        ({**TWO, "audio_id2": "", "reverb_id2": None}, "is about two sources"),
     ],
 )
 def test_what_is_no_question(record, message):
@@ -71,3 +75,10 @@ def test_what_is_no_question(record, message):
 
 def test_more_fields_are_allowed_where_the_reader_asks_for_them():
     assert parse_question({**ONE, "prediction": "x"}, "x:1", extra=("prediction",)) == parse_question(ONE, "x:1")
+
+
+@pytest.mark.parametrize("empty", [{"audio_id2": ""}, {"reverb_id2": ""}, {"audio_id2": "", "reverb_id2": ""}])
+def test_an_empty_second_source_is_none(empty):
+    question = parse_question({**ONE, **empty}, "x:1")
+    assert question == parse_question(ONE, "x:1")
+    assert len(question.scene) == 1

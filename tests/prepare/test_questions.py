@@ -161,14 +161,14 @@ def test_malformed_positions(material, tmp_path):
         entries = [{"fname": "r/0.npy", "sensor_position": "0,0,0", "source_position": position}]
         (root / "train_reverberation.json").write_text(json.dumps({"data": entries}))
         line = refused(material, tmp_path, reverb_root=root)
-        assert "train_reverberation.json: entry 0: r/0.npy: " in line
+        assert "train_reverberation.json:1: r/0.npy: " in line
         assert message in line
 
 
 def test_clips_without_labels(material, tmp_path):
     file = tmp_path / "clips.json"
     file.write_text('[{"folder": "some", "id": "Y0.x", "label": []}]')
-    assert "clips.json: entry 0: clip 'Y0.x' has no labels" in refused(material, tmp_path, clips=file)
+    assert "clips.json:1: clip 'Y0.x' has no labels" in refused(material, tmp_path, clips=file)
     file.write_text('[{"folder": "some", "id": "Y0.x", "label": ["/m/77"]}]')
     assert "no clip has a label of the CSV" in refused(material, tmp_path, clips=file)
 

@@ -4,8 +4,6 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from batcli.cli import app
@@ -13,8 +11,7 @@ from batcli.core.errors import InputError, TooManyBad
 from batcli.data.dataset import open_dataset
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.options import ImportOptions
-from batcli.prepare import released
-from batcli.prepare.released import import_released, read_items
+from batcli.prepare.released import import_released
 
 
 def record(number: int, **changes) -> dict:
@@ -107,26 +104,6 @@ def test_quoted_and_unquoted_labels_are_the_same_labels(take, tmp_path):
     take(tmp_path / "b.json", labels=tmp_path / "quoted.csv")  # refused if these were other labels
     labels = open_dataset(tmp_path / "data").labels
     assert [(label.number, label.name) for label in labels] == list(enumerate(names))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 300), st.sampled_from([None, 0, 3]), st.booleans())
-def test_where_a_chunk_ends_does_not_matter(tmp_path, monkeypatch, chunk, indent, broken):
-    data = [record(i, question_id="é" * i) for i in range(6)]
-    text = json.dumps({"data": [*data, ["text", {}], None]}, indent=indent, ensure_ascii=False)
-    if broken:
-        text = text.replace('"question_id": "éé"', '"question_id": éé')
-    file = tmp_path / "f.json"
-    file.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(released, "CHUNK", max(chunk, 16))  # the head must hold `{"data": [`
-    items = list(read_items(file))
-    assert [item for _, item in items if not isinstance(item, InputError)] == [
-        *(one for one in data if not (broken and one["question_id"] == "éé")), ["text", {}], None,
-    ]  # fmt: skip
-    lines = [int(where.rpartition(":")[2]) for where, _ in items]
-    width = 10  # lines that an indented record takes
-    first = 3 if indent is not None else 1
-    assert lines[:6] == [first + width * i if indent is not None else 1 for i in range(6)]
 
 
 def test_files_of_one_split_or_each_its_own(take, tmp_path):
@@ -225,7 +202,7 @@ def test_bytes_that_are_no_text_spoil_one_record(take, tmp_path):
     for name, content in (("l.jsonl", b"\n".join(lines)), ("d.json", b'{"data": [' + b",\n".join(lines) + b"]}")):
         (tmp_path / name).write_bytes(content)
         result, heard = take(tmp_path / name, max_bad=1)
-        assert f"{name}:2: holds bytes that are no text" in heard.warnings[0]
+        assert f"{name}:2: not UTF-8 text" in heard.warnings[0]
         assert result.bad == 1
 
 
