@@ -44,12 +44,20 @@ def encode_audio(loaded: LoadedModel, audio: np.ndarray) -> Encoding:
     return loaded.model.encode(waveform[None].to(loaded.device))
 
 
+def require_window(loaded: LoadedModel, questions: Sequence[str]) -> None:
+    """Raise InputError if a question, with its answer, is longer than the language model attends."""
+    longest = max(map(len, to_ids(loaded.tokenizer, questions)[0]), default=0)
+    where = "the longest question with --max-new-tokens"
+    loaded.model.require_window(longest + loaded.max_new_tokens, where, "give fewer --max-new-tokens")
+
+
 @torch.inference_mode()
 def answer(loaded: LoadedModel, questions: Sequence[str], encoding: Encoding) -> list[str]:
     """Answer each question. `encoding` has a row for each question's scene, or one row, of the scene of all."""
     if len(questions) > encoding.batch_size == 1:
         encoding = Encoding.concat([encoding] * len(questions))
     pad, end = padding_id(loaded.tokenizer), loaded.tokenizer.eos_token_id
+    require_window(loaded, questions)
     prompts = collate_prompts(to_ids(loaded.tokenizer, questions)[0], pad).to(loaded.device)
     ids = loaded.model.generate(encoding, prompts, pad, end, loaded.num_beams, loaded.max_new_tokens, loaded.zero_audio)
     return to_text(loaded.tokenizer, ids)

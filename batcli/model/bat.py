@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
+from batcli.core.errors import InputError
 from batcli.model.config import ModelConfig
 from batcli.model.encoders.dspast import DSpAST
 from batcli.model.encoders.sources import SourceTokens
@@ -18,7 +18,7 @@ from batcli.model.encoders.spatial_ast import SpatialAST
 from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.features import spectrum
 from batcli.model.heard import Heard
-from batcli.model.llm import add_lora, quiet_transformers
+from batcli.model.llm import add_lora, attention_window, cache_name, quiet_transformers
 from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
 from batcli.model.tokens import IGNORED, TextBatch
 
@@ -101,7 +101,7 @@ class BAT(nn.Module):
         self.projector = self._new_projector(embedding.embedding_dim)
         self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
-        self.llm.generation_config = GenerationConfig(do_sample=False)
+        self.language.generation_config = GenerationConfig(do_sample=False)
 
     def _new_projector(self, llm_dim: int) -> Projector | QuestionProjector:
         config = self.config
@@ -111,6 +111,30 @@ class BAT(nn.Module):
         assert self.published_encoder is not None
         source_dim = self.sources.dim if self.sources is not None else 0
         return Projector(config.qformer, self.published_encoder.dim, llm_dim, source_dim, config.n_classes)
+
+    @property
+    def language(self) -> Any:
+        """The language model without PEFT's shell, which passes deprecated names and refuses some models.
+
+        LoRA is in its layers.
+        """
+        return self.llm.get_base_model() if self.config.lora else self.llm
+
+    @property
+    def audio_tokens(self) -> int:
+        """The number of audio tokens."""
+        beside = self.sources is not None and not self.config.qformer.reads_question
+        return self.config.qformer.queries + (self.sources.count if beside and self.sources is not None else 0)
+
+    def require_window(self, tokens: int, where: str, hint: str) -> None:
+        """Raise InputError if audio and a text of `tokens` are longer than the language model attends.
+
+        Padding lies within the text, so what a token attends to would depend on the batch.
+        """
+        window, needed = attention_window(self.language), self.audio_tokens + tokens
+        if window is not None and needed > window:
+            what = f"{needed:,} tokens, but the language model attends to {window:,} only (sliding window)"
+            raise InputError(what, where, hint)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
@@ -133,10 +157,10 @@ class BAT(nn.Module):
         if self.published_encoder is not None:
             self.published_encoder.checkpointing = True
         quiet_transformers()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 4
-            for part in (self.projector.qformer, self.llm):
-                part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for part in (self.projector.qformer, self.language):
+            # The new name is not in every transformers 5.
+            enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
     def encode(self, waveform: Tensor) -> Encoding:
         """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder."""
@@ -161,7 +185,7 @@ class BAT(nn.Module):
         Returns the logits (B, A, vocabulary) that predict the columns of `batch.labels`.
         """
         inputs, mask = self._inputs(self.audio_embeddings(encoding, batch), batch, encoding)
-        return self.llm(
+        return self.language(
             inputs_embeds=inputs,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp_min(0),
@@ -188,32 +212,30 @@ class BAT(nn.Module):
         if zero_audio:
             audio, encoding = torch.zeros_like(audio), Encoding()
         inputs, mask = self._inputs(audio, prompts, encoding)
-        prefilled = {"past_key_values": self._prefill(inputs, mask, num_beams)} if num_beams > 1 else {}
-        with warnings.catch_warnings():
-            # `past_key_values` is called `cache` in transformers 6; peft passes it in any case.
-            warnings.simplefilter("ignore", FutureWarning)
-            return self.llm.generate(
-                inputs_embeds=inputs,
-                attention_mask=mask,
-                **prefilled,
-                generation_config=GenerationConfig(
-                    do_sample=False,
-                    num_beams=num_beams,
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=pad,
-                    eos_token_id=end,
-                ),
-            )
+        prefilled = {cache_name(self.language): self._prefill(inputs, mask, num_beams)} if num_beams > 1 else {}
+        return self.language.generate(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            **prefilled,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=num_beams,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad,
+                eos_token_id=end,
+            ),
+        )
 
     def _prefill(self, inputs: Tensor, mask: Tensor, num_beams: int) -> Cache:
         """Compute keys and values of all inputs but the last once, and repeat them for each beam."""
-        cache = self.llm(
+        output = self.language(
             inputs_embeds=inputs[:, :-1],
             attention_mask=mask[:, :-1],
             position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
             logits_to_keep=1,
             use_cache=True,
-        ).past_key_values
+        )
+        cache = getattr(output, cache_name(self.language))
         cache.batch_repeat_interleave(num_beams)
         return cache
 

@@ -24,7 +24,7 @@ from batcli.core.toml import read_toml, to_toml
 from batcli.data.constants import RENDERINGS
 from batcli.model.bat import BAT, build_encoders
 from batcli.model.config import ENCODERS, ModelConfig
-from batcli.model.llm import WEIGHTS, load_llm, load_tokenizer, peft_options, quiet_transformers
+from batcli.model.llm import WEIGHTS, is_finite, load_llm, load_tokenizer, peft_options, quiet_transformers
 
 CONFIG = "config.toml"
 MANIFEST = "manifest.json"
@@ -325,11 +325,6 @@ def require_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             raise InputError(f"{name} is {tensor.layout} {tensor.dtype}, not {expected[name].dtype}", where)
         if tensor.device.type != "cpu" or not is_finite(tensor):
             raise InputError(f"{name} is not finite", where)
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite, in one pass over the data: `aminmax` propagates NaN."""
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _shortened(names: Collection[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from safetensors import safe_open
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,11 +28,16 @@ from transformers import (
 )
 
 from batcli.core.errors import InputError
-from batcli.core.files import require_directory, require_file
+from batcli.core.files import inside, read_json, require_directory, require_file
 from batcli.model.config import MAX_LAYERS, LlmConfig, LoraConfig
 from batcli.model.tokens import padding_id, to_ids, to_text
 
 WEIGHTS = (".safetensors", ".bin")  # suffixes
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""The weights, or a list of their files: transformers loads the first of these."""
+ADAPTER_CONFIG = "adapter_config.json"  # transformers adds the adapter that it describes to the model beside it
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""Names in config.json of how far back a language model attends, in tokens."""
 
 
 def peft_options(config: LoraConfig) -> peft.LoraConfig:
@@ -89,7 +98,10 @@ def quiet_transformers() -> None:
 
 def llm_config(folder: Path) -> PretrainedConfig:
     """Read the config.json of a language model directory. Raises InputError if it is missing or not usable."""
-    require_file(require_directory(folder) / "config.json", "give a Hugging Face model directory")
+    if (require_directory(folder) / ADAPTER_CONFIG).exists():
+        hint = f"merge it into the weights (PEFT's merge_and_unload), or move {ADAPTER_CONFIG} out of the directory"
+        raise InputError("an adapter would be added to the language model without a word", folder / ADAPTER_CONFIG, hint)
+    require_file(folder / "config.json", "give a Hugging Face model directory")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         layers = getattr(config, "num_hidden_layers", 0)
@@ -104,9 +116,32 @@ def empty_llm(folder: Path) -> PreTrainedModel:
     """Build the model of a directory with random weights; on the meta device it takes no memory."""
     config = llm_config(folder)
     try:
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        llm = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"not a causal language model: {error!s:.200}", folder) from None
+    takes = inspect.signature(llm.forward).parameters
+    if "inputs_embeds" not in takes:
+        what = f"{config.model_type} reads token ids only, so it cannot take audio tokens"
+        raise InputError(what, folder, "use another language model")
+    if "position_ids" not in takes and config.model_type != "bloom":  # which counts positions by the mask
+        what = f"{config.model_type} counts the padding of a batch as text, so answers would depend on the batch"
+        raise InputError(what, folder, "use another language model")
+    return llm
+
+
+def cache_name(llm: PreTrainedModel) -> str:
+    """The name of keys and values of earlier tokens, in calls and results: it changed within transformers 5."""
+    return "cache" if "cache" in inspect.signature(llm.forward).parameters else "past_key_values"
+
+
+def attention_window(llm: PreTrainedModel) -> int | None:
+    """Tokens that a token of the language model attends to, with itself; None where it attends to all before it."""
+    config = llm.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    if kinds is not None and not any(kind.startswith(("sliding", "chunked", "local")) for kind in kinds):
+        return None
+    names = WINDOWS if getattr(config, "use_sliding_window", True) is not False else WINDOWS[1:]
+    return min((size for name in names if isinstance(size := getattr(config, name, None), int)), default=None)
 
 
 def load_llm(
@@ -123,15 +158,17 @@ def load_llm(
     `attention`: sdpa, eager or flash_attention_2.
     `read`: False for a process that gets its shards from another: its parameters are on the meta device, where they
     take no memory, and its buffers have their values.
-    Raises InputError unless the files hold exactly the tensors of the model.
+    Raises InputError unless the files hold exactly the tensors of the model, all finite.
     """
+    _require_loadable(folder, attention)
     if not read:
         with init_empty_weights(include_buffers=False):
             return AutoModelForCausalLM.from_config(
                 llm_config(folder), dtype=dtype, attn_implementation=attention, trust_remote_code=False
             )
-    _require_weights(folder)
     quiet_transformers()
+    if quantize:  # 4 bits hold no NaN: it would become some number
+        _require_finite_files(folder)
     loader: Any = AutoModelForCausalLM  # its type hints leave out the result of output_loading_info
     try:
         llm, info = loader.from_pretrained(
@@ -154,16 +191,68 @@ def load_llm(
     for problem, keys in problems.items():
         if keys:
             raise InputError(f"{problem}: {', '.join(map(str, sorted(keys)[:5]))} ({len(keys)} in all)", folder)
+    if not quantize:
+        require_finite(llm.named_parameters(), folder)
     return llm
 
 
-def _require_weights(folder: Path) -> None:
-    """Raise InputError if config.json describes more parameters than the files of weights can hold."""
+def _require_loadable(folder: Path, attention: str) -> None:
+    """Raise InputError if config.json describes a model that cannot hear or has no such attention.
+
+    Also if it describes more parameters than the files of weights can hold.
+    """
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in empty_llm(folder).parameters())
+        llm = empty_llm(folder)
+    if attention == "sdpa" and not getattr(llm, "_supports_sdpa", True):
+        raise InputError(f"{llm.config.model_type} has no sdpa attention", folder, "give --attention eager")
+    parameters = sum(parameter.numel() for parameter in llm.parameters())
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS)
     if parameters > 2 * size:  # 4 bits each
         raise InputError(f"config.json is of {parameters:,} numbers, the weights hold {size:,} bytes", folder)
+
+
+def _require_finite_files(folder: Path) -> None:
+    """Raise InputError for a file of weights, of those that transformers loads, with a number that is not finite."""
+    first = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if first is None:
+        return  # transformers says what it misses
+    names = [first.name]
+    if first.suffix == ".json":
+        index = read_json(first)
+        listed = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise InputError("lists no files of weights", first)
+        names = sorted(set(listed.values()))
+    for path in (require_file(inside(folder, name, first, follow_links=True)) for name in names):
+        require_finite(_tensors(path), path)
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file of weights, one at a time."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                yield from ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 -- no mapping
+        else:
+            yield from torch.load(path, map_location="cpu", weights_only=True).items()
+    except InputError:
+        raise
+    except Exception as error:  # of many types, from safetensors and pickle
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error!s:.200}", path) from None
+
+
+def require_finite(tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
+    """Raise InputError for the first tensor that is not finite."""
+    for name, tensor in tensors:
+        if not is_finite(tensor):
+            raise InputError(f"{name} is not finite", where, "the weights are damaged: get them again")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, in one pass over the data: `aminmax` propagates NaN."""
+    if not tensor.is_floating_point() or tensor.element_size() < 2 or not tensor.numel():  # 8 bits have their scales
+        return True
+    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
