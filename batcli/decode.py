@@ -50,14 +50,15 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
         if options.data is None or options.audio is not None:
             raise InputError("measures the encoder on the clips of DATA", "--encoder", "give DATA, and no --audio")
         refuse_given(options, [*OF_ANSWERS, *OF_LANGUAGE_MODEL], "has no effect with --encoder")
-        _hear_split(options, open_dataset(options.data), reporter)
+        _hear_split(options, open_dataset(options.data, options.follow_links), reporter)
         return None
     refuse_given(options, OF_HEARING, "has no effect without --encoder")
     if options.audio is not None and options.data is None:
+        refuse_given(options, ["follow_links"], "has no effect without DATA")
         return _answer_recording(options, options.audio, reporter)
     if options.data is not None and options.audio is None:
         refuse_given(options, ["question"], "has no effect without --audio")
-        _answer_split(options, open_dataset(options.data), reporter)
+        _answer_split(options, open_dataset(options.data, options.follow_links), reporter)
         return None
     raise InputError("give either DATA or --audio and --question", hint="see `bat decode --help`")
 
@@ -114,6 +115,7 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
     scenes = {question.scene for question in questions}
     if not questions:
         raise InputError("no questions", file)
+    dataset.require_inside(scenes)
     checkpoint.require_finished(options.run)
     require_output(output)
     reporter.info(f"{len(questions):,} questions about {len(scenes):,} scenes, {rendering_of(options)} rendering")
@@ -144,6 +146,7 @@ def _hear_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) ->
         raise InputError("the run has no source tokens, and only these have names", "--true-names", "leave it out")
     counts = {None: [1], "1": [1], "2": [2], "both": [1, 2]}[options.sources]
     scenes = fixed_scenes(dataset, options.split, counts, options.seed, options.limit)
+    dataset.require_inside(one.scene for one in scenes)
     require_output(output)
     names = "true" if options.true_names else "heard"
     of = f", places of the {names} events" if config.sources else ""

@@ -55,6 +55,15 @@ class Rendering:
 
 
 @dataclass(kw_only=True)
+class Roots:
+    """How files below the folders of clips and BRIRs are found."""
+
+    follow_links: bool = option(
+        False, "Read clips and BRIRs through links that lead out of their folders, as in the hub's cache."
+    )
+
+
+@dataclass(kw_only=True)
 class LanguageModel:
     """How a language model from elsewhere is loaded."""
 
@@ -141,7 +150,7 @@ class BrirsOptions(Options):
 
 
 @dataclass(kw_only=True)
-class QuestionsOptions(Options):
+class QuestionsOptions(Options, Roots):
     data: Path = argument("The dataset directory to make or to extend.", metavar="DATA")
     clips: Path = option(None, "Clip metadata, JSON: folder, id, label (list of mids).")
     labels: Path = option(None, "CSV: index,mid,display_name.")
@@ -182,7 +191,7 @@ class ModelOptions(Options):
 
 
 @dataclass(kw_only=True)
-class SpatializeOptions(Options, Rendering):
+class SpatializeOptions(Options, Rendering, Roots):
     data: Path | None = argument("A dataset directory, for all scenes of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")
     audio: Path | None = option(None, "Clip of a single scene: WAV, FLAC or OGG, any rate.")
@@ -196,7 +205,7 @@ class SpatializeOptions(Options, Rendering):
 
 
 @dataclass(kw_only=True)
-class TrainOptions(Options, LanguageModel):
+class TrainOptions(Options, LanguageModel, Roots):
     data: Path = argument("The dataset directory.", metavar="DATA")
     output: Path = option(None, "The run directory to make.", "-o")
     preset: Literal["tiny", "llama2-7b", "llama2-7b-dspast"] | None = option(
@@ -215,6 +224,9 @@ class TrainOptions(Options, LanguageModel):
         None, "Steps whose gradients are added before an update, where the recipe does not say [default: 1].", min=1
     )
     gradient_checkpointing: bool = option(False, "Compute twice what then need not be kept: less memory, more time.")
+    lora_targets: str | None = option(
+        None, "Modules of --llm with LoRA, by commas [default: those usual for its family]."
+    )
     source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
     patches_only: bool = option(False, "The Q-Former gets DSpAST's 512 patch tokens, not its 3 summaries.")
     recipe: str = option(
@@ -250,7 +262,7 @@ class TrainOptions(Options, LanguageModel):
 
 
 @dataclass(kw_only=True)
-class DecodeOptions(Options, LanguageModel):
+class DecodeOptions(Options, LanguageModel, Roots):
     run: Path = argument("The run directory of `bat train` or `bat prepare model`.", metavar="RUN")
     data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")

@@ -73,7 +73,8 @@ def _score_answers(
     options: ScoreOptions, files: Sequence[File], layout: Layout, gates: Sequence[Gate], reporter: Reporter
 ) -> Scores:
     """Score answers to questions."""
-    dataset = open_dataset(options.data) if options.data else None
+    # Its clips and BRIRs are named, not read.
+    dataset = open_dataset(options.data, follow_links=True) if options.data else None
     origin, origin_layout = files[0], layout
     read = [read_predictions(file, layout, options.cluster, reporter) for file in files]
     if options.questions:

@@ -32,7 +32,7 @@ from batcli.core.records import read_records
 from batcli.core.shards import ResumableShards, content_key
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Scene, scene_id
-from batcli.options import SpatializeOptions
+from batcli.options import SpatializeOptions, refuse_given
 
 SCENES = "scenes.jsonl"
 MANIFEST = "manifest.json"
@@ -62,9 +62,10 @@ def spatialize(options: SpatializeOptions, reporter: Reporter = SILENT) -> None:
     if (options.data is None) == all(file is None for file in files):
         raise InputError("give either DATA or --audio and --reverb", hint="see `bat spatialize --help`")
     if options.data is None:
+        refuse_given(options, ["follow_links"], "has no effect without DATA")
         _render_one_scene(options, reporter)
     else:
-        _render_split(options, open_dataset(options.data), reporter)
+        _render_split(options, open_dataset(options.data, options.follow_links), reporter)
 
 
 def _settings(options: SpatializeOptions, seconds: float) -> RenderSettings:

@@ -33,7 +33,7 @@ from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
 from batcli.training.needs import report_needs
-from batcli.training.plan import TrainPlan, report_plan, require_shardable
+from batcli.training.plan import TrainPlan, report_plan, require_inside, require_shardable
 from batcli.training.recipe import STAGES
 from batcli.training.resolve import resolve
 from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
@@ -51,7 +51,8 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     signal (the state is saved), TooManyBad if more than `max_bad` scenes could not be rendered.
     """
     require(options, "output")
-    plan = resolve(options, open_dataset(options.data))
+    plan = resolve(options, open_dataset(options.data, options.follow_links))
+    require_inside(plan)
     report_plan(plan, reporter)
     if options.dry_run:
         report_needs(plan, reporter)

@@ -18,7 +18,7 @@ from batcli.core.manifest import versions
 from batcli.data.constants import MAX_SECONDS, SCENE_SECONDS
 from batcli.data.metadata import Clip, Label, Reverb, read_clips, read_labels, read_reverbs
 from batcli.data.question_types import QUESTION_TYPES
-from batcli.data.schema import Question, Source, read_questions
+from batcli.data.schema import Question, Scene, Source, read_questions
 
 FILE = "dataset.json"
 SCHEMA = 1
@@ -48,6 +48,7 @@ class Dataset:
     seed: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)  # what `bat prepare` made it from
     splits: dict[str, Split] = field(default_factory=dict)
+    follow_links: bool = False  # whether links below the roots may lead out of them; the user's word, never a file's
 
     def path(self, stored: str) -> Path:
         """The place of a path as `dataset.json` stores it: absolute, or relative to the dataset."""
@@ -90,14 +91,22 @@ class Dataset:
         return read_reverbs(self.path(stored))
 
     def audio_path(self, audio_id: str) -> Path:
-        return audio_path(self.path(self.audio_root), audio_id)
+        return audio_path(self.path(self.audio_root), audio_id, self.follow_links)
 
     def brir_path(self, reverb_id: str) -> Path:
-        return inside(self.path(self.reverb_root) / "binaural", reverb_id)
+        return inside(self.path(self.reverb_root) / "binaural", reverb_id, follow_links=self.follow_links)
 
     def files_of(self, source: Source) -> tuple[Path, Path]:
         """(clip, BRIR) of a source. Raises InputError for an id that leads out of its root."""
         return self.audio_path(source.audio_id), self.brir_path(source.reverb_id)
+
+    def require_inside(self, scenes: Iterable[Scene]) -> None:
+        """Raise InputError if a clip or a BRIR leads out of its root; whether the files are there does not matter."""
+        sources = {source for scene in scenes for source in scene}
+        for audio_id in {source.audio_id for source in sources}:
+            self.audio_path(audio_id)
+        for reverb_id in {source.reverb_id for source in sources}:
+            self.brir_path(reverb_id)
 
     def add_split(self, name: str, questions: Iterable[Question], clips: Path | None, reverbs: Path | None) -> Split:
         """Write `questions/NAME.jsonl` and add it to `splits`, which `save` writes."""
@@ -183,14 +192,14 @@ def extend_dataset(
     return dataset
 
 
-def audio_path(root: Path, audio_id: str) -> Path:
+def audio_path(root: Path, audio_id: str, follow_links: bool = False) -> Path:
     """The file of a clip: its id with the first of AUDIO_SUFFIXES that exists, else `.wav`."""
     # Not `with_suffix`: an AudioSet id may hold a dot, which is no extension.
-    paths = [inside(root, audio_id + suffix) for suffix in AUDIO_SUFFIXES]
+    paths = [inside(root, audio_id + suffix, follow_links=follow_links) for suffix in AUDIO_SUFFIXES]
     return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
-def open_dataset(root: Path) -> Dataset:
+def open_dataset(root: Path, follow_links: bool = False) -> Dataset:
     """Open the dataset in `root`. Raises InputError when it is not finished, damaged or of another schema."""
     require_directory(root, "make one with `bat prepare demo DATA`")
     file = root / FILE
@@ -210,6 +219,7 @@ def open_dataset(root: Path) -> Dataset:
             int(content["seed"]),
             dict(content.get("recipe", {})),
             splits,
+            follow_links,
         )
         if not 0 < dataset.seconds <= MAX_SECONDS:
             raise ValueError(f"seconds is {dataset.seconds}, not up to {MAX_SECONDS:g}")

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from batcli.data.constants import FAST, SAMPLE_RATE
 from batcli.model.bat import BAT, Encoding
+from batcli.model.llm import attention_window
 from batcli.model.tokens import collate_prompts, padding_id, to_ids, to_text
 
 
@@ -46,6 +47,8 @@ def encode_audio(loaded: LoadedModel, audio: np.ndarray) -> Encoding:
 
 def require_window(loaded: LoadedModel, questions: Sequence[str]) -> None:
     """Raise InputError if a question, with its answer, is longer than the language model attends."""
+    if attention_window(loaded.model.language) is None:
+        return
     longest = max(map(len, to_ids(loaded.tokenizer, questions)[0]), default=0)
     where = "the longest question with --max-new-tokens"
     loaded.model.require_window(longest + loaded.max_new_tokens, where, "give fewer --max-new-tokens")

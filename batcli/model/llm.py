@@ -33,7 +33,12 @@ from batcli.model.config import MAX_LAYERS, LlmConfig, LoraConfig
 from batcli.model.tokens import padding_id, to_ids, to_text
 
 WEIGHTS = (".safetensors", ".bin")  # suffixes
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """The weights, or a list of their files: transformers loads the first of these."""
 ADAPTER_CONFIG = "adapter_config.json"  # transformers adds the adapter that it describes to the model beside it
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
@@ -60,6 +65,11 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
             return peft.get_peft_model(llm, peft_options(config))
     except ValueError as error:
         raise InputError(str(error), "LoRA", "name modules of this language model with --lora-targets") from None
+
+
+def parse_lora_targets(text: str | None) -> tuple[str, ...]:
+    """Names of modules, separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def lora_targets(llm_type: str) -> tuple[str, ...]:
@@ -100,7 +110,9 @@ def llm_config(folder: Path) -> PretrainedConfig:
     """Read the config.json of a language model directory. Raises InputError if it is missing or not usable."""
     if (require_directory(folder) / ADAPTER_CONFIG).exists():
         hint = f"merge it into the weights (PEFT's merge_and_unload), or move {ADAPTER_CONFIG} out of the directory"
-        raise InputError("an adapter would be added to the language model without a word", folder / ADAPTER_CONFIG, hint)
+        raise InputError(
+            "an adapter would be added to the language model without a word", folder / ADAPTER_CONFIG, hint
+        )
     require_file(folder / "config.json", "give a Hugging Face model directory")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -15,7 +15,7 @@ from batcli.data.constants import PUBLISHED
 from batcli.model import checkpoint, published
 from batcli.model.bat import BAT
 from batcli.model.config import ENCODER_TITLES, PRESETS, LoraConfig, ModelConfig
-from batcli.model.llm import llm_config, load_tokenizer, lora_targets
+from batcli.model.llm import llm_config, load_tokenizer, lora_targets, parse_lora_targets
 from batcli.options import ModelOptions
 from batcli.training.recipe import RECIPES
 from batcli.training.start import PUBLISHED_PRESETS
@@ -71,8 +71,7 @@ def _convert(options: ModelOptions, reporter: Reporter) -> None:
 
 def _config(options: ModelOptions, kind: str, llm: Path) -> ModelConfig:
     """The published sizes over the encoder `kind`, with LoRA on the modules that are named or usual for the LLM."""
-    named = tuple(name.strip() for name in options.lora_targets.split(",") if name.strip())
-    targets = named or lora_targets(llm_config(llm).model_type)
+    targets = parse_lora_targets(options.lora_targets) or lora_targets(llm_config(llm).model_type)
     config = replace(PRESETS[PUBLISHED_PRESETS[kind]], lora=LoraConfig(targets=targets))
     if not options.patches_only:
         return config

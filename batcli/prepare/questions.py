@@ -36,9 +36,10 @@ def questions(options: QuestionsOptions, reporter: Reporter = SILENT) -> Balance
     file = options.reverb_root / f"{options.reverb_split or options.split}_reverberation.json"
     clips, reverbs = read_clips(options.clips), read_reverbs(file)
     audio, brirs = options.audio_root, options.reverb_root / "binaural"
-    there = _present([clip.audio_id for clip in clips], "clips", audio, AUDIO_SUFFIXES, reporter)
+    links = options.follow_links
+    there = _present([clip.audio_id for clip in clips], "clips", audio, AUDIO_SUFFIXES, links, reporter)
     clips = _labelled([clip for clip in clips if clip.audio_id in there], dataset, reporter)
-    there = _present(list(reverbs), "BRIRs", brirs, ("",), reporter)
+    there = _present(list(reverbs), "BRIRs", brirs, ("",), links, reporter)
     reverbs = {name: reverb for name, reverb in reverbs.items() if name in there}
     types = _types(options.types, reverbs, reporter)
     _warn_of_sharing(dataset, options.split, options.clips, file, reporter)
@@ -75,24 +76,42 @@ def _types(text: str, reverbs: Mapping[str, Reverb], reporter: Reporter) -> tupl
     return types
 
 
-def _present(ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str], reporter: Reporter) -> set[str]:
-    """The ids whose file exists below `root`. Each folder is listed once, which is faster than a look at each file."""
-    names: dict[str, set[str]] = {}
+def _present(
+    ids: Sequence[str], what: str, root: Path, suffixes: Sequence[str], follow_links: bool, reporter: Reporter
+) -> set[str]:
+    """The ids whose file exists below `root`. Raises InputError for a link out of it, unless `follow_links`.
+
+    Each folder is listed once, which is faster than a look at each file.
+    """
+    folders: dict[str, dict[str, bool]] = {}  # the names in it, and whether they are links
     present = set()
     for item in ids:
         path = PurePosixPath(item)
         folder = str(path.parent)
-        if folder not in names:
-            directory = inside(root, folder) if folder != "." else root
-            names[folder] = set(os.listdir(directory)) if os.path.isdir(directory) else set()
-        if any(path.name + suffix in names[folder] for suffix in suffixes):
+        if folder not in folders:
+            directory = inside(root, folder, follow_links=follow_links) if folder != "." else root
+            folders[folder] = _names(directory)
+        found = [suffix for suffix in suffixes if path.name + suffix in folders[folder]]
+        links = [suffix for suffix in found if folders[folder][path.name + suffix]]
+        broken = [suffix for suffix in links if not inside(root, item + suffix, follow_links=follow_links).exists()]
+        if len(found) > len(broken):
             present.add(item)
     if not present:
-        raise InputError(f"none of the {len(ids):,} {what} lies here (such as {ids[0]!r})", root, "check the roots")
+        ended = [item for item in ids[:1] if item.endswith(tuple(suffixes)) and (root / item).is_file()]
+        hint = "ids stand without the files' ending" if ended and all(suffixes) else "check the roots"
+        raise InputError(f"none of the {len(ids):,} {what} lies here (such as {ids[0]!r})", root, hint)
     if missing := [item for item in ids if item not in present]:
         of_all = f"{len(missing):,} of {len(ids):,} {what}"
         reporter.warn(f"{of_all} have no file below {root} (such as {missing[0]!r:.120}); left out")
     return present
+
+
+def _names(directory: Path) -> dict[str, bool]:
+    """The names in a folder, and whether they are links; none where there is no folder."""
+    if not os.path.isdir(directory):
+        return {}
+    with os.scandir(directory) as entries:
+        return {entry.name: entry.is_symlink() for entry in entries}
 
 
 def _labelled(clips: list[Clip], dataset: Dataset, reporter: Reporter) -> list[Clip]:

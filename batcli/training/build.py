@@ -10,10 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from batcli.core.errors import InputError
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
-from batcli.model.llm import load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.llm import attention_window, load_llm, load_tokenizer, lora_targets, new_llm
 from batcli.model.published import read_audiomae
-from batcli.model.tokens import name_ids, train_tokenizer
+from batcli.model.tokens import name_ids, to_ids, train_tokenizer
 from batcli.training.plan import TrainPlan
+from batcli.training.recipe import STAGES
 
 
 def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrainedTokenizerBase, Path | None]:
@@ -30,11 +31,24 @@ def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrained
     if spec.encoder_init is not None and model.published_encoder is not None:
         blocks = read_audiomae(spec.encoder_init, model.published_encoder)
         model.published_encoder.load_state_dict(blocks, strict=False)
+    _require_window(plan, model, tokenizer)
     if spec.gradient_checkpointing:
         model.save_memory()
     if spec.config.llm is not None:
         return model, tokenizer, None
     return model, tokenizer, spec.llm or (checkpoint.llm_folder(spec.init) if spec.init else None)
+
+
+def _require_window(plan: TrainPlan, model: BAT, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError if a question with its answer is longer than the language model attends."""
+    families = {family for stage in plan.stages for family in STAGES.get(stage, "")}
+    if attention_window(model.language) is None or not families:
+        return
+    questions = [q for q in plan.dataset.questions(plan.split) if q.family in families]
+    ids = to_ids(tokenizer, [q.question for q in questions], [q.answer for q in questions])
+    tokens = sum(max(map(len, part), default=0) for part in ids) + 1  # with the end token
+    where = f"the longest question and answer of {plan.dataset.questions_file(plan.split)}"
+    model.require_window(tokens, where, "train on shorter ones, or with another language model")
 
 
 def _from_run(plan: TrainPlan, init: Path, read_llm: bool) -> tuple[BAT, PreTrainedTokenizerBase]:
@@ -59,7 +73,8 @@ def _from_preset(plan: TrainPlan, read_llm: bool) -> tuple[BAT, PreTrainedTokeni
         llm = new_llm(config.llm, tokenizer, spec.attention)
     elif spec.llm is not None and config.lora is not None:
         llm = load_llm(spec.llm, spec.dtype, quantize=spec.quantize, attention=spec.attention, read=read_llm)
-        config = replace(config, lora=replace(config.lora, targets=lora_targets(llm.config.model_type)))
+        targets = spec.lora_targets or lora_targets(llm.config.model_type)
+        config = replace(config, lora=replace(config.lora, targets=targets))
         tokenizer = load_tokenizer(spec.llm)
     else:
         raise InputError("missing", "--llm", f"{spec.preset} needs a language model's directory")

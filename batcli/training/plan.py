@@ -32,6 +32,7 @@ class ModelPlan:
     init: Path | None  # run directory to start from
     encoder_init: Path | None  # AudioMAE checkpoint for the encoder's blocks
     llm: Path | None  # directory of a language model; None: of random weights, or the one that `init` records
+    lora_targets: tuple[str, ...]  # modules of `llm` with LoRA; none: those usual for its family
     precision: str  # fp32 or bf16
     quantize: bool
     attention: str
@@ -153,6 +154,18 @@ def require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> N
     dataset.split(split)
     if ENCODER in stages:
         dataset.clips(split), dataset.reverbs(split)
+
+
+def require_inside(plan: TrainPlan) -> None:
+    """Raise InputError if a clip or a BRIR of the training leads out of its root."""
+    for split in {plan.split, *([plan.validation.split] if plan.validation else [])}:
+        dataset = plan.dataset
+        dataset.require_inside(question.scene for question in dataset.questions(split))
+        if ENCODER in plan.stages:
+            for clip in dataset.clips(split):
+                dataset.audio_path(clip.audio_id)
+            for reverb_id in dataset.reverbs(split):
+                dataset.brir_path(reverb_id)
 
 
 def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:

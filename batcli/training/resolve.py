@@ -9,6 +9,7 @@ from batcli.core.errors import InputError
 from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
 from batcli.model.config import ENCODER_TITLES, ModelConfig, SourcesConfig
+from batcli.model.llm import parse_lora_targets
 from batcli.options import TrainOptions, require
 from batcli.training.cache_plan import plan_cache
 from batcli.training.plan import (
@@ -110,6 +111,7 @@ def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> Mode
         init=options.init,
         encoder_init=options.encoder_init,
         llm=options.llm,
+        lora_targets=parse_lora_targets(options.lora_targets),
         precision=options.precision,
         quantize=options.quantize,
         attention=options.attention,
@@ -124,6 +126,9 @@ def require_used(
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
+    if options.lora_targets is not None and (options.init is not None or start.config.llm is not None):
+        owner = options.init or start.preset
+        raise InputError("has no effect", "--lora-targets", f"{owner} says where its LoRA is, if it has any")
     if options.encoder_init is not None and config.published_encoder is None:
         raise InputError("has no effect", "--encoder-init", f"{start.preset} has neither Spatial-AST nor DSpAST")
     used = recipe.used_by(config.encoders)

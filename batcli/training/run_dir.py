@@ -20,6 +20,7 @@ FIXED = (
     "seed",
     "init",
     "encoder_init",
+    "lora_targets",
     "source_tokens",
     "precision",
     "quantize",

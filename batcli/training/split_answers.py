@@ -8,7 +8,7 @@ from batcli.core.progress import Reporter
 from batcli.core.streams import ERROR, Record
 from batcli.data.dataset import Dataset
 from batcli.data.schema import Question
-from batcli.model.answering import LoadedModel, answer
+from batcli.model.answering import LoadedModel, answer, require_window
 from batcli.model.bat import Encoding
 from batcli.training.encodings import Encodings, encode_windows
 from batcli.training.scenes import threads_for
@@ -28,6 +28,7 @@ def answer_split(
 
     `workers`: processes that render; None: one per processor.
     """
+    require_window(loaded, [question.question for _, question in questions])
     scenes = [question.scene for _, question in questions]
     for window, encodings in encode_windows(loaded, dataset, scenes, workers, reporter):
         yield from _answer_window(loaded, questions[window], encodings, size, reporter)
