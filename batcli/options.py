@@ -150,7 +150,7 @@ class BrirsOptions(Options):
 
 
 @dataclass(kw_only=True)
-class QuestionsOptions(Options, Roots):
+class QuestionsOptions(Roots, Options):
     data: Path = argument("The dataset directory to make or to extend.", metavar="DATA")
     clips: Path = option(None, "Clip metadata, JSON: folder, id, label (list of mids).")
     labels: Path = option(None, "CSV: index,mid,display_name.")
@@ -191,7 +191,7 @@ class ModelOptions(Options):
 
 
 @dataclass(kw_only=True)
-class SpatializeOptions(Options, Rendering, Roots):
+class SpatializeOptions(Roots, Options, Rendering):
     data: Path | None = argument("A dataset directory, for all scenes of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")
     audio: Path | None = option(None, "Clip of a single scene: WAV, FLAC or OGG, any rate.")
@@ -205,7 +205,7 @@ class SpatializeOptions(Options, Rendering, Roots):
 
 
 @dataclass(kw_only=True)
-class TrainOptions(Options, LanguageModel, Roots):
+class TrainOptions(Roots, Options, LanguageModel):
     data: Path = argument("The dataset directory.", metavar="DATA")
     output: Path = option(None, "The run directory to make.", "-o")
     preset: Literal["tiny", "llama2-7b", "llama2-7b-dspast"] | None = option(
@@ -262,7 +262,7 @@ class TrainOptions(Options, LanguageModel, Roots):
 
 
 @dataclass(kw_only=True)
-class DecodeOptions(Options, LanguageModel, Roots):
+class DecodeOptions(Roots, Options, LanguageModel):
     run: Path = argument("The run directory of `bat train` or `bat prepare model`.", metavar="RUN")
     data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")

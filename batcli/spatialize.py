@@ -54,10 +54,9 @@ def spatialize(options: SpatializeOptions, reporter: Reporter = SILENT) -> None:
 
     Raises InputError for wrong usage or input, TooManyBad when more scenes failed than allowed.
     """
-    if options.output is None:
-        raise InputError("missing", "--output", "name a folder for a split, a WAV file for one scene")
-    if options.output == STDIO:
-        raise InputError("scenes do not go to standard output", "--output", "name a folder or a WAV file")
+    if options.output is None or options.output == STDIO:
+        what = "missing" if options.output is None else "scenes do not go to standard output"
+        raise InputError(what, "--output", "name a folder for a split, a WAV file for one scene")
     files = (options.audio, options.reverb, options.audio2, options.reverb2)
     if (options.data is None) == all(file is None for file in files):
         raise InputError("give either DATA or --audio and --reverb", hint="see `bat spatialize --help`")
@@ -76,8 +75,9 @@ def _render_one_scene(options: SpatializeOptions, reporter: Reporter) -> None:
     pairs = [(options.audio, options.reverb), (options.audio2, options.reverb2)]
     files = [(clip, brir) for clip, brir in pairs if clip is not None and brir is not None]
     if len(files) != sum(clip is not None or brir is not None for clip, brir in pairs):
-        hint = "give --audio with --reverb, and so on"
-        raise InputError("a clip without a BRIR, or a BRIR without a clip", hint=hint)
+        raise InputError(
+            "a clip without a BRIR, or a BRIR without a clip", hint="give --audio with --reverb, and so on"
+        )
     settings = _settings(options, RenderSettings.seconds)
     for path in chain(*files):
         require_file(path)
@@ -101,8 +101,8 @@ def _render_split(options: SpatializeOptions, dataset: Dataset, reporter: Report
         raise InputError("no questions", questions)
     settings = _settings(options, dataset.seconds)
     works = [Work(n, scene, tuple(map(dataset.files_of, scene))) for n, scene in enumerate(scenes)]
-    size = len(works) * settings.length * 2 * SAMPLE_BYTES[options.encoding]
-    reporter.info(f"{len(works):,} scenes of {settings.seconds:g} s, {size / 1e9:.2f} GB")
+    gigabytes = len(works) * settings.length * 2 * SAMPLE_BYTES[options.encoding] / 1e9
+    reporter.info(f"{len(works):,} scenes of {settings.seconds:g} s, {gigabytes:.2f} GB")
     if options.dry_run:
         _report_bad(_unreadable(works), len(works), "the clips and BRIRs", options, reporter)
         return

@@ -110,9 +110,7 @@ def llm_config(folder: Path) -> PretrainedConfig:
     """Read the config.json of a language model directory. Raises InputError if it is missing or not usable."""
     if (require_directory(folder) / ADAPTER_CONFIG).exists():
         hint = f"merge it into the weights (PEFT's merge_and_unload), or move {ADAPTER_CONFIG} out of the directory"
-        raise InputError(
-            "an adapter would be added to the language model without a word", folder / ADAPTER_CONFIG, hint
-        )
+        raise InputError("an adapter, which would be added to the language model", folder / ADAPTER_CONFIG, hint)
     require_file(folder / "config.json", "give a Hugging Face model directory")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
