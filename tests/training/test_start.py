@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from batcli.core.toml import to_toml
 from batcli.data.constants import RENDERINGS
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import PRESETS, LoraConfig
+from batcli.model.config import PRESETS, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
 from batcli.options import TrainOptions
 from batcli.train import train
 from batcli.training.build import build_model
@@ -125,6 +127,7 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
     [
         ({"llm": Path("llm")}, "--llm: has no effect"),
         ({"quantize": True}, "--quantize: has no effect"),
+        ({"lora_targets": "q_proj"}, "--lora-targets: has no effect; tiny says where its LoRA is"),
         ({"encoder_init": Path("mae.pth")}, "--encoder-init: has no effect"),
         ({"set": ["encoder_epochs=9"]}, "--set encoder_epochs: has no effect"),
         ({"recipe": "paper,as-20k"}, "--recipe as-20k: has no effect"),
@@ -146,6 +149,41 @@ def test_the_model_has_the_attention_of_the_option(demo: Path, tmp_path: Path):
     options = TrainOptions(data=demo, output=tmp_path / "run", attention="eager")
     model = build_model(resolve(options, open_dataset(demo)))[0]
     assert model.llm.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("named", [None, "k_proj, up_proj"])
+def test_lora_goes_to_the_modules_that_are_named(demo: Path, tmp_path: Path, llm_folder: Path, monkeypatch, named):
+    small = ModelConfig(EncoderConfig(dim=16, depth=1, heads=2), QFormerConfig(1, 3, 16, 2), LoraConfig(r=2))
+    monkeypatch.setitem(PRESETS, PUBLISHED_PRESET, small)
+    options = TrainOptions(
+        data=demo, output=tmp_path / "run", preset=PUBLISHED_PRESET, llm=llm_folder, lora_targets=named, stages="1"
+    )
+    plan = resolve(options, open_dataset(demo))
+    targets = ("k_proj", "up_proj") if named else ("q_proj", "v_proj")
+    model = build_model(plan)[0]
+    adapted = {
+        name.rpartition(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name
+    }
+    assert adapted == set(targets)
+    assert model.config.lora.targets == targets
+    with pytest.raises(InputError, match="name modules of this language model with --lora-targets"):
+        build_model(resolve(replace(options, lora_targets="qkv_proj"), open_dataset(demo)))
+
+
+def test_training_texts_longer_than_the_window_are_refused_before_any_work(demo, tmp_path, llm_folder, monkeypatch):
+    small = ModelConfig(EncoderConfig(dim=16, depth=1, heads=2), QFormerConfig(1, 3, 16, 2), LoraConfig(r=2))
+    monkeypatch.setitem(PRESETS, PUBLISHED_PRESET, small)
+    folder = shutil.copytree(llm_folder, tmp_path / "llm")
+    config = json.loads((folder / "config.json").read_text())
+    options = TrainOptions(data=demo, output=tmp_path / "run", preset=PUBLISHED_PRESET, llm=folder, stages="1")
+    for window, fits in ((40, False), (4096, True)):
+        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
+        (folder / "config.json").write_text(json.dumps(config))
+        if fits:
+            assert build_model(resolve(options, open_dataset(demo)))
+        else:
+            with pytest.raises(InputError, match=r"train\.jsonl: .* tokens, but the language model attends to 40 only"):
+                build_model(resolve(options, open_dataset(demo)))
 
 
 def test_source_tokens_cannot_be_added_to_a_run(demo: Path, tmp_path: Path):
