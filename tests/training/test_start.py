@@ -154,9 +154,9 @@ def test_the_model_has_the_attention_of_the_option(demo: Path, tmp_path: Path):
 @pytest.mark.parametrize("named", [None, "k_proj, up_proj"])
 def test_lora_goes_to_the_modules_that_are_named(demo: Path, tmp_path: Path, llm_folder: Path, monkeypatch, named):
     small = ModelConfig(EncoderConfig(dim=16, depth=1, heads=2), QFormerConfig(1, 3, 16, 2), LoraConfig(r=2))
-    monkeypatch.setitem(PRESETS, PUBLISHED_PRESET, small)
+    monkeypatch.setitem(PRESETS, "llama2-7b", small)
     options = TrainOptions(
-        data=demo, output=tmp_path / "run", preset=PUBLISHED_PRESET, llm=llm_folder, lora_targets=named, stages="1"
+        data=demo, output=tmp_path / "run", preset="llama2-7b", llm=llm_folder, lora_targets=named, stages="1"
     )
     plan = resolve(options, open_dataset(demo))
     targets = ("k_proj", "up_proj") if named else ("q_proj", "v_proj")
@@ -172,10 +172,10 @@ def test_lora_goes_to_the_modules_that_are_named(demo: Path, tmp_path: Path, llm
 
 def test_training_texts_longer_than_the_window_are_refused_before_any_work(demo, tmp_path, llm_folder, monkeypatch):
     small = ModelConfig(EncoderConfig(dim=16, depth=1, heads=2), QFormerConfig(1, 3, 16, 2), LoraConfig(r=2))
-    monkeypatch.setitem(PRESETS, PUBLISHED_PRESET, small)
+    monkeypatch.setitem(PRESETS, "llama2-7b", small)
     folder = shutil.copytree(llm_folder, tmp_path / "llm")
     config = json.loads((folder / "config.json").read_text())
-    options = TrainOptions(data=demo, output=tmp_path / "run", preset=PUBLISHED_PRESET, llm=folder, stages="1")
+    options = TrainOptions(data=demo, output=tmp_path / "run", preset="llama2-7b", llm=folder, stages="1")
     for window, fits in ((40, False), (4096, True)):
         config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
         (folder / "config.json").write_text(json.dumps(config))
