@@ -24,6 +24,7 @@ MAY_IMPORT = {  # layer → the layers below it
     "training": ("core", "data", "audio", "questions", "evaluation", "model", "options"),
     "verbs": ("core", "data", "audio", "questions", "evaluation", "model", "training", "options"),
     "cli": ("core", "data", "evaluation", "options", "verbs"),
+    "api": ("core", "data", "audio", "evaluation", "model", "options", "verbs"),
 }
 TORCH = ("model/", "training/", "train.py", "decode.py", "prepare/model.py")
 MAY_LOAD = {  # packages that few modules may know
@@ -44,8 +45,8 @@ def layer_of(module: str) -> str:
     head = module.partition("/")[0]
     if head in ("cli.py", "command.py", "config.py", "ui.py", "__main__.py"):
         return "cli"
-    if head == "options.py":
-        return "options"
+    if head in ("options.py", "api.py"):
+        return head.removesuffix(".py")
     return "verbs" if head == "prepare" or head in VERBS else head
 
 
