@@ -211,7 +211,10 @@ class TrainOptions(Roots, Options, LanguageModel):
     preset: Literal["tiny", "llama2-7b", "llama2-7b-dspast"] | None = option(
         None, "Sizes of the model and its recipe [default: those of --init, else tiny]."
     )
-    stages: str = option("encoder,1,2,3", "Which, in order; 1: A,B; 2: A-D; 3: A-E; encoder,all: A-E at once.")
+    stages: str = option(
+        "encoder,1,2,3",
+        "Which, in order; sources: source tokens beside a published encoder; 1: A,B; 2: A-D; 3: A-E; all: A-E at once.",
+    )
     resume: bool = option(False, "Go on where the run directory's last checkpoint stands.")
     overwrite: bool = option(False, "Throw away what the run directory holds.")
     split: str = option("train", "Split to learn from.")
@@ -227,7 +230,6 @@ class TrainOptions(Roots, Options, LanguageModel):
     lora_targets: str | None = option(
         None, "Modules of --llm with LoRA, by commas [default: those usual for its family]."
     )
-    source_tokens: bool = option(False, "Give llama2-7b the source tokens that tiny has (with stage encoder).")
     patches_only: bool = option(False, "The Q-Former gets DSpAST's 512 patch tokens, not its 3 summaries.")
     recipe: str = option(
         "",

@@ -95,7 +95,11 @@ class Ablation:
 
     def mention(self, ids: Tensor, embedded: Tensor, tokens: Tensor, kind: str = "sources") -> Tensor:
         if self.part == MENTION:  # the events of this scene with the places of the other
-            tokens = torch.cat([tokens[..., :1], self.other[kind][..., 1:]], -1)
+            format = self.model.token_kinds[kind]
+            other = format.split(self.other[kind])
+            # A token that names no event has no place; the first always does.
+            values = other.values.where((other.shares > 0).any(-1, keepdim=True), other.values[:, :1])
+            tokens = torch.cat([tokens[..., : -format.dim], values], -1)
         return self._mention(ids, embedded, tokens, kind)
 
     @contextmanager
@@ -110,7 +114,7 @@ class Ablation:
 
 def parts_of(model: BAT) -> list[str]:
     """Names of the parts that can be ablated."""
-    named = any(encoder.named for encoder in model.encoders.values())
+    named = any(kind.names for kind in model.token_kinds.values())
     tokens = [f"{TOKENS}{name}" for name in model.encoders]
     return [*tokens, QUERIES, *([MENTION] if named else []), ALL_AUDIO, SILENCE]
 

@@ -16,9 +16,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 
+import batcli.training.resolve
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import PRESETS, LlmConfig, ModelConfig
+from batcli.model.config import PRESETS, SOURCES_BESIDE, LlmConfig, ModelConfig, SourcesConfig
 from batcli.options import DemoOptions, TrainOptions
 from batcli.prepare.demo import demo
 from batcli.train import train
@@ -31,6 +32,13 @@ PRECISIONS = ("fp32", "bf16")
 PROCESSES = (1, 2)
 
 
+CASES = [
+    *((name, "encoder,1,2,3") for name in PRESETS),
+    *((name, "encoder,sources,1,2,3") for name, config in PRESETS.items() if config.sources is None),
+]
+"""Preset and stages; source tokens are added to every preset that has none."""
+
+
 def small(config: ModelConfig) -> ModelConfig:
     """The same parts, two layers of each, narrow."""
     return replace(
@@ -39,8 +47,12 @@ def small(config: ModelConfig) -> ModelConfig:
         dspast=config.dspast and replace(config.dspast, dim=16, depth=2, heads=2, branch_dim=8),
         qformer=replace(config.qformer, layers=2, queries=3, dim=16, heads=2),
         llm=config.llm and LlmConfig(dim=24, mlp_dim=32, layers=2, heads=4),
-        sources=config.sources and replace(config.sources, bands=16, hidden=8, event_dim=4),
+        sources=config.sources and small_sources(config.sources),
     )
+
+
+def small_sources(config: SourcesConfig) -> SourcesConfig:
+    return replace(config, bands=16, hidden=8, event_dim=4)
 
 
 def short(recipe: Recipe) -> Recipe:
@@ -48,6 +60,8 @@ def short(recipe: Recipe) -> Recipe:
     questions = 240
     epochs = 3 * (recipe.update or 2 * recipe.batch) / questions
     sources = {"source_scenes": 128, "source_epochs": 2}
+    if recipe.source_update is not None:
+        sources |= {"source_update": 128, "source_batch": 16}
     encoder = {"encoder_epochs": 2, "encoder_warmup": 1.0, "encoder_update": 32, "encoder_batch": 8}
     return replace(recipe, **encoder, **sources, epochs=(6 * epochs, 3 * epochs, epochs))
 
@@ -55,13 +69,16 @@ def short(recipe: Recipe) -> Recipe:
 def shrink() -> None:
     for name in PRESETS:
         PRESETS[name], RECIPES[name] = small(PRESETS[name]), short(RECIPES[name])
+    batcli.training.resolve.SOURCES_BESIDE = small_sources(SOURCES_BESIDE)
 
 
-def options_of(preset: str, precision: str, data: Path, llm: Path, folder: Path) -> TrainOptions:
+def options_of(case: tuple[str, str], precision: str, data: Path, llm: Path, folder: Path) -> TrainOptions:
+    preset, stages = case
     return TrainOptions(
         data=data,
-        output=folder / f"{preset}-{precision}",
+        output=folder / f"{preset}-{stages}-{precision}",
         preset=preset,
+        stages=stages,
         precision=precision,
         llm=None if PRESETS[preset].llm else llm,
         log_every=1,
@@ -71,11 +88,11 @@ def options_of(preset: str, precision: str, data: Path, llm: Path, folder: Path)
 
 
 def train_all(data: Path, llm: Path, folder: Path) -> None:
-    """Train each preset in each precision below `folder`; an error goes to a file in its place."""
+    """Train each case in each precision below `folder`; an error goes to a file in its place."""
     shrink()
-    for preset in PRESETS:
+    for case in CASES:
         for precision in PRECISIONS:
-            options = options_of(preset, precision, data, llm, folder)
+            options = options_of(case, precision, data, llm, folder)
             try:
                 train(options)
             except Exception as error:
@@ -113,9 +130,9 @@ def trained(data: Path, llm_folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("processes", PROCESSES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_every_stage_learns(
-    preset: str,
+    case: tuple[str, str],
     precision: str,
     processes: int,
     data: Path,
@@ -124,7 +141,7 @@ def test_every_stage_learns(
     monkeypatch,
 ):
     folder = trained(processes)
-    options = options_of(preset, precision, data, llm_folder, folder)
+    options, preset = options_of(case, precision, data, llm_folder, folder), case[0]
     error = options.output.with_suffix(".error")
     assert not error.exists(), error.read_text()
     assert (options.output / checkpoint.DONE).exists()
@@ -138,6 +155,7 @@ def test_every_stage_learns(
     assert all(entry["loss"] is not None and entry["grad_norm"] is not None for entry in log)
     monkeypatch.setitem(PRESETS, preset, small(PRESETS[preset]))
     monkeypatch.setitem(RECIPES, preset, short(RECIPES[preset]))
+    monkeypatch.setattr(batcli.training.resolve, "SOURCES_BESIDE", small_sources(SOURCES_BESIDE))
     set_seed(options.seed)
     start = dict(build_model(resolve(options, open_dataset(data)))[0].projector.named_parameters(prefix="projector"))
     projector = load_file(options.output / checkpoint.PROJECTOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -11,32 +12,33 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from batcli.core.errors import InputError
-from batcli.model.config import ModelConfig
+from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.model.encoders.dspast import DSpAST
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.spatial_ast import SpatialAST
+from batcli.model.encoders.token_kind import TokenKind
 from batcli.model.encoders.transformer import PatchTransformer
 from batcli.model.features import spectrum
 from batcli.model.heard import Heard
 from batcli.model.llm import add_lora, attention_window, cache_name, quiet_transformers
-from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
+from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector
 from batcli.model.tokens import IGNORED, TextBatch
 
 
 class Encoder(Protocol):
     """A module that turns a binaural waveform into tokens."""
 
-    named: bool  # whether each token describes one event and starts with the event's number
-    dim: int  # width of a token without the event number
+    names: int  # most events that a token names (see `TokenKind`); 0: none
+    dim: int  # width of a token without the names
     count: int  # tokens per scene
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """Waveform (B, 2, samples) and its STFT (B, 2, bins, T) → (B, count, dim), or 1 + dim wide if `named`."""
+        """Waveform (B, 2, samples) and its STFT (B, 2, bins, T) → (B, count, width of `TokenKind(dim, names)`)."""
 
     def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
         """Predict the events and places of scenes; arguments as of `tokenize`.
 
-        `events` (B, P): if the encoder is `named`, locate these instead of the likeliest ones.
+        `events` (B, P): if the encoder's tokens have names, locate these instead of the likeliest ones.
         """
 
 
@@ -54,10 +56,19 @@ def build_encoders(config: ModelConfig) -> nn.ModuleDict:
 
 
 def hear(encoders: nn.ModuleDict, waveform: Tensor, events: Tensor | None = None) -> dict[str, Heard]:
-    """The predictions of each encoder for scenes (B, 2, samples) at 32 kHz. `events`: see `Encoder.hear`."""
+    """The predictions of each encoder for scenes (B, 2, samples) at 32 kHz. `events`: see `Encoder.hear`.
+
+    Source tokens beside an encoder are of the events that its head finds likeliest, as in `encode_waveforms`.
+    """
+    stft, found = spectrum(waveform), dict[str, Heard]()
     parts: dict[str, Any] = dict(encoders.items())
-    stft = spectrum(waveform)
-    return {name: part.hear(waveform, stft, events if part.named else None) for name, part in parts.items()}
+    for name, part in parts.items():
+        if isinstance(part, SourceTokens):
+            scores = next((heard.scores for heard in found.values()), None)
+            found[name] = part.hear(waveform, stft, events, scores)
+        else:
+            found[name] = part.hear(waveform, stft)
+    return found
 
 
 class Encoding(dict[str, Tensor]):
@@ -95,22 +106,29 @@ class BAT(nn.Module):
         super().__init__()
         self.config = config
         embedding: Any = llm.get_input_embeddings()
+        self.llm_dim: int = embedding.embedding_dim
         for name, build in ENCODER_CLASSES.items():
             part = getattr(config, name)
             setattr(self, name, None if part is None else build(part))
-        self.projector = self._new_projector(embedding.embedding_dim)
+        self.projector = self._new_projector()
         self.llm: Any = add_lora(llm, config.lora) if config.lora else llm
         # The directory's own defaults (temperature, repetition penalty) are for chat.
         self.language.generation_config = GenerationConfig(do_sample=False)
 
-    def _new_projector(self, llm_dim: int) -> Projector | QuestionProjector:
-        config = self.config
+    def _new_projector(self) -> Projector | QuestionProjector:
+        config, kinds, pretrained = self.config, self.token_kinds, self.config.llm is None
         if config.qformer.reads_question:
-            kinds = {name: TokenKind(part.dim, part.named) for name, part in self.encoders.items()}
-            return QuestionProjector(config.qformer, kinds, llm_dim, config.n_classes)
-        assert self.published_encoder is not None
-        source_dim = self.sources.dim if self.sources is not None else 0
-        return Projector(config.qformer, self.published_encoder.dim, llm_dim, source_dim, config.n_classes)
+            return QuestionProjector(config.qformer, kinds, self.llm_dim, config.n_classes, pretrained)
+        assert config.published_encoder is not None
+        dim = kinds[config.published_encoder].dim
+        return Projector(config.qformer, dim, self.llm_dim, kinds.get("sources"), config.n_classes, pretrained)
+
+    def add_sources(self, config: SourcesConfig) -> None:
+        """Add untrained source tokens beside the encoder, and their untrained part of the projector."""
+        self.config = replace(self.config, sources=config)
+        self.sources = SourceTokens(config)
+        before, self.projector = self.projector.state_dict(), self._new_projector()
+        self.projector.load_state_dict(before, strict=False)  # all but what is new
 
     @property
     def language(self) -> Any:
@@ -148,9 +166,14 @@ class BAT(nn.Module):
         return None if name is None else getattr(self, name)
 
     @property
+    def token_kinds(self) -> dict[str, TokenKind]:
+        """Format of each encoder's tokens."""
+        return {name: TokenKind(part.dim, part.names) for name, part in self.encoders.items()}
+
+    @property
     def encoding_bytes(self) -> int:
         """Size of the encoding of one scene in float32."""
-        return 4 * sum(part.count * (part.named + part.dim) for part in self.encoders.values())
+        return 4 * sum(self.encoders[name].count * kind.width for name, kind in self.token_kinds.items())
 
     def save_memory(self) -> None:
         """Turn on gradient checkpointing: training keeps fewer activations and computes them again."""
@@ -249,16 +272,28 @@ class BAT(nn.Module):
         answers = F.pad(batch.labels != IGNORED, (batch.prompt_length, 0))
         prompts = batch.ids.masked_fill(answers, NO_TOKEN)
         for name, tokens in encoding.items():
-            if self.encoders[name].named:
+            if self.encoders[name].names:
                 text = self.projector.mention(prompts, text, tokens, name)
         audio_mask = torch.ones(audio.shape[:2], dtype=batch.mask.dtype, device=batch.mask.device)
         return torch.cat([audio.to(text.dtype), text], dim=1), torch.cat([audio_mask, batch.mask], dim=1)
 
 
 def encode_waveforms(encoders: Mapping[str, Encoder], waveform: Tensor) -> Encoding:
-    """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder."""
-    stft = spectrum(waveform)
-    return Encoding({name: part.tokenize(waveform, stft) for name, part in encoders.items()})
+    """Waveform (B, 2, samples) at 32 kHz, left ear first → its tokens by encoder.
+
+    Source tokens beside an encoder are of the events that its head finds likeliest.
+    """
+    stft, encoding, scores = spectrum(waveform), Encoding(), None
+    for name, part in encoders.items():
+        if isinstance(part, SourceTokens):
+            encoding[name] = part.tokenize(waveform, stft, scores)
+        elif isinstance(part, PatchTransformer):
+            tokens = part(waveform, stft)
+            scores = part.heads(tokens).events
+            encoding[name] = part.kept(tokens)
+        else:
+            encoding[name] = part.tokenize(waveform, stft)
+    return encoding
 
 
 def encode_fixed_batch(

@@ -90,7 +90,7 @@ class DspastConfig(EncoderConfig):
 class SourcesConfig:
     """Sizes of `SourceTokens`."""
 
-    tokens: int = 3  # per scene, one for each of the likeliest events
+    tokens: int = 3  # per scene, at most: one for each of the likeliest events, or for each source among these
     bands: int = 48
     block: int = 2  # STFT frames of 10 ms over which cues are averaged
     averages: int = 2  # of the cues of each event, with weights of their own
@@ -98,9 +98,11 @@ class SourcesConfig:
     event_dim: int = 64
     seconds: float = 10.0
     n_classes: int = 355
+    grouped: bool = False  # whether events at one place are one source with one token, which names them all
 
     def __post_init__(self) -> None:
         _require_sizes(self)
+        _require(self.tokens <= self.n_classes, f"{self.tokens} source tokens are more than {self.n_classes} classes")
         _require(0 < self.seconds <= MAX_SECONDS, f"seconds must be positive, and at most {MAX_SECONDS:g}")
 
 
@@ -262,6 +264,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         return value
     raise InputError(f"{value!r:.40} is no value for this", where)
 
+
+SOURCES_BESIDE = SourcesConfig(tokens=8, grouped=True)
+"""Sizes of source tokens beside a published encoder, whose labels overlap: a clip may be vehicle, car and engine."""
 
 PRESETS = {
     "llama2-7b": ModelConfig(),

@@ -58,6 +58,9 @@ def _from_run(plan: TrainPlan, init: Path, read_llm: bool) -> tuple[BAT, PreTrai
     )
     if config.n_classes != len(plan.dataset.labels) or tokenizer is None:
         raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
+    if config.sources is None and spec.config.sources is not None:
+        model.add_sources(spec.config.sources)
+        set_names(plan, model, tokenizer)
     return model, tokenizer
 
 
@@ -80,5 +83,10 @@ def _from_preset(plan: TrainPlan, read_llm: bool) -> tuple[BAT, PreTrainedTokeni
         raise InputError("missing", "--llm", f"{spec.preset} needs a language model's directory")
     model = BAT(config, llm)
     if model.sources is not None:
-        model.projector.names.set([name_ids(tokenizer, label.name.lower()) for label in plan.dataset.labels])
+        set_names(plan, model, tokenizer)
     return model, tokenizer
+
+
+def set_names(plan: TrainPlan, model: BAT, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tell the projector the names of the events that source tokens name, as they stand in questions."""
+    model.projector.names.set([name_ids(tokenizer, label.name.lower()) for label in plan.dataset.labels])

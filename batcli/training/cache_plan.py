@@ -17,9 +17,10 @@ from batcli.data.dataset import Dataset
 from batcli.model.bat import ENCODER_CLASSES
 from batcli.model.config import ModelConfig, SourcesConfig
 from batcli.model.encoders.sources import Cues
+from batcli.model.encoders.token_kind import TokenKind
 from batcli.model.features import spectrum
 from batcli.options import TrainOptions
-from batcli.training.recipe import ENCODER, STAGES, Recipe, answers_seen
+from batcli.training.recipe import SOURCES, STAGES, Recipe, answers_seen
 from batcli.training.run_dir import recorded
 
 AUTO, DISK, NONE = "auto", "disk", "none"
@@ -69,16 +70,18 @@ class CachePlan:
 def plan_cache(
     options: TrainOptions, dataset: Dataset, stages: Sequence[str], recipe: Recipe, config: ModelConfig
 ) -> CachePlan:
-    """Decide for the cues and for the encodings. Raises InputError for `--cache disk` without the room, and for an
-    option of the cache that has no effect.
+    """Decide for the cues and for the encodings of the stages, given by their names in the log.
+
+    Raises InputError for `--cache disk` without the room, and for an option of the cache that has no effect.
     """
     if options.cache == NONE and options.cache_gb is not None:
         raise InputError("has no effect", "--cache-gb", "with --cache none, nothing is kept")
     left = DEFAULT_GB if options.cache_gb is None else options.cache_gb
     cues = encodings = None
-    if ENCODER in stages and config.sources is not None:
+    if SOURCES in stages and config.sources is not None:
         size = recipe.source_scenes * cue_bytes(config.sources) / 1e9
-        reason = f"each of {recipe.source_scenes:,} scenes is used {recipe.source_epochs} times"
+        times = "once" if recipe.source_epochs == 1 else f"{recipe.source_epochs} times"
+        reason = f"each of {recipe.source_scenes:,} scenes is used {times}"
         cues = _choose(options, "cues", size, left, reason, recipe.source_epochs >= USED)
         left -= cues.gigabytes * cues.on_disk
     asking = [stage for stage in stages if stage in STAGES]
@@ -156,7 +159,7 @@ def encoding_bytes(config: ModelConfig) -> int:
     """Disk space of the encoding of one scene, of all encoders."""
     with torch.device("meta"):
         parts: list[Any] = [ENCODER_CLASSES[name](sizes) for name, sizes in config.encoders.items()]
-    return STORED_BYTES * sum(part.count * (part.named + part.dim) for part in parts)
+    return STORED_BYTES * sum(part.count * TokenKind(part.dim, part.names).width for part in parts)
 
 
 def cue_bytes(config: SourcesConfig) -> int:

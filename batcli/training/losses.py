@@ -67,7 +67,8 @@ class SourceObjective(nn.Module):
 
     Events: binary cross entropy. Of each target event, detected or not: squared error of the direction vector,
     binary cross entropy of the octant, cross entropy of soft distance classes; these give gradients at once,
-    unlike 360 azimuth classes. Each scene counts alike, however many events it has.
+    unlike 360 azimuth classes. Each scene counts alike, each place in it, and each event at a place. If sources are
+    grouped: of each pair of target events, binary cross entropy of their being at one place.
 
     Augmentation: an excerpt of `CROP` of the scenes, and half of the scenes with left and right exchanged.
     """
@@ -91,19 +92,26 @@ class SourceObjective(nn.Module):
         direction = torch.stack([right * side, front, up], -1)
         states, events = self.sources.detect(cues)
         places = self.sources.locate(cues, states, batch.event_ids, level)
-        share = batch.present / batch.present.sum(1, keepdim=True).clamp_min(1)
+        together = batch.place.unsqueeze(1) == batch.place.unsqueeze(2)
+        both = batch.present.unsqueeze(1) * batch.present.unsqueeze(2)  # (B, events, events)
+        share = batch.present / ((together * both).sum(2).clamp_min(1) * batch.n_places.unsqueeze(1))
 
         def mean(loss: Tensor) -> Tensor:
             return (loss * share).sum() / len(share)
 
         octant = F.binary_cross_entropy_with_logits(places.octant, (direction > 0).float(), reduction="none")
         distance = -(soft_distance(batch.distance) * places.distance.log_softmax(-1)).sum(-1)
-        return {
+        losses = {
             "events": F.binary_cross_entropy_with_logits(events, batch.events) * events.shape[1],
             "direction": mean((places.direction - direction).square().sum(-1)),
             "words": mean(octant.sum(-1)),
             "distance": DISTANCE_WEIGHT * mean(distance),
         }
+        if places.same is not None:
+            nats = F.binary_cross_entropy_with_logits(places.same, together.float(), reduction="none")
+            pairs = both.triu(1)
+            losses["grouping"] = ((nats * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)).mean()
+        return losses
 
 
 class AnswerObjective(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,25 @@ from batcli.data.dataset import Dataset
 from batcli.data.question_types import QUESTION_TYPES
 from batcli.model.config import ModelConfig
 from batcli.training.cache_plan import CachePlan
-from batcli.training.recipe import ALL, ENCODER, SOURCES, STAGES, Recipe, answers_seen, stage_updates
+from batcli.training.recipe import (
+    ALL,
+    ENCODER,
+    SOURCES,
+    STAGES,
+    SUCH_STAGES,
+    Recipe,
+    answers_seen,
+    stage_names,
+    stage_updates,
+)
 
 AUTO = "auto"
+BATCH_OPTIONS = {
+    "update": "--batch-size",
+    "encoder_update": "--set encoder_batch=",
+    "source_update": "--set source_batch=",
+}
+"""Value of a recipe that is the samples of an update → the option for the samples of a batch."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +97,23 @@ class TrainPlan:
     overwrite: bool
     options: Mapping[str, Any]  # as given, for `config.toml`
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Each stage's name in the log."""
+        return stage_names(self.stages, list(self.model.config.encoders))
+
+    @property
+    def trained_encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that are trained, in order."""
+        return tuple(name for name in self.stage_names if name not in STAGES)
+
     def batches_each(self, samples: int, batch: int, key: str) -> int:
         """Number of batches in each process that make an update of `samples`, a value `key` of the recipe.
 
         Raises InputError if they cannot be shared out so.
         """
         if samples % (batch * self.processes):
-            name = {"update": "--batch-size", "encoder_update": "--set encoder_batch="}[key]
+            name = BATCH_OPTIONS[key]
             raise InputError(
                 f"{samples} are not a multiple of {batch} (batch) × {self.processes} (processes)",
                 f"{key} of the recipe",
@@ -100,6 +126,13 @@ class TrainPlan:
         update = self.recipe.update
         return self.accumulate if update is None else self.batches_each(update, batch, "update")
 
+    def source_batches_each(self) -> int:
+        """The same for the batches of scenes of the source tokens' stage."""
+        update = self.recipe.source_update
+        return (
+            self.accumulate if update is None else self.batches_each(update, self.recipe.source_batch, "source_update")
+        )
+
     def dataset_facts(self) -> dict[str, str]:
         """Path and name of the split, and the hashes of its files, which identify it."""
         split = self.dataset.split(self.split)
@@ -109,7 +142,7 @@ class TrainPlan:
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Tables of `config.toml` except for the model's."""
-        open_ended = accumulates(self.stages, self.recipe, self.model.config.encoders)
+        open_ended = accumulates(self.stage_names, self.recipe)
         return {
             "train": dict(self.options),
             "recipe": self.recipe.used_by(self.model.config.encoders),
@@ -122,21 +155,22 @@ class TrainPlan:
         }
 
 
-def accumulates(stages: Sequence[str], recipe: Recipe, encoders: Container[str]) -> bool:
+def accumulates(stage_names: Sequence[str], recipe: Recipe) -> bool:
     """Whether `--accumulate` and the number of processes decide how many samples make an update of any stage."""
-    return (ENCODER in stages and SOURCES in encoders) or (recipe.update is None and not {*stages}.isdisjoint(STAGES))
+    sources = SOURCES in stage_names and recipe.source_update is None
+    return sources or (recipe.update is None and not {*stage_names}.isdisjoint(STAGES))
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
     """Parse stages such as `encoder,1,2`. Raises InputError for unknown stages and for another order."""
     stages = tuple(stage.strip() for stage in text.split(",") if stage.strip())
-    known = (ENCODER, *STAGES)
+    known = (ENCODER, SOURCES, *STAGES)
     for stage in stages:
         if stage not in known:
             raise InputError(f"unknown stage {stage!r}", "--stages", f"known: {', '.join(known)}")
     mixed = ALL in stages and len(set(stages) & set(STAGES)) > 1
     if not stages or mixed or stages != tuple(stage for stage in known if stage in stages):
-        raise InputError(f"{text!r} is no order of stages", "--stages", f"such as {','.join(known)}")
+        raise InputError(f"{text!r} is no order of stages", "--stages", SUCH_STAGES)
     return stages
 
 
@@ -152,7 +186,7 @@ def parse_batch_size(text: str) -> int | None:
 def require_validation(dataset: Dataset, split: str, stages: Sequence[str]) -> None:
     """Raise InputError if the split lacks what validation needs."""
     dataset.split(split)
-    if ENCODER in stages:
+    if not {ENCODER, SOURCES}.isdisjoint(stages):
         dataset.clips(split), dataset.reverbs(split)
 
 
@@ -173,8 +207,10 @@ def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
     plugin = accelerator.state.fsdp_plugin
     if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("version 1", "FSDP", "set fsdp_version: 2 in accelerate's configuration")
-    if ENCODER in plan.stages:
-        raise InputError("is not sharded", "stage encoder", "train it without FSDP, then --init RUN --stages 1,2,3")
+    for stage in (ENCODER, SOURCES):
+        if stage in plan.stages:
+            hint = "train it without FSDP, then --init RUN --stages 1,2,3"
+            raise InputError("is not sharded", f"stage {stage}", hint)
     if plan.validation:
         raise InputError("cannot decode with a sharded model", "--validate", "leave it out, or train without FSDP")
     if plan.model.quantize:
@@ -194,13 +230,13 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
     reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.used_by(encoders).items()))
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
-    if ENCODER in plan.stages:
+    if plan.trained_encoders:
         clips, reverbs = len(plan.dataset.clips(plan.split)), len(plan.dataset.reverbs(plan.split))
-        reporter.info(f"encoder: from {clips:,} clips and {reverbs:,} BRIRs")
-        for name in encoders:
+        reporter.info(f"{' and '.join(plan.trained_encoders)}: from {clips:,} clips and {reverbs:,} BRIRs")
+        for name in plan.trained_encoders:
             reporter.info(f"  {name}: {describe_amount(name, recipe, clips)}")
         published = plan.model.config.published_encoder
-        if published is not None and plan.model.init is None and plan.model.encoder_init is None:
+        if published in plan.trained_encoders and plan.model.init is None and plan.model.encoder_init is None:
             hint = "the published one starts from AudioMAE's (--encoder-init)"
             reporter.info(f"  {published}: from random weights; {hint}")
     for name, kept in plan.cache.parts.items():
@@ -222,7 +258,8 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
 def describe_amount(encoder: str, recipe: Recipe, clips: int) -> str:
     """Describe the scenes and updates of an encoder's stage, from the number of clips."""
     if encoder == SOURCES:
-        return f"{recipe.source_scenes:,} scenes, {recipe.source_epochs} times"
+        times = "once" if recipe.source_epochs == 1 else f"{recipe.source_epochs} times"
+        return f"{recipe.source_scenes:,} scenes, each used {times}"
     updates = recipe.epoch_updates(clips)
     scenes = f"{recipe.encoder_epochs:,} epochs of {updates * recipe.encoder_update:,} scenes"
     return f"{scenes}, {recipe.encoder_epochs * updates:,} updates of {recipe.encoder_update}"
@@ -238,7 +275,7 @@ def describe_architecture(model: ModelPlan) -> str:
         summaries = "" if config.dspast.summary_tokens else ", patch tokens only"
         parts.append(f"DSpAST {config.dspast.depth} x {config.dspast.dim}{summaries}")
     if config.sources is not None:
-        parts.append(f"{config.sources.tokens} source tokens")
+        parts.append(f"{'up to ' if config.sources.grouped else ''}{config.sources.tokens} source tokens")
     reads = ", reads the question" if qformer.reads_question else ""
     parts.append(f"Q-Former {qformer.layers} x {qformer.dim}, {qformer.queries} queries{reads}")
     if config.llm is not None:

@@ -19,6 +19,7 @@ STAGES = {"1": "AB", "2": "ABCD", "3": "ABCDE", ALL: "ABCDE"}
 `all` is the paper's control without a curriculum: one stage of as many answers as the three have together.
 """
 CURRICULUM = ("1", "2", "3")
+SUCH_STAGES = "such as encoder,1,2,3, sources,1,2,3 or encoder,all"
 LR_SCENES = 256  # scenes of an update at which the encoder's learning rate is `encoder_lr`
 PUBLISHED_VALUES = (
     *("encoder_epochs", "encoder_scenes", "encoder_update", "encoder_batch"),
@@ -29,7 +30,10 @@ PUBLISHED_VALUES = (
 VALUES_OF = {
     ENCODER: PUBLISHED_VALUES,
     DSPAST: PUBLISHED_VALUES,
-    SOURCES: ("source_scenes", "source_epochs", "source_batch", "source_lr"),
+    SOURCES: (
+        *("source_scenes", "source_epochs", "source_update", "source_batch", "source_lr"),
+        *("source_warmup", "source_betas", "source_weight_decay", "source_clip"),
+    ),
 }
 """Encoder → the values of a recipe that matter to its training alone."""
 
@@ -64,9 +68,14 @@ class Recipe:
     # Source tokens, if the model has them.
     source_scenes: int = 30_000
     source_epochs: int = 6
-    source_batch: int = 64
+    source_update: int | None = None  # scenes of an update, in all processes together; None: as of `update`
+    source_batch: int = 64  # scenes of a forward pass in one process
     source_lr: float = 8e-3
-    # Stages 1 to 3; betas, weight_decay, clip, warm-up and the shape of the schedule are the source tokens', too.
+    source_warmup: float = 0.05  # share of the updates; then half a cosine to 1 %
+    source_betas: tuple[float, float] = (0.9, 0.95)
+    source_weight_decay: float = 0.05
+    source_clip: float | None = 1.0  # largest norm of a gradient; None: any
+    # Stages 1 to 3.
     epochs: tuple[float, float, float] = (2, 2, 3)  # of stages 1, 2 and 3
     soft_distance: float = 0.0  # share of a distance's weight in the loss that goes to its neighbours
     one_way: float = 0.0  # share of stage 3 whose questions use one word of each pair of opposites
@@ -168,9 +177,13 @@ MADE_FOR = {"as-2m": ENCODER, "as-20k": ENCODER, "events": ENCODER} | dict.fromk
     ("dspast-1", "dspast-2", "dspast-3"), DSPAST
 )
 """Named recipe of an encoder → which."""
+SOURCES_BESIDE: dict[str, Any] = {
+    "source_scenes": 2_400_000, "source_epochs": 1, "source_update": 256, "source_batch": 32
+}  # fmt: skip
+"""Amounts for source tokens beside a published encoder, which no publication has: each scene is used once."""
 RECIPES = {
-    "llama2-7b": Recipe(**NAMED["as-2m"], **NAMED["paper"]),
-    "llama2-7b-dspast": Recipe(**NAMED["dspast-1"], **NAMED["paper"]),
+    "llama2-7b": Recipe(**NAMED["as-2m"], **NAMED["paper"], **SOURCES_BESIDE),
+    "llama2-7b-dspast": Recipe(**NAMED["dspast-1"], **NAMED["paper"], **SOURCES_BESIDE),
     "tiny": Recipe(
         source_scenes=52_000,
         epochs=(0.35, 0.2, 1.5),
@@ -183,7 +196,18 @@ RECIPES = {
     ),
 }
 
-SHARES = ("two_sources", "layer_decay", "mixup", "soft_distance", "one_way", "lowest", "betas", "encoder_betas")  # ≤ 1
+SHARES = (
+    "two_sources",
+    "layer_decay",
+    "mixup",
+    "soft_distance",
+    "one_way",
+    "lowest",
+    "source_warmup",
+    "betas",
+    "source_betas",
+    "encoder_betas",
+)  # ≤ 1
 HINTS = typing.get_type_hints(Recipe)
 
 
@@ -221,6 +245,11 @@ def with_named(recipe: Recipe, names: Sequence[str]) -> Recipe:
         refuse_unknown([name], list(NAMED), "--recipe")
         recipe = replace(recipe, **NAMED[name])
     return recipe
+
+
+def stage_names(stages: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
+    """Each stage's name in the log, for a model with these `ENCODERS`: `encoder` is the stage of the first of them."""
+    return tuple(encoders[0] if stage == ENCODER else stage for stage in stages)
 
 
 def answers_seen(stage: str, family_counts: Mapping[str, int], recipe: Recipe) -> float:

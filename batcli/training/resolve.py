@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from batcli.core.errors import InputError
 from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
-from batcli.model.config import ENCODER_TITLES, ModelConfig, SourcesConfig
+from batcli.model.config import ENCODER_TITLES, SOURCES_BESIDE, ModelConfig
 from batcli.model.llm import parse_lora_targets
 from batcli.options import TrainOptions, require
 from batcli.training.cache_plan import plan_cache
@@ -21,7 +21,7 @@ from batcli.training.plan import (
     parse_stages,
     require_validation,
 )
-from batcli.training.recipe import DSPAST, ENCODER, MADE_FOR, STAGES, Recipe, with_named
+from batcli.training.recipe import DSPAST, MADE_FOR, SOURCES, STAGES, Recipe, stage_names, with_named
 from batcli.training.run_dir import recorded
 from batcli.training.start import Start, find_start
 
@@ -30,8 +30,10 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     """Resolve the options to a plan. Raises InputError for options that do not fit the dataset or one another."""
     stages = parse_stages(options.stages)
     start = find_start(options.preset, options.init)
-    recipe, model = resolve_recipe(options, start), resolve_model(options, start, dataset)
-    require_used(options, start, model.config, recipe, stages)
+    recipe, model = resolve_recipe(options, start), resolve_model(options, start, dataset, stages)
+    names = stage_names(stages, list(model.config.encoders))
+    require_stages(options, model.config, names)
+    require_used(options, start, model.config, recipe, names)
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
@@ -52,7 +54,7 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
         accumulate=options.accumulate or 1,
         processes=rank_and_world()[1],
         workers=options.workers or default_jobs(),
-        cache=plan_cache(options, dataset, stages, recipe, model.config),
+        cache=plan_cache(options, dataset, names, recipe, model.config),
         save_every=options.save_every,
         keep=options.keep,
         log_every=options.log_every,
@@ -69,11 +71,13 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
 def require_amounts(plan: TrainPlan) -> None:
     """Raise InputError if an update of a stage cannot be made of the dataset, or be shared out to the processes."""
     recipe = plan.recipe
-    if ENCODER in plan.stages and plan.model.config.published_encoder is not None:
+    if plan.model.config.published_encoder in plan.trained_encoders:
         recipe.epoch_updates(len(plan.dataset.clips(plan.split)))
         plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
-        if DSPAST in plan.model.config.encoders and recipe.encoder_batch < 2:
+        if DSPAST in plan.trained_encoders and recipe.encoder_batch < 2:
             raise InputError("a batch norm of DSpAST needs 2 scenes", "encoder_batch", "--set encoder_batch=2")
+    if SOURCES in plan.trained_encoders:
+        plan.source_batches_each()
     if set(plan.stages) & set(STAGES):
         plan.question_batches_each(1 if recipe.batch is None else recipe.batch)
 
@@ -96,15 +100,20 @@ def named_recipes(options: TrainOptions) -> list[str]:
     return [name.strip() for name in options.recipe.split(",") if name.strip()]
 
 
-def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> ModelPlan:
-    """The start's model; without `--init`, with the dataset's scene length and classes, and source tokens if asked."""
+def resolve_model(options: TrainOptions, start: Start, dataset: Dataset, stages: Sequence[str]) -> ModelPlan:
+    """The start's model; without `--init`, with the dataset's scene length and classes.
+
+    The stage `sources` adds source tokens if it has none.
+    """
     config = start.config
     if options.init is None:
         config = config.for_scenes(dataset.seconds, len(dataset.labels))
-        if options.source_tokens and config.sources is None:
-            config = replace(config, sources=SourcesConfig(seconds=config.seconds, n_classes=config.n_classes))
         if options.patches_only and config.dspast is not None:
             config = replace(config, dspast=replace(config.dspast, summary_tokens=False))
+    if SOURCES in stages and config.sources is None:
+        n = config.n_classes
+        tokens = min(SOURCES_BESIDE.tokens, n)
+        config = replace(config, sources=replace(SOURCES_BESIDE, tokens=tokens, seconds=config.seconds, n_classes=n))
     return ModelPlan(
         preset=start.preset,
         config=config,
@@ -119,8 +128,22 @@ def resolve_model(options: TrainOptions, start: Start, dataset: Dataset) -> Mode
     )
 
 
+def require_stages(options: TrainOptions, config: ModelConfig, names: Sequence[str]) -> None:
+    """Raise InputError if a stage, by its name in the log, is there twice or lacks what it builds on."""
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"{options.stages}: source tokens are the only encoder", "--stages", "leave out one of the two"
+        )
+    beside = config.published_encoder
+    if SOURCES in names and beside is not None and options.init is None and beside not in names:
+        hint = "name its run with --init, or train it first, --stages encoder,sources"
+        raise InputError("source tokens need a trained encoder beside them", "stage sources", hint)
+    if options.encoder_init is not None and (beside is None or beside not in names):
+        raise InputError("has no effect", "--encoder-init", "no stage trains Spatial-AST or DSpAST")
+
+
 def require_used(
-    options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe, stages: Sequence[str]
+    options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe, names: Sequence[str]
 ) -> None:
     """Raise InputError for an option of the model or recipe that has no effect with this start, or is missing."""
     for name in ("llm", "quantize"):
@@ -129,8 +152,6 @@ def require_used(
     if options.lora_targets is not None and (options.init is not None or start.config.llm is not None):
         owner = options.init or start.preset
         raise InputError("has no effect", "--lora-targets", f"{owner} says where its LoRA is, if it has any")
-    if options.encoder_init is not None and config.published_encoder is None:
-        raise InputError("has no effect", "--encoder-init", f"{start.preset} has neither Spatial-AST nor DSpAST")
     used = recipe.used_by(config.encoders)
     for key in (pair.partition("=")[0].strip() for pair in options.set):
         if key not in used:
@@ -140,8 +161,8 @@ def require_used(
         if encoder is not None and encoder not in config.encoders:
             hint = f"it is of {ENCODER_TITLES[encoder]}, which {start.preset} does not have"
             raise InputError("has no effect", f"--recipe {name}", hint)
-    if options.accumulate is not None and not accumulates(stages, recipe, config.encoders):
-        hint = "the recipe says how many samples make an update: --set update=…, --set encoder_update=…"
+    if options.accumulate is not None and not accumulates(names, recipe):
+        hint = "the recipe says how many samples make an update: --set update=…, encoder_update=…, source_update=…"
         raise InputError("has no effect", "--accumulate", hint)
     if options.init is not None and options.init.resolve() == options.output.resolve():
         raise InputError(f"is {options.init} itself", "--init", "choose another -o: a run is not trained into itself")
@@ -149,7 +170,5 @@ def require_used(
         raise InputError("has no effect", "--patches-only", f"{start.preset} has no DSpAST")
     if options.patches_only and config.dspast is not None and config.dspast.summary_tokens:
         raise InputError(f"{options.init} gives all tokens", "--patches-only", "a run is trained with its own sizes")
-    if options.init is not None and options.source_tokens and start.config.sources is None:
-        raise InputError(f"{options.init} has none", "--source-tokens", "a run is trained with the parts that it has")
     if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:
         require(options, "llm")

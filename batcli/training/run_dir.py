@@ -21,7 +21,6 @@ FIXED = (
     "init",
     "encoder_init",
     "lora_targets",
-    "source_tokens",
     "precision",
     "quantize",
     "attention",

@@ -6,6 +6,7 @@ number of workers nor a resumed run changes what a model is trained on.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from batcli.data.schema import Scene, Source
 from batcli.model.encoders.sources import Cues
 from batcli.model.features import spectrum
 
-MAX_EVENTS = 4  # located in each scene
+MAX_EVENTS = 8  # located in each scene
 ENCODE_BATCH = 8  # scenes; intermediate results of more do not fit into a processor's cache
 SMALL_MODEL = 10_000_000  # parameters; up to here, operations are too short to be split among threads
 GROUP = 6  # sources per room in `CuedRooms`
@@ -39,7 +40,7 @@ class EncoderBatch(NamedTuple):
 
     A place is a position that sound comes from, that of a BRIR's source; an event is a class of sound heard there,
     so several events may share a place. A scene has MAX_EVENTS slots, one per event, of which `present` marks the
-    used ones.
+    used ones. If there are more events, each place has slots for as many of its events as another, or for all.
     """
 
     audio: Tensor  # waveforms (B, 2, samples) or cues (B, CUES, blocks, bands)
@@ -47,6 +48,7 @@ class EncoderBatch(NamedTuple):
     event_ids: Tensor  # (B, MAX_EVENTS)
     direction: Tensor  # (B, MAX_EVENTS, 3)
     distance: Tensor  # (B, MAX_EVENTS), metres
+    place: Tensor  # (B, MAX_EVENTS), number of the event's place: 0 or 1
     present: Tensor  # (B, MAX_EVENTS), 0 or 1
     n_places: Tensor  # (B,), places that sound comes from, 1 or 2
 
@@ -61,7 +63,7 @@ class EncoderBatch(NamedTuple):
     def without_padding(self) -> EncoderBatch:
         """Drop the slots that no scene uses. On a GPU, this would wait for it."""
         used = int(self.present.sum(1).max())
-        slots = ("event_ids", "direction", "distance", "present")
+        slots = ("event_ids", "direction", "distance", "place", "present")
         return self._replace(**{name: getattr(self, name)[:, :used] for name in slots})
 
 
@@ -207,16 +209,19 @@ class DrawnScenes(TorchDataset):
         """One scene (fields without a batch dimension) from its audio and, for each place, its events and BRIR."""
         events = torch.zeros(self.n_classes)
         event_ids = torch.zeros(MAX_EVENTS, dtype=torch.long)
-        direction, distance, present = torch.zeros(MAX_EVENTS, 3), torch.ones(MAX_EVENTS), torch.zeros(MAX_EVENTS)
-        located = [(*pair, reverb) for place, reverb in zip(weights, reverbs, strict=True) for pair in place]
-        for slot, (event, weight, reverb) in enumerate(located):
+        place, present = torch.zeros(MAX_EVENTS, dtype=torch.long), torch.zeros(MAX_EVENTS)
+        direction, distance = torch.zeros(MAX_EVENTS, 3), torch.ones(MAX_EVENTS)
+        for event, weight in itertools.chain(*weights):
             events[event] = weight
-            if slot < MAX_EVENTS:
-                x, y, z = (value / reverb.position.distance for value in reverb.source)
-                event_ids[slot], present[slot] = event, 1.0
-                direction[slot] = torch.tensor([x, -z, y])
-                distance[slot] = reverb.position.distance
-        return EncoderBatch(audio, events, event_ids, direction, distance, present, torch.tensor(len(reverbs)))
+        # The first event of each place, then the second of each, and so on.
+        turns = itertools.zip_longest(*([(event, number) for event, _ in at] for number, at in enumerate(weights)))
+        located = [pair for turn in turns for pair in turn if pair is not None]
+        for slot, (event, number) in enumerate(located[:MAX_EVENTS]):
+            metres, (x, y, z) = reverbs[number].position.distance, reverbs[number].source
+            event_ids[slot], place[slot], present[slot] = event, number, 1.0
+            direction[slot] = torch.tensor([x / metres, -z / metres, y / metres])
+            distance[slot] = metres
+        return EncoderBatch(audio, events, event_ids, direction, distance, place, present, torch.tensor(len(reverbs)))
 
 
 def retry(draw: Callable[[int, int], EncoderBatch], index: int) -> EncoderBatch:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from batcli.training.recipe import LR_SCENES, Recipe
 
+SOURCE_LOWEST = 0.01  # last learning rate of the source tokens, as a share of the peak
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -38,10 +40,16 @@ def encoder_schedule(recipe: Recipe, updates_per_epoch: int) -> Schedule:
     return Schedule(peak, warmup, total, recipe.encoder_lowest_lr / peak)
 
 
-def stage_schedule(recipe: Recipe, peak: float, total: int, updates_per_epoch: float) -> Schedule:
-    """The schedule of another stage of `total` updates."""
+def source_schedule(recipe: Recipe, total: int) -> Schedule:
+    """The schedule of the source tokens' stage of `total` updates."""
+    warmup = max(1, round(recipe.source_warmup * total))
+    return Schedule(recipe.source_lr, warmup, total, SOURCE_LOWEST, first=1)
+
+
+def stage_schedule(recipe: Recipe, total: int, updates_per_epoch: float) -> Schedule:
+    """The schedule of one of the stages 1 to 3, of `total` updates."""
     units = {"share": total, "epochs": updates_per_epoch, "updates": 1}
     warmup, end = recipe.warmup * units[recipe.warmup_unit], recipe.lr_updates or total
     if recipe.warmup_unit == "share":
-        return Schedule(peak, max(1, round(warmup)), end, recipe.lowest, recipe.decay, first=1)
-    return Schedule(peak, warmup, end, recipe.lowest, recipe.decay)
+        return Schedule(recipe.lr, max(1, round(warmup)), end, recipe.lowest, recipe.decay, first=1)
+    return Schedule(recipe.lr, warmup, end, recipe.lowest, recipe.decay)

@@ -34,7 +34,7 @@ from batcli.training.scenes import (
     SceneDistribution,
     labelled_clips,
 )
-from batcli.training.schedule import Schedule, encoder_schedule, stage_schedule
+from batcli.training.schedule import Schedule, encoder_schedule, source_schedule, stage_schedule
 from batcli.training.trainer import Trainer
 
 
@@ -121,15 +121,15 @@ class SourceStage(Stage):
 
     def __init__(self, trainer: Trainer, sources: SourceTokens) -> None:
         recipe, self.trainer, self.sources = trainer.plan.recipe, trainer, sources
-        self.objective, self.trained, self.accumulate = SourceObjective(sources), [sources], trainer.plan.accumulate
+        self.objective, self.trained = SourceObjective(sources), [sources]
         self.cache: EncodingCache | None = None
         self.draws = -(-recipe.source_scenes // (2 * GROUP))
         self.count = self.draws * 2 * GROUP
-        self.batch = recipe.source_batch
+        self.batch, self.accumulate = recipe.source_batch, trainer.plan.source_batches_each()
         self.per_update = trainer.per_update(self.batch, self.accumulate)
         self.total = max(1, round(self.count * recipe.source_epochs / self.per_update))
-        self.schedule = stage_schedule(recipe, recipe.source_lr, self.total, self.count / self.per_update)
-        self.optimizer = OptimizerValues(recipe.betas, recipe.weight_decay, recipe.clip)
+        self.schedule = source_schedule(recipe, self.total)
+        self.optimizer = OptimizerValues(recipe.source_betas, recipe.source_weight_decay, recipe.source_clip)
 
     def lr_scale(self, name: str) -> float:
         return self.sources.lr_scale(name)
@@ -207,7 +207,7 @@ class QuestionStage(Stage):
         self.per_update = trainer.per_update(batch, self.accumulate)
         families = Counter(question.family for question in self.questions)
         self.total = stage_updates(name, families, recipe, self.per_update)
-        self.schedule = stage_schedule(recipe, recipe.lr, self.total, len(self.questions) / self.per_update)
+        self.schedule = stage_schedule(recipe, self.total, len(self.questions) / self.per_update)
         self.optimizer = OptimizerValues(recipe.betas, recipe.weight_decay, recipe.clip, recipe.muon)
 
     def batches(self, start: int) -> Iterator[Sequence[Batch]]:

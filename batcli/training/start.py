@@ -43,15 +43,18 @@ def find_start(preset: str | None, init: Path | None) -> Start:
     if preset not in (None, recorded):
         raise InputError(f"{init} is of the preset {recorded}, not {preset}", "--preset", "leave it out beside --init")
     values = _table(content, "recipe", file)
-    recipe = recipe_from(values, file) if values else RECIPES[recorded]
+    recipe = recipe_from(RECIPES[recorded], values, file)
     return Start(recorded, recipe, checkpoint.read_rendering(init), config)
 
 
-def recipe_from(values: dict[str, object], file: Path) -> Recipe:
-    """Read the recipe of a `[recipe]` table of `config.toml`."""
+def recipe_from(preset: Recipe, values: dict[str, object], file: Path) -> Recipe:
+    """Read the recipe of a `[recipe]` table of `config.toml`: a preset's with these values.
+
+    A run records no values of encoders that it has not.
+    """
     refuse_unknown(list(values), sorted(field.name for field in fields(Recipe)), f"{file} [recipe]")
     texts = [f"{key}={_text(value)}" for key, value in values.items()]
-    return Recipe().with_values(texts, f"{file} [recipe]")
+    return preset.with_values(texts, f"{file} [recipe]")
 
 
 def _text(value: object) -> str:

@@ -20,7 +20,6 @@ from batcli.model.bat import BAT
 from batcli.training.loader import Loader
 from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
-from batcli.training.recipe import ENCODER
 from batcli.training.state import SavedState
 
 
@@ -47,9 +46,8 @@ class Trainer:
 
     @property
     def stages(self) -> list[str]:
-        """All stages in order; the plan's stage `encoder` stands for one stage per encoder of the model."""
-        encoders = tuple(self.model.encoders)
-        return [name for stage in self.plan.stages for name in (encoders if stage == ENCODER else (stage,))]
+        """The names of all stages, in order."""
+        return list(self.plan.stage_names)
 
     def per_update(self, batch: int, accumulate: int) -> int:
         """Samples of an update: `accumulate` batches of `batch` in each process."""

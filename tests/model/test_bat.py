@@ -1,10 +1,12 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,7 +18,7 @@ from transformers import (
 
 from batcli.core.errors import InputError
 from batcli.model.bat import BAT, Encoding
-from batcli.model.config import PRESETS, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
+from batcli.model.config import PRESETS, SOURCES_BESIDE, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
 from batcli.model.llm import empty_llm, load_llm, load_tokenizer, lora_targets
 from batcli.model.tokens import IGNORED, collate, collate_prompts
 from batcli.training.losses import answer_loss
@@ -149,6 +151,27 @@ def test_only_lora_and_the_projector_learn_under_lora(llm_folder):
     batch = collate(PROMPTS[:2], ANSWERS[:2], PAD, END)
     answer_loss(bat(Encoding(encoder=torch.randn(2, 9, 16)), batch), batch.labels).backward()
     assert bat.projector.query.grad.any()
+
+
+def test_source_tokens_are_added_to_a_model_as_it_is(llm_folder):
+    """The weights that were there stay; the events are those of the encoder's head, not of the source tokens."""
+    torch.manual_seed(0)
+    bat = BAT(SMALL, load_llm(llm_folder)).eval()
+    before = {name: tensor.clone() for name, tensor in bat.state_dict().items()}
+    bat.add_sources(replace(SOURCES_BESIDE, seconds=0.3, bands=16, hidden=8, event_dim=4))
+    after = bat.eval().state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"sources", "projector"}
+    assert bat.config.sources == replace(SOURCES_BESIDE, seconds=0.3, bands=16, hidden=8, event_dim=4)
+    waveform = 0.1 * torch.randn(2, 2, SMALL.encoder.samples)
+    with torch.no_grad():
+        nn.init.normal_(bat.encoder.head.bias)
+        encoding = bat.encode(waveform)
+        likeliest = bat.encoder.heads(encoding["encoder"]).events.topk(8).indices
+    named = bat.token_kinds["sources"].split(encoding["sources"])
+    assert named.events.amax(1).tolist() == likeliest.tolist()
+    assert encoding["sources"].shape[1:] == (8, bat.token_kinds["sources"].width)
+    assert bat.encoding_bytes == 4 * sum(tokens[0].numel() for tokens in encoding.values())
 
 
 # ---- language models ---------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from batcli.model.bat import build_encoders, hear
 from batcli.model.config import EncoderConfig, ModelConfig, QFormerConfig, SourcesConfig
+from batcli.model.encoders.sources import SourceTokens
+from batcli.model.encoders.token_kind import TokenKind
 from batcli.model.features import spectrum
 from batcli.model.heard import from_classes, from_vectors
 
@@ -61,8 +64,12 @@ def test_the_heads_are_heard_through_their_likeliest_classes(encoders, scenes):
 
 
 @torch.inference_mode()
-def test_source_tokens_are_heard_as_the_tokens_have_them(encoders, scenes):
-    heard, tokens = hear(encoders, scenes)["sources"], encoders["sources"].tokenize(scenes, spectrum(scenes))
+@pytest.mark.parametrize("alone", [True, False])
+def test_source_tokens_are_heard_as_the_tokens_have_them(encoders, scenes, alone):
+    """Alone, they choose the events; beside an encoder, its head does."""
+    scores = None if alone else encoders["encoder"].heads(encoders["encoder"](scenes)).events
+    tokens = encoders["sources"].tokenize(scenes, spectrum(scenes), scores)
+    heard = hear(nn.ModuleDict({"sources": encoders["sources"]}) if alone else encoders, scenes)["sources"]
     assert heard.events.shape == (3, 2)
     assert torch.equal(heard.events, tokens[..., 0].long())
     probability = tokens[..., 1 + SOURCES.event_dim]
@@ -72,6 +79,25 @@ def test_source_tokens_are_heard_as_the_tokens_have_them(encoders, scenes):
     again = from_vectors(heard.scores, heard.events, direction, torch.zeros(3, 2, 21))
     torch.testing.assert_close(again.azimuth, heard.azimuth)
     torch.testing.assert_close(again.elevation, heard.elevation)
+
+
+@torch.inference_mode()
+def test_events_of_one_source_are_heard_at_its_place(encoders, scenes):
+    torch.manual_seed(1)
+    sources = SourceTokens(replace(SOURCES, tokens=4, grouped=True)).eval()
+    sources.nearness.fill_(0.0)  # of one source only if their keys are the same
+    apart = hear(nn.ModuleDict({"sources": sources}), scenes)["sources"]
+    sources.nearness.fill_(100.0)
+    together = hear(nn.ModuleDict({"sources": sources}), scenes)["sources"]
+    assert torch.equal(apart.events, together.events)
+    assert (apart.azimuth != apart.azimuth[:, :1]).any()
+    for part in (together.azimuth, together.elevation, together.distance):
+        assert (part == part[:, :1]).all()
+    tokens = sources.tokenize(scenes, spectrum(scenes))
+    values = TokenKind(sources.dim, sources.names).split(tokens).values[:, :1]
+    direction = values[..., 1 + SOURCES.event_dim : 4 + SOURCES.event_dim]
+    again = from_vectors(together.scores, together.events[:, :1], direction, torch.zeros(3, 1, 21))
+    torch.testing.assert_close(again.azimuth, together.azimuth[:, :1])
 
 
 @torch.inference_mode()

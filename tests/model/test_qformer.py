@@ -1,10 +1,13 @@
+import pytest
 import torch
 from torch import nn
 
 from batcli.model.config import QFormerConfig
-from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector, TokenKind
+from batcli.model.encoders.token_kind import NO_EVENT, TokenKind
+from batcli.model.qformer import NO_TOKEN, Projector, QuestionProjector
 
 CONFIG = QFormerConfig(layers=2, queries=5, dim=16, heads=2)
+SOURCES = TokenKind(7, 1)
 
 
 def test_queries_attend_to_a_set_of_tokens():
@@ -26,7 +29,7 @@ def test_outputs_are_normalised():
 
 def test_source_tokens_follow_the_queries_and_do_not_change_them():
     torch.manual_seed(0)
-    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=4).eval()
+    projector = Projector(CONFIG, 12, 24, source_kind=SOURCES, n_events=4).eval()
     projector.names.set([[1], [2, 3], [4], [5]])
     words = nn.Embedding(20, 24)
     tokens, sources = torch.randn(2, 40, 12), torch.randn(2, 3, 1 + 7)
@@ -42,7 +45,7 @@ def test_source_tokens_follow_the_queries_and_do_not_change_them():
 
 def test_a_source_token_carries_its_events_name():
     torch.manual_seed(0)
-    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=2).eval()
+    projector = Projector(CONFIG, 12, 24, source_kind=SOURCES, n_events=2).eval()
     projector.names.set([[1, 2], [3]])
     words = nn.Embedding(20, 24)
     sources = torch.zeros(1, 2, 1 + 7)
@@ -55,7 +58,7 @@ def test_a_source_token_carries_its_events_name():
 
 def test_words_carry_the_places_of_the_events_named_before_them():
     torch.manual_seed(0)
-    projector = Projector(CONFIG, 12, 24, source_dim=7, n_events=3).eval()
+    projector = Projector(CONFIG, 12, 24, source_kind=SOURCES, n_events=3).eval()
     projector.names.set([[1, 2], [3], [2]])
     sources = torch.randn(2, 2, 1 + 7)
     sources[..., 0] = torch.tensor([[0, 1], [1, 2]])
@@ -80,7 +83,63 @@ def test_words_carry_the_places_of_the_events_named_before_them():
     assert torch.equal(projector.mention(nameless, words[:, :3], sources), words[:, :3])
 
 
-KINDS = {"patches": TokenKind(12, False), "sources": TokenKind(7, True)}
+SEVERAL = TokenKind(7, 3)
+
+
+def several(events: list[list[int]], shares: list[list[float]]) -> torch.Tensor:
+    """Tokens (1, K, SEVERAL.width) with these names and random values."""
+    parts = [torch.tensor(events).float(), torch.tensor(shares), torch.randn(len(events), SEVERAL.dim)]
+    return torch.cat(parts, -1)[None]
+
+
+def test_a_token_with_several_names_is_found_by_any_of_them_and_carries_their_mean():
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24, SEVERAL, n_events=4).eval()
+    projector.names.set([[1, 2], [3], [4], [5]])
+    sources = several(
+        [[0, 2, NO_EVENT], [3, NO_EVENT, NO_EVENT], [NO_EVENT] * 3], [[0.75, 0.25, 0], [1, 0, 0], [0] * 3]
+    )
+    ids = torch.tensor([[9, 1, 2, 9, 4, 9, 5, 9, 3]])
+    words = nn.Embedding(20, 24)
+    text = torch.randn(1, 9, 24)
+    mentioned = projector.mention(ids, text, sources)
+    added = mentioned - text / text.square().mean(-1, keepdim=True).sqrt()
+    assert (mentioned != text).any(-1).tolist() == [[False] + [True] * 8]
+    # Event 2 is of the source that event 0 named already, so nothing changes until event 3, and event 1 has no token.
+    for column in (2, 3, 4, 5):
+        torch.testing.assert_close(added[0, column], added[0, 1])
+    torch.testing.assert_close(added[0, 8], added[0, 6])
+    assert not torch.allclose(added[0, 6], added[0, 5], atol=0.1)
+    out = projector(torch.zeros(1, 9, 12), sources, words)[0, -3:]
+    name = 0.75 * words.weight[1:3].mean(0) + 0.25 * words.weight[4]
+    place = projector.sources(SEVERAL.split(sources).values)[0]
+    torch.testing.assert_close(out[0] - place[0], name / name.square().mean().sqrt(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(out[2], place[2])  # a token without a name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [0.017, 1.0, 20.0])
+def test_a_pretrained_model_s_words_keep_their_scale(scale: float, dtype: torch.dtype):
+    """At first they are as they were; what is learned to be added has their own scale, whatever that is."""
+    torch.manual_seed(0)
+    projector = Projector(CONFIG, 12, 24, SOURCES, n_events=3, pretrained=True).eval()
+    projector.names.set([[1, 2], [3], [2]])
+    sources = torch.randn(1, 2, 1 + 7)
+    sources[..., 0] = torch.tensor([0, 1])
+    ids, words = torch.tensor([[9, 1, 2, 9, 3]]), torch.randn(1, 5, 24)
+    words[:, 3] = 0  # as the padding of some language models
+    text = (scale * words).to(dtype)
+    assert torch.equal(projector.mention(ids, text, sources), text)
+    nn.init.constant_(projector.mentions.map[1].weight, 0.5)
+    mentioned = projector.mention(ids, text, sources)
+    assert mentioned.dtype == dtype
+    share = (mentioned - text).float().square().mean(-1).sqrt() / text.float().square().mean(-1).sqrt()
+    assert share[0, 0] == 0
+    assert share[0, [1, 2, 4]].tolist() == pytest.approx([0.5] * 3, rel=0.05)
+    assert not mentioned[0, 3].any()
+
+
+KINDS = {"patches": TokenKind(12, 0), "sources": SOURCES}
 
 
 def question_projector():

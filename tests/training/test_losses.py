@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from batcli.model.config import PRESETS
-from batcli.model.encoders.sources import CUES, SourceTokens
+from batcli.model.encoders.sources import CUES, SourceTokens, group
 from batcli.model.tokens import IGNORED
 from batcli.training.losses import AnswerObjective, SourceObjective
 from batcli.training.scenes import EncoderBatch
@@ -72,6 +72,7 @@ def random_batch(places: list[int], seed: int = 0) -> EncoderBatch:
         event_ids,
         direction,
         1 + 3 * torch.rand(count, slots, generator=random),
+        torch.arange(slots).repeat(count, 1),
         present,
         torch.tensor(places),
     )
@@ -92,3 +93,82 @@ def test_padding_has_no_loss_and_each_scene_counts_alike(monkeypatch):
     assert losses(together.without_padding()) == pytest.approx(losses(together), rel=1e-5)
     alone = [losses(scene) for scene in scenes]
     assert losses(together) == pytest.approx({k: sum(a[k] for a in alone) / 3 for k in alone[0]}, rel=1e-5)
+
+
+@pytest.fixture
+def whole_scenes(monkeypatch):
+    """No excerpts, and none is mirrored."""
+    monkeypatch.setattr("batcli.training.losses.CROP", 1.0)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(size))
+
+
+@pytest.mark.usefixtures("whole_scenes")
+def test_each_place_counts_alike_however_many_labels_it_has():
+    torch.manual_seed(0)
+    config = replace(PRESETS["tiny"].sources, n_classes=5, grouped=True)
+    objective = SourceObjective(SourceTokens(config)).eval()
+    scene = random_batch([4])._replace(place=torch.tensor([[0, 1, 0, 0]]), n_places=torch.tensor([2]))
+    parts = ("direction", "words", "distance")
+
+    def losses(*slots: int) -> torch.Tensor:
+        present = torch.isin(torch.arange(4), torch.tensor(slots)).float()[None]
+        found = objective(scene._replace(present=present, n_places=torch.tensor([1])))
+        return torch.stack([found[part] for part in parts])
+
+    expected = (losses(1) + (losses(0) + losses(2) + losses(3)) / 3) / 2
+    found = objective(scene)
+    torch.testing.assert_close(torch.stack([found[part] for part in parts]), expected)
+    # With one place, its labels share the scene.
+    torch.testing.assert_close(losses(0, 2, 3), (losses(0) + losses(2) + losses(3)) / 3)
+
+
+@pytest.mark.usefixtures("whole_scenes")
+def test_grouping_is_of_all_pairs_of_events_that_sound():
+    torch.manual_seed(0)
+    sources = SourceTokens(replace(PRESETS["tiny"].sources, n_classes=5, grouped=True)).eval()
+    objective = SourceObjective(sources)
+    scene = random_batch([3])._replace(place=torch.tensor([[0, 1, 0, 0]]), n_places=torch.tensor([2]))
+    states, _ = sources.detect(scene.audio)
+    same = sources.locate(scene.audio, states, scene.event_ids, sources.level(scene.audio)).same[0]
+    nats = torch.stack([-(-same[0, 1]).sigmoid().log(), -same[0, 2].sigmoid().log(), -(-same[1, 2]).sigmoid().log()])
+    torch.testing.assert_close(objective(scene)["grouping"], nats.mean())
+    alone = random_batch([1])
+    assert objective(alone)["grouping"] == 0
+    both = objective(EncoderBatch.concat([scene, alone]))["grouping"]
+    torch.testing.assert_close(both, nats.mean() / 2)
+
+
+@pytest.mark.usefixtures("whole_scenes")
+def test_events_of_one_source_learn_to_be_one():
+    """Four events, of which the first two sound from one place and the others from another, in every scene."""
+    torch.manual_seed(0)
+    sources = SourceTokens(
+        replace(PRESETS["tiny"].sources, n_classes=4, bands=16, hidden=16, event_dim=8, grouped=True)
+    )
+    objective = SourceObjective(sources)
+    scene = random_batch([4] * 8)
+    scene = scene._replace(
+        audio=scene.audio[..., :16],
+        events=torch.ones(8, 4),
+        event_ids=torch.arange(4).repeat(8, 1),
+        place=torch.tensor([0, 0, 1, 1]).repeat(8, 1),
+        n_places=torch.full((8,), 2),
+    )
+
+    def grouped() -> float:
+        """Share of scenes that are grouped right."""
+        sources.eval()
+        with torch.no_grad():
+            states, _ = sources.detect(scene.audio)
+            same = sources.locate(scene.audio, states, scene.event_ids, sources.level(scene.audio)).same
+        sources.train()
+        expected = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+        return (group(same) == expected).all((1, 2)).float().mean().item()
+
+    assert grouped() == 0
+    optimizer = torch.optim.Adam(sources.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        objective(scene)["grouping"].backward()
+        optimizer.step()
+    assert grouped() > 0.8

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from batcli.audio.render import RenderSettings, load_source, render_files
 from batcli.data.dataset import open_dataset
@@ -20,7 +22,7 @@ from batcli.model.config import PRESETS
 from batcli.model.encoders.sources import Cues, SourceTokens
 from batcli.model.features import spectrum
 from batcli.training.order import clip_order, rarity_weights
-from batcli.training.scenes import GROUP, CuedRooms, DrawnScenes, SceneDistribution
+from batcli.training.scenes import GROUP, MAX_EVENTS, CuedRooms, DrawnScenes, SceneDistribution
 
 SETTINGS = RenderSettings(1.0)
 
@@ -57,6 +59,26 @@ def test_no_augmentation_is_the_published_rendering(demo: Path):
     plain, other = drawn(demo), drawn(demo, mixup=1e-9)
     torch.testing.assert_close(other[4].audio, plain[4].audio)
     assert torch.equal(other[4].events, plain[4].events)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.integers(1, 12), st.integers(0, 12))
+def test_each_place_has_slots_for_its_events(demo: Path, first: int, second: int):
+    scenes = drawn(demo)
+    counts = [count for count in (first, second) if count]
+    events = [[(20 * place + number, 1.0) for number in range(count)] for place, count in enumerate(counts)]
+    scenes.n_classes = 40
+    reverbs = scenes.rooms[0][: len(counts)]
+    scene = scenes.with_targets(torch.zeros(2, 1), events, reverbs)
+    assert scene.events.sum() == sum(counts)
+    used = [int((scene.present * (scene.place == place)).sum()) for place in range(len(counts))]
+    assert sum(used) == min(MAX_EVENTS, sum(counts))
+    assert all(one == count or one >= max(used) - 1 for one, count in zip(used, counts, strict=True))
+    for slot in range(sum(used)):
+        place = int(scene.place[slot])
+        assert scene.event_ids[slot] // 20 == place
+        assert scene.distance[slot].item() == pytest.approx(reverbs[place].position.distance)
+        assert torch.equal(scene.direction[slot], scene.direction[place])
 
 
 def test_cached_clips_are_not_modified(demo: Path):

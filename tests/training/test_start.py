@@ -15,7 +15,7 @@ from batcli.core.toml import to_toml
 from batcli.data.constants import RENDERINGS
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
-from batcli.model.config import PRESETS, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
+from batcli.model.config import PRESETS, SOURCES_BESIDE, EncoderConfig, LoraConfig, ModelConfig, QFormerConfig
 from batcli.options import TrainOptions
 from batcli.train import train
 from batcli.training.build import build_model
@@ -186,10 +186,56 @@ def test_training_texts_longer_than_the_window_are_refused_before_any_work(demo,
                 build_model(resolve(options, open_dataset(demo)))
 
 
-def test_source_tokens_cannot_be_added_to_a_run(demo: Path, tmp_path: Path):
-    run = write_run(tmp_path / "start", "llama2-7b", recorded("llama2-7b"))
-    with pytest.raises(InputError, match=r"--source-tokens: .*has none"):
-        resolve(TrainOptions(data=demo, output=tmp_path / "run", init=run, source_tokens=True), open_dataset(demo))
+@pytest.mark.parametrize("preset", PUBLISHED_PRESETS.values())
+def test_the_stage_adds_source_tokens_to_a_run_that_has_none(demo: Path, tmp_path: Path, preset: str):
+    run = write_run(tmp_path / "start", preset, recorded(preset))
+    options = TrainOptions(data=demo, output=tmp_path / "run", init=run, stages="sources,1,2,3")
+    plan = resolve(options, open_dataset(demo))
+    config = plan.model.config
+    assert (plan.stage_names, plan.trained_encoders) == (("sources", "1", "2", "3"), ("sources",))
+    assert config.sources == replace(SOURCES_BESIDE, seconds=config.seconds, n_classes=config.n_classes)
+    assert replace(config, sources=None) == checkpoint.read_config(run)
+    assert resolve(replace(options, stages="1"), open_dataset(demo)).model.config.sources is None
+
+
+def test_the_stage_sources_of_tiny_is_that_of_its_encoder(demo: Path, tmp_path: Path):
+    plans = [
+        resolve(TrainOptions(data=demo, output=tmp_path / "run", stages=f"{stage},1"), open_dataset(demo))
+        for stage in ("encoder", "sources")
+    ]
+    assert plans[0].stage_names == plans[1].stage_names == ("sources", "1")
+    assert plans[0].model == plans[1].model
+
+
+@pytest.mark.parametrize("preset", PUBLISHED_PRESETS.values())
+def test_a_run_has_its_preset_s_values_for_encoders_that_are_added_to_it(demo: Path, tmp_path: Path, preset: str):
+    """It records no values of source tokens that it has not."""
+    tables = recorded(preset, lr=3e-4)
+    tables["recipe"] = {key: value for key, value in tables["recipe"].items() if not key.startswith("source_")}
+    start = find_start(None, write_run(tmp_path / "start", preset, tables))
+    assert start.recipe == replace(RECIPES[preset], lr=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages": "encoder,sources,1"}, "--stages: encoder,sources,1: source tokens are the only encoder"),
+        ({"stages": "sources,encoder"}, "--stages: 'sources,encoder' is no order of stages"),
+        ({"stages": "1,sources"}, "--stages: .*is no order of stages"),
+        ({"stages": "sources", "preset": "llama2-7b", "llm": Path("llm")}, "stage sources: .*need a trained encoder"),
+        ({"stages": "sources,1", "init": "start", "encoder_init": Path("mae.pth")}, "--encoder-init: has no effect"),
+        ({"stages": "1", "init": "start", "set": ["source_lr=1"]}, "--set source_lr: has no effect"),
+        ({"stages": "sources", "init": "start", "accumulate": 2}, "--accumulate: has no effect"),
+        ({"stages": "sources", "init": "start", "set": ["source_batch=48"]}, "source_update of the recipe"),
+        ({"stages": "sources", "init": "start", "set": ["source_warmup=2"]}, "--set source_warmup"),
+    ],
+)
+def test_contradictions_about_source_tokens_are_refused(demo: Path, tmp_path: Path, changes: dict, words: str):
+    if "init" in changes:
+        run = write_run(tmp_path / "start", "llama2-7b", recorded("llama2-7b"))
+        changes = {**changes, "init": run}
+    with pytest.raises(InputError, match=words):
+        resolve(TrainOptions(data=demo, output=tmp_path / "run", **changes), open_dataset(demo))
 
 
 def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):

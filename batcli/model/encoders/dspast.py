@@ -124,8 +124,7 @@ class DSpAST(PatchTransformer):
     def count(self) -> int:
         return super().count - (0 if self.config.summary_tokens else N_SUMMARY)
 
-    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        tokens = self(waveform, stft)
+    def kept(self, tokens: Tensor) -> Tensor:
         return tokens if self.config.summary_tokens else tokens[:, N_SUMMARY:]
 
     def encode(self, stft: Tensor) -> Tensor:

@@ -6,6 +6,10 @@
 3. places: for each of the K likeliest events, a network reads its states and the event's embedding and weights
    every cell (block × band), twice; perceptrons read direction and distance from the cues averaged with these
    weights.
+4. sources, if `grouped`: events that are heard at one place are one source.
+
+Beside an encoder with an event head, that head chooses the events of 3, and 2 only serves training: a network that
+learns to name events has the states that locating them needs.
 
 Two sources at once share every patch of a spectrogram. A network that must learn to separate them from patches
 needs far more data than one whose input is inter-aural statistics.
@@ -21,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batcli.model.config import SourcesConfig
+from batcli.model.encoders.token_kind import NO_EVENT
 from batcli.model.encoders.transformer import N_DISTANCES
 from batcli.model.features import mel_filterbank
 from batcli.model.heard import Heard, from_vectors
@@ -28,6 +33,7 @@ from batcli.model.heard import Heard, from_vectors
 CUES = 6  # level left, level right, level difference, coherence (cosine, sine), onset
 READOUT_LR_SCALE = 0.25  # for `read` and `read_distance`, which need a smaller learning rate than the rest
 FLOOR = 1e-10  # power; 100 dB below full scale
+KEY = 16  # dimensions in which events of one source are near one another
 
 
 class Places(NamedTuple):
@@ -37,6 +43,7 @@ class Places(NamedTuple):
     octant: Tensor  # (B, K, 3) logits of right (not left), front (not behind), above (not below)
     distance: Tensor  # (B, K, 21) logits of the distance classes
     hidden: Tensor  # (B, K, hidden) states that direction and octant are read from
+    same: Tensor | None  # (B, K, K) logits of two events being one source, if sources are grouped
 
 
 class Cues(nn.Module):
@@ -80,10 +87,10 @@ class SourceTokens(nn.Module):
     """Encoder of binaural scenes into K tokens, one for each of the likeliest events.
 
     A token holds the number of its event, then (`dim` values) the event's embedding and probability,
-    its direction, octant and distance, and the hidden state that they were read from.
+    its direction, octant and distance, and the hidden state that they were read from. If sources are `grouped`, a
+    token begins with the numbers of all events of its source and their shares, and its values are the mean of these
+    events' values; where events share a source, the tokens that are left over name none and hold zeros.
     """
-
-    named = True
 
     def __init__(self, config: SourcesConfig) -> None:
         super().__init__()
@@ -110,6 +117,8 @@ class SourceTokens(nn.Module):
         self.direction = nn.Linear(c.hidden, 3)
         self.words = nn.Linear(c.hidden, 3)
         self.distance = nn.Linear(c.hidden, N_DISTANCES)
+        self.key = nn.Linear(c.hidden, KEY) if c.grouped else None
+        self.nearness = nn.Parameter(torch.ones(())) if c.grouped else None
 
     @staticmethod
     def lr_scale(name: str) -> float:
@@ -120,6 +129,11 @@ class SourceTokens(nn.Module):
     def dim(self) -> int:
         """Width of a token without the event number."""
         return self.config.event_dim + self.config.hidden + 1 + 3 + 3 + N_DISTANCES
+
+    @property
+    def names(self) -> int:
+        """Most events that a token names."""
+        return self.config.tokens if self.config.grouped else 1
 
     @property
     def count(self) -> int:
@@ -171,16 +185,25 @@ class SourceTokens(nn.Module):
         features = torch.cat([(features * use.unsqueeze(2)).flatten(2), use, context, level, embedding], -1)
         hidden = self.read(features)
         distance = self.distance(self.read_distance(features))
-        return Places(self.direction(hidden), self.words(hidden), distance, hidden)
+        return Places(self.direction(hidden), self.words(hidden), distance, hidden, self._same(hidden))
 
-    def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """STFT (B, 2, bins, T) → tokens (B, K, 1 + dim), likeliest event first; `waveform` is not used."""
+    def _same(self, hidden: Tensor) -> Tensor | None:
+        """States of events (B, K, H) → logits (B, K, K) of being one source, by the distance of their keys."""
+        if self.key is None or self.nearness is None:
+            return None
+        keys = self.key(hidden)
+        return self.nearness - (keys.unsqueeze(1) - keys.unsqueeze(2)).square().sum(-1)
+
+    def tokenize(self, waveform: Tensor, stft: Tensor, scores: Tensor | None = None) -> Tensor:
+        """STFT (B, 2, bins, T) → tokens (B, K, width), likeliest event first; `waveform` is not used.
+
+        `scores`: logits (B, n_classes) of an event head that chooses the events; by default, the own ones do.
+        """
         cues = self.cues(stft)
         states, logits = self.detect(cues)
-        probability, events = logits.sigmoid().topk(self.config.tokens, -1)
+        probability, events = (logits if scores is None else scores).sigmoid().topk(self.config.tokens, -1)
         places = self.locate(cues, states, events, self.level(cues))
         parts = [
-            events.unsqueeze(-1).float(),
             self.event_embedding(events),
             probability.unsqueeze(-1),
             places.direction,
@@ -188,15 +211,51 @@ class SourceTokens(nn.Module):
             places.distance.softmax(-1) * math.sqrt(N_DISTANCES),  # to the scale of the rest
             places.hidden,
         ]
-        return torch.cat(parts, -1)
+        values = torch.cat(parts, -1)
+        if places.same is None:
+            return torch.cat([events.unsqueeze(-1).float(), values], -1)
+        members = group(places.same)
+        shares = shares_of(members, probability)
+        names = events.unsqueeze(1).where(members, NO_EVENT)
+        return torch.cat([names.float(), shares, shares @ values], -1)
 
-    def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
-        """See `Encoder.hear`. Places are those of the tokens, or of the given events."""
+    def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None, scores: Tensor | None = None) -> Heard:
+        """See `Encoder.hear`. Places are those of the tokens, or of the given events. `scores`: see `tokenize`."""
         cues = self.cues(stft)
         states, logits = self.detect(cues)
-        chosen = logits.topk(self.config.tokens, -1).indices if events is None else events
+        scores = logits if scores is None else scores
+        chosen = scores.topk(self.config.tokens, -1).indices if events is None else events
         places = self.locate(cues, states, chosen, self.level(cues))
-        return from_vectors(logits, chosen, places.direction, places.distance)
+        direction, distance = places.direction, places.distance
+        if places.same is not None and events is None:
+            members = group(places.same)
+            mean = members.mT.float() @ shares_of(
+                members, scores.gather(-1, chosen).sigmoid()
+            )  # over an event's source
+            direction, distance = mean @ direction, (mean @ distance.softmax(-1)).log()
+        return from_vectors(scores, chosen, direction, distance)
+
+
+def shares_of(members: Tensor, probability: Tensor) -> Tensor:
+    """Share (B, K, K) of each event in each source, from `members` of `group` and probabilities (B, K)."""
+    weights = members * probability.unsqueeze(1)
+    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def group(same: Tensor) -> Tensor:
+    """Logits (B, K, K) of two events being one source → members: bool (B, K, K), [k, j] if event j is of source k.
+
+    Likeliest events come first: each joins the source whose first event it most resembles, or begins another. Row k
+    is empty if event k joined one.
+    """
+    count = same.shape[-1]
+    numbers = torch.arange(count, device=same.device)
+    first = numbers.repeat(len(same), 1)  # of each event's source
+    for event in range(1, count):
+        begins = first[:, :event] == numbers[:event]
+        likeness, source = same[:, event, :event].masked_fill(~begins, -math.inf).max(-1)
+        first[:, event] = torch.where(likeness > 0, source, event)
+    return first.unsqueeze(1) == numbers.unsqueeze(-1)
 
 
 def mirror(cues: Tensor) -> Tensor:

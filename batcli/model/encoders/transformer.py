@@ -109,7 +109,7 @@ class PatchTransformer(nn.Module):
 
     pos_embed: Tensor
     mel: Tensor
-    named = False
+    names = 0
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -155,8 +155,12 @@ class PatchTransformer(nn.Module):
         return found
 
     def tokenize(self, waveform: Tensor, stft: Tensor) -> Tensor:
-        """See `forward`."""
-        return self(waveform, stft)
+        """See `Encoder.tokenize`."""
+        return self.kept(self(waveform, stft))
+
+    def kept(self, tokens: Tensor) -> Tensor:
+        """The tokens of `forward` that the Q-Former gets."""
+        return tokens
 
     def hear(self, waveform: Tensor, stft: Tensor, events: Tensor | None = None) -> Heard:
         """See `Encoder.hear`. The heads give one place, whatever the events."""
