@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,7 +127,7 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
         def invoke(context: typer.Context, **values: Any) -> None:
             general = {key: values.pop(key) for key in _GENERAL}
             verbosity = -1 if general["quiet"] else int(general["verbose"])
-            with ExpectedErrors(general["debug"]):
+            with ExpectedErrors(general["debug"], how_to_go_on(values)):
                 _check(context, values)
                 _add_tables(context, schema, values)
                 if general["print_config"]:
@@ -174,11 +174,17 @@ def origin_of(context: typer.Context, name: str) -> str:
     return origins.get(source.name if source else "", "default")
 
 
-class ExpectedErrors:
-    """Inside, errors and signals become one line on stderr and an exit code."""
+def how_to_go_on(values: Mapping[str, Any]) -> str:
+    """What to do after a signal, from the options of a command."""
+    resume = " with --resume" if "resume" in values else ""
+    return f"run again{resume}{', without --overwrite,' if values.get('overwrite') else ''} to go on"
 
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
+
+class ExpectedErrors:
+    """Inside, errors and signals become one line on stderr and an exit code. `go_on`: what to do after a signal."""
+
+    def __init__(self, debug: bool, go_on: str = "run again to go on") -> None:
+        self.debug, self.go_on = debug, go_on
         self.stopped: Stopped | None = None
 
     def __enter__(self) -> None:
@@ -201,7 +207,7 @@ class ExpectedErrors:
             hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
             error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
         if isinstance(error, (BatError, Stopped)):
-            print(f"bat: {error}", file=sys.stderr)
+            print(f"bat: {error}; {self.go_on}" if isinstance(error, Stopped) else f"bat: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         print(f"bat: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
         raise typer.Exit(ExitCode.UNEXPECTED) from None

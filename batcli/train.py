@@ -21,11 +21,13 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.core.signals import defer_signals
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
+from batcli.model.bat import BAT, Encoders
+from batcli.model.llm import require_usable
 from batcli.model.tokens import near_distances
 from batcli.options import TrainOptions, require
 from batcli.training import state
 from batcli.training.bad_scenes import BAD_SCENES
-from batcli.training.build import build_model
+from batcli.training.build import build_encoders, build_model, llm_of
 from batcli.training.cache import CACHE
 from batcli.training.encoded_questions import encode_questions
 from batcli.training.launch import describe_processes, join_processes
@@ -83,7 +85,13 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
     if resumed:
         reporter.info(f"going on after update {resumed.position.update:,} of stage {resumed.position.stage}")
     set_seed(plan.seed)
-    model, tokenizer, llm = build_model(plan, reads_weights(accelerator))
+    llm = llm_of(plan)
+    model: BAT | Encoders
+    model, tokenizer = (
+        (build_encoders(plan), None) if plan.encoders_first else build_model(plan, reads_weights(accelerator))
+    )
+    if llm is not None:
+        require_usable(llm, plan.model.attention)
     if resumed and (root / checkpoint.ENCODER).exists():
         model.load_state_dict(checkpoint.read_encoder(root, model), strict=False)
     # Before `config.toml`: the log marks the directory as a run's.
@@ -99,13 +107,18 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
 
 def train_stages(trainer: Trainer) -> int:
     """Train all stages and write the run's files; returns the number of scenes that could not be rendered."""
-    plan, model, step, bad = trainer.plan, trainer.model, 0, 0
-    for name in (name for name in trainer.stages if name in model.encoders):
-        step = train_stage(trainer, ENCODER_STAGES[name](trainer, model.encoders[name]), step)
+    plan, encoders, step, bad = trainer.plan, trainer.model.encoders, 0, 0
+    for name in (name for name in trainer.stages if name in encoders):
+        step = train_stage(trainer, ENCODER_STAGES[name](trainer, encoders[name]), step)
         if not trainer.is_past(name):
             trainer.save_encoder()
-    near = near_distances(trainer.tokenizer).to(trainer.device)
-    objective = AnswerObjective(model, near, plan.recipe.soft_distance)
+    if plan.encoders_alone:
+        finish(trainer, None, bad)
+        return bad
+    if plan.encoders_first:
+        trainer = with_language_model(trainer)
+    near = near_distances(trainer.words).to(trainer.device)
+    objective = AnswerObjective(trainer.bat, near, plan.recipe.soft_distance)
     names = [stage for stage in trainer.stages if stage in STAGES]
     if names:
         if trainer.resumed is None or trainer.resumed.position.stage not in STAGES:
@@ -123,12 +136,21 @@ def train_stages(trainer: Trainer) -> int:
     return bad
 
 
-def finish(trainer: Trainer, objective: AnswerObjective, bad: int) -> None:
-    """Write weights, curves and manifest, and delete the cache."""
+def with_language_model(trainer: Trainer) -> Trainer:
+    """Build the rest of the model around trained encoders. The result does not depend on whether training resumed."""
+    set_seed(trainer.plan.seed)
+    model, tokenizer = build_model(trainer.plan)
+    model.load_state_dict(trainer.model.state_dict(), strict=False)
+    return replace(trainer, model=place(model, trainer.accelerator), tokenizer=tokenizer)
+
+
+def finish(trainer: Trainer, objective: AnswerObjective | None, bad: int) -> None:
+    """Write weights (without an `objective`, those of encoders are written), curves and manifest; delete the cache."""
     plan, root = trainer.plan, trainer.plan.output
-    weights = state.weights(trainer.accelerator, objective)
+    weights = None if objective is None else state.weights(trainer.accelerator, objective)
     if trainer.accelerator.is_main_process:
-        checkpoint.save_run(root, trainer.model, trainer.tokenizer, trainer.llm, weights)
+        if weights is not None:
+            checkpoint.save_run(root, trainer.bat, trainer.tokenizer, trainer.llm, weights)
         shutil.rmtree(root / CACHE, ignore_errors=True)
         draw_curves(root, trainer.reporter)
         checkpoint.finish(root, seed=plan.seed, dataset=plan.dataset_facts(), bad_scenes=bad)

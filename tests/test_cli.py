@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import batcli.spatialize
+import batcli.train
 from batcli import __version__
 from batcli.cli import main
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped, TooManyBad
@@ -219,6 +220,24 @@ def test_exit_codes(bat, monkeypatch, error, code, message, debug):
     assert result.err.splitlines()[-1] == f"bat: {message}"
     assert ("Traceback" in result.err) == debug
     assert debug or result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ([], "run again with --resume to go on"),
+        (["--resume"], "run again with --resume to go on"),
+        (["--overwrite"], "run again with --resume, without --overwrite, to go on"),
+    ],
+)
+def test_a_stopped_training_goes_on_with_resume(bat, monkeypatch, words, advice):
+    """Without it, an unfinished run is refused; with --overwrite, it is thrown away."""
+
+    def stop(options, reporter):
+        raise Stopped(ExitCode.TERMINATED)
+
+    monkeypatch.setattr(batcli.train, "train", stop)
+    assert bat("train", "data", "-o", "run", *words) == (143, "", f"bat: stopped by a signal; {advice}\n")
 
 
 def test_a_signal_to_the_process(tmp_path):

@@ -79,6 +79,6 @@ class Stopped(BaseException):
     It is no `Exception`, so that code that handles bad samples does not catch it.
     """
 
-    def __init__(self, exit_code: ExitCode, message: str = "stopped by a signal; run again to go on") -> None:
-        super().__init__(message)
+    def __init__(self, exit_code: ExitCode) -> None:
+        super().__init__("stopped by a signal")
         self.exit_code = exit_code

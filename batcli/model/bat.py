@@ -50,9 +50,22 @@ ENCODER_CLASSES: dict[str, Callable[[Any], nn.Module]] = {
 """Name of a `ModelConfig` field and `BAT` attribute → the class of that `Encoder`."""
 
 
-def build_encoders(config: ModelConfig) -> nn.ModuleDict:
-    """The encoders of a model alone, by name, with the parameter names that they have in `BAT`."""
-    return nn.ModuleDict({name: ENCODER_CLASSES[name](part) for name, part in config.encoders.items()})
+class Encoders(nn.ModuleDict):
+    """The encoders of a model without its other parts, by name, with the parameter names that they have in `BAT`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__({name: ENCODER_CLASSES[name](part) for name, part in config.encoders.items()})
+        self.config = config
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The encoders by name, as in `BAT`."""
+        return dict(self.items())
+
+    def save_memory(self) -> None:
+        """Turn on gradient checkpointing, as in `BAT`."""
+        if (name := self.config.published_encoder) is not None:
+            self.encoders[name].checkpointing = True
 
 
 def hear(encoders: nn.ModuleDict, waveform: Tensor, events: Tensor | None = None) -> dict[str, Heard]:

@@ -22,7 +22,7 @@ from batcli.core.files import TEMPORARY, replacing, require_directory, require_f
 from batcli.core.manifest import describe
 from batcli.core.toml import read_toml, to_toml
 from batcli.data.constants import RENDERINGS
-from batcli.model.bat import BAT, build_encoders
+from batcli.model.bat import BAT, Encoders
 from batcli.model.config import ENCODERS, ModelConfig
 from batcli.model.llm import WEIGHTS, is_finite, load_llm, load_tokenizer, peft_options, quiet_transformers
 
@@ -176,10 +176,14 @@ def load_run(
 
     `dtype`, `quantize`, `attention`, `read_llm`: of the language model, as in `load_llm`; the rest is float32.
     `llm`: directory of the language model, if it was moved.
-    Raises InputError for a tensor that is missing, surplus or of another shape, or another language model.
+    Raises InputError for a tensor that is missing, surplus or of another shape, or another language model, and for
+    a run that holds encoders alone.
     """
     require_finished(run)
     config = read_config(run)
+    if holds_encoders_alone(run):
+        hint = f"train the rest: bat train DATA -o NEW --init {run} --stages 1,2,3 --llm DIR"
+        raise InputError("holds an encoder without a language model", run, hint)
     own = config.llm is not None
     folder = run / LLM if own else llm_folder(run, llm)
     tokens = run / LLM if own else run / TOKENIZER
@@ -195,10 +199,18 @@ def load_run(
     return model.eval(), tokenizer, config
 
 
-def load_encoders(run: Path, device: str | torch.device = "cpu") -> tuple[nn.ModuleDict, ModelConfig]:
+def holds_encoders_alone(run: Path) -> bool:
+    """Whether a run was trained without a language model, and so holds encoders and nothing else.
+
+    Its `config.toml` has the sizes of the other parts, too, which stages 1 to 3 add.
+    """
+    return read_config(run).llm is None and "language_model" not in read_toml(run / CONFIG)
+
+
+def load_encoders(run: Path, device: str | torch.device = "cpu") -> tuple[Encoders, ModelConfig]:
     """Load the encoders of a finished run, and nothing else → (encoders in evaluation mode by name, sizes)."""
     config = read_config(require_finished(run))
-    encoders = build_encoders(config)
+    encoders = Encoders(config)
     encoders.load_state_dict(read_encoder(run, encoders))
     return encoders.to(device).eval(), config
 

@@ -206,6 +206,12 @@ def load_llm(
     return llm
 
 
+def require_usable(folder: Path, attention: str) -> None:
+    """Raise InputError if a directory can hold no language model with a tokenizer, without loading its weights."""
+    _require_loadable(folder, attention)
+    load_tokenizer(folder)
+
+
 def _require_loadable(folder: Path, attention: str) -> None:
     """Raise InputError if config.json describes a model that cannot hear or has no such attention.
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from batcli.core.errors import InputError
@@ -13,7 +14,7 @@ from batcli.core.files import TEMPORARY, exclusive_lock, require_directory, requ
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import PUBLISHED
 from batcli.model import checkpoint, published
-from batcli.model.bat import BAT
+from batcli.model.bat import BAT, Encoders
 from batcli.model.config import ENCODER_TITLES, PRESETS, LoraConfig, ModelConfig
 from batcli.model.llm import llm_config, load_tokenizer, lora_targets, parse_lora_targets
 from batcli.options import ModelOptions
@@ -125,12 +126,16 @@ def _export(options: ModelOptions, reporter: Reporter) -> None:
     if encoder is None or config.sources is not None or config.lora is None:
         hint = f"only runs of the presets {' and '.join(PUBLISHED_PRESETS.values())} can be exported"
         raise InputError("not of a published architecture", run, hint)
-    empty = published.empty_model(config, checkpoint.llm_folder(run))
+    alone = checkpoint.holds_encoders_alone(run)
+    if options.export and alone:
+        raise InputError("holds an encoder alone", run, "export it with --export-encoder")
+    with torch.device("meta"):
+        empty = Encoders(config) if alone else published.empty_model(config, checkpoint.llm_folder(run))
     if options.dry_run:
         return
     if options.export_encoder:
         published.write_encoder(options.export_encoder, checkpoint.read_encoder(run, empty), encoder)
         reporter.info(f"wrote {options.export_encoder}")
-    if options.export:
+    if options.export and isinstance(empty, BAT):
         published.write_bat(options.export, checkpoint.read_bat(run, empty))
         reporter.info(f"wrote {options.export}")

@@ -2,41 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from batcli.core.errors import InputError
 from batcli.model import checkpoint
-from batcli.model.bat import BAT
-from batcli.model.llm import attention_window, load_llm, load_tokenizer, lora_targets, new_llm
+from batcli.model.bat import BAT, Encoders
+from batcli.model.llm import attention_window, load_llm, load_tokenizer, new_llm
 from batcli.model.published import read_audiomae
 from batcli.model.tokens import name_ids, to_ids, train_tokenizer
 from batcli.training.plan import TrainPlan
 from batcli.training.recipe import STAGES
 
 
-def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrainedTokenizerBase, Path | None]:
-    """Build (model, tokenizer, directory of a language model from elsewhere).
+def llm_of(plan: TrainPlan) -> Path | None:
+    """The directory of the language model, if it is one from elsewhere and the run will have one."""
+    spec = plan.model
+    if spec.config.llm is not None or plan.encoders_alone:
+        return None
+    return spec.llm or (checkpoint.llm_folder(spec.init) if spec.init else None)
+
+
+def build_encoders(plan: TrainPlan) -> Encoders:
+    """Build the encoders alone. Raises InputError if the initial run does not fit the plan."""
+    spec = plan.model
+    encoders = Encoders(spec.config)
+    _require_classes(plan)
+    _start_encoders(plan, encoders)
+    _start_blocks(plan, encoders)
+    if spec.gradient_checkpointing:
+        encoders.save_memory()
+    return encoders
+
+
+def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrainedTokenizerBase]:
+    """Build the whole model and its tokenizer.
 
     `read_llm`: whether this process reads the language model's weights, as in `load_llm`.
     Raises InputError if the initial run or the language model does not fit the plan.
     """
     spec = plan.model
-    if spec.init is None:
+    _require_classes(plan)
+    if spec.init is None or not spec.init_has_all:
         model, tokenizer = _from_preset(plan, read_llm)
+        _start_encoders(plan, model)
     else:
         model, tokenizer = _from_run(plan, spec.init, read_llm)
-    if spec.encoder_init is not None and model.published_encoder is not None:
-        blocks = read_audiomae(spec.encoder_init, model.published_encoder)
-        model.published_encoder.load_state_dict(blocks, strict=False)
+    _start_blocks(plan, model)
     _require_window(plan, model, tokenizer)
     if spec.gradient_checkpointing:
         model.save_memory()
-    if spec.config.llm is not None:
-        return model, tokenizer, None
-    return model, tokenizer, spec.llm or (checkpoint.llm_folder(spec.init) if spec.init else None)
+    return model, tokenizer
+
+
+def _require_classes(plan: TrainPlan) -> None:
+    """Raise InputError if the initial run is of other classes than the dataset."""
+    config, init = plan.model.config, plan.model.init
+    if config.n_classes != len(plan.dataset.labels):
+        raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
+
+
+def _start_encoders(plan: TrainPlan, model: BAT | Encoders) -> None:
+    """Give a model the encoders of the initial run, if there is one; it may have more of its own."""
+    init = plan.model.init
+    if init is not None:
+        with torch.device("meta"):
+            recorded = Encoders(checkpoint.read_config(init))
+        model.load_state_dict(checkpoint.read_encoder(init, recorded), strict=False)
+
+
+def _start_blocks(plan: TrainPlan, model: BAT | Encoders) -> None:
+    """Start the published encoder's blocks and patch embedding from AudioMAE's, if the plan names a checkpoint."""
+    name = plan.model.config.published_encoder
+    if plan.model.encoder_init is not None and name is not None:
+        encoder: Any = model.encoders[name]
+        encoder.load_state_dict(read_audiomae(plan.model.encoder_init, encoder), strict=False)
 
 
 def _require_window(plan: TrainPlan, model: BAT, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -53,12 +96,12 @@ def _require_window(plan: TrainPlan, model: BAT, tokenizer: PreTrainedTokenizerB
 
 def _from_run(plan: TrainPlan, init: Path, read_llm: bool) -> tuple[BAT, PreTrainedTokenizerBase]:
     spec = plan.model
-    model, tokenizer, config = checkpoint.load_run(
+    model, tokenizer, _ = checkpoint.load_run(
         init, "cpu", spec.dtype, spec.quantize, spec.attention, spec.llm, read_llm
     )
-    if config.n_classes != len(plan.dataset.labels) or tokenizer is None:
-        raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
-    if config.sources is None and spec.config.sources is not None:
+    if tokenizer is None:
+        raise InputError("has no tokenizer", init, "its language model's directory had none")
+    if model.config.sources is None and spec.config.sources is not None:
         model.add_sources(spec.config.sources)
         set_names(plan, model, tokenizer)
     return model, tokenizer
@@ -76,8 +119,6 @@ def _from_preset(plan: TrainPlan, read_llm: bool) -> tuple[BAT, PreTrainedTokeni
         llm = new_llm(config.llm, tokenizer, spec.attention)
     elif spec.llm is not None and config.lora is not None:
         llm = load_llm(spec.llm, spec.dtype, quantize=spec.quantize, attention=spec.attention, read=read_llm)
-        targets = spec.lora_targets or lora_targets(llm.config.model_type)
-        config = replace(config, lora=replace(config.lora, targets=targets))
         tokenizer = load_tokenizer(spec.llm)
     else:
         raise InputError("missing", "--llm", f"{spec.preset} needs a language model's directory")

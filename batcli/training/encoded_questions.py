@@ -133,7 +133,7 @@ def encode_questions(trainer: Trainer) -> EncodedQuestions:
     questions = [q for q in plan.dataset.questions(plan.split) if q.family in families]
     scenes = list(dict.fromkeys(q.scene for q in questions))
     items = GivenScenes(plan.dataset, scenes, trainer.settings)
-    encode = partial(encode_waveforms, trainer.model.eval().encoders)
+    encode = partial(encode_waveforms, trainer.bat.eval().encoders)
 
     @torch.no_grad()
     def encode_some(waveforms: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batcli.model.bat import BAT
+from batcli.model.bat import BAT, Encoders
 from batcli.model.checkpoint import LORA
 
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # of Newton and Schulz, as in torch.optim.Muon
 WITHIN_LAYERS = re.compile(r"(^|\.)layers?\.\d+\.")  # in parameter names of transformers
 
 
-def unfreeze(model: BAT, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
+def unfreeze(model: BAT | Encoders, trained: Sequence[nn.Module]) -> list[dict[str, nn.Parameter]]:
     """Make the parameters of `trained` trainable (of a language model with LoRA, only LoRA), and freeze all others.
 
     Returns the trainable parameters of each part by name.
     """
     model.requires_grad_(False)
-    adapted = model.llm if model.config.lora is not None else None
+    adapted = model.llm if isinstance(model, BAT) and model.config.lora is not None else None
     parts = [{n: p for n, p in part.named_parameters() if part is not adapted or LORA in n} for part in trained]
     for part in parts:
         for parameter in part.values():

@@ -24,6 +24,7 @@ from batcli.training.recipe import (
     SOURCES,
     STAGES,
     SUCH_STAGES,
+    VALUES_OF,
     Recipe,
     answers_seen,
     stage_names,
@@ -46,9 +47,9 @@ class ModelPlan:
     preset: str
     config: ModelConfig  # with the dataset's scene length and number of classes
     init: Path | None  # run directory to start from
+    init_has_all: bool  # whether it has a projector and a language model, and not encoders alone
     encoder_init: Path | None  # AudioMAE checkpoint for the encoder's blocks
     llm: Path | None  # directory of a language model; None: of random weights, or the one that `init` records
-    lora_targets: tuple[str, ...]  # modules of `llm` with LoRA; none: those usual for its family
     precision: str  # fp32 or bf16
     quantize: bool
     attention: str
@@ -107,6 +108,16 @@ class TrainPlan:
         """Names of the encoders that are trained, in order."""
         return tuple(name for name in self.stage_names if name not in STAGES)
 
+    @property
+    def encoders_alone(self) -> bool:
+        """Whether encoders are all that is trained and saved, without a language model from elsewhere."""
+        return self.model.config.llm is None and set(self.stages).isdisjoint(STAGES)
+
+    @property
+    def encoders_first(self) -> bool:
+        """Whether encoders are trained before a language model from elsewhere is loaded."""
+        return self.model.config.llm is None and len(self.trained_encoders) > 0
+
     def batches_each(self, samples: int, batch: int, key: str) -> int:
         """Number of batches in each process that make an update of `samples`, a value `key` of the recipe.
 
@@ -145,7 +156,7 @@ class TrainPlan:
         open_ended = accumulates(self.stage_names, self.recipe)
         return {
             "train": dict(self.options),
-            "recipe": self.recipe.used_by(self.model.config.encoders),
+            "recipe": recorded_values(self.recipe.used_by(self.model.config.encoders)),
             "dataset": self.dataset_facts(),
             "scenes": {"rendering": self.rendering, **self.cache.places()},
             "processes": {
@@ -153,6 +164,11 @@ class TrainPlan:
                 "batches_per_update": self.accumulate * self.processes if open_ended else None,
             },
         }
+
+
+def recorded_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a recipe for `config.toml`, where None is written out; an unresolved batch size is left out."""
+    return {name: "none" if value is None and name != "batch" else value for name, value in values.items()}
 
 
 def accumulates(stage_names: Sequence[str], recipe: Recipe) -> bool:
@@ -225,9 +241,11 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
     reporter.info(
         f"{plan.model.preset} on {sum(counts.values()):,} questions of {plan.data}, stages {', '.join(plan.stages)}"
     )
-    reporter.info(describe_architecture(plan.model))
+    reporter.info(describe_architecture(plan))
     reporter.info(f"scenes: {plan.rendering} rendering")
-    reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.used_by(encoders).items()))
+    heard = {key for name in encoders for key in VALUES_OF[name]}
+    values = {k: v for k, v in recipe.used_by(encoders).items() if k in heard or not plan.encoders_alone}
+    reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in values.items()))
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
     if plan.trained_encoders:
@@ -265,9 +283,10 @@ def describe_amount(encoder: str, recipe: Recipe, clips: int) -> str:
     return f"{scenes}, {recipe.encoder_epochs * updates:,} updates of {recipe.encoder_update}"
 
 
-def describe_architecture(model: ModelPlan) -> str:
-    """Describe scenes, encoders, Q-Former and language model in one line."""
-    qformer, config = model.config.qformer, model.config
+def describe_architecture(plan: TrainPlan) -> str:
+    """Describe scenes, encoders and, unless encoders are trained alone, Q-Former and language model in one line."""
+    model, config = plan.model, plan.model.config
+    qformer = config.qformer
     parts = [f"scenes of {config.seconds:g} s, {config.n_classes} classes"]
     if config.encoder is not None:
         parts.append(f"Spatial-AST {config.encoder.depth} x {config.encoder.dim}")
@@ -276,11 +295,13 @@ def describe_architecture(model: ModelPlan) -> str:
         parts.append(f"DSpAST {config.dspast.depth} x {config.dspast.dim}{summaries}")
     if config.sources is not None:
         parts.append(f"{'up to ' if config.sources.grouped else ''}{config.sources.tokens} source tokens")
+    if plan.encoders_alone:
+        return "model: " + "; ".join([*parts, "no language model: the run will hold the encoder alone"])
     reads = ", reads the question" if qformer.reads_question else ""
     parts.append(f"Q-Former {qformer.layers} x {qformer.dim}, {qformer.queries} queries{reads}")
     if config.llm is not None:
         parts.append(f"Llama {config.llm.layers} x {config.llm.dim} from nothing")
     else:
         lora = f" with LoRA r {config.lora.r} on {', '.join(config.lora.targets)}" if config.lora else ""
-        parts.append(f"language model {model.llm or model.init or 'of --llm'}{lora}")
+        parts.append(f"language model {model.llm or (model.init if model.init_has_all else None) or 'of --llm'}{lora}")
     return "model: " + "; ".join(parts)

@@ -214,6 +214,7 @@ HINTS = typing.get_type_hints(Recipe)
 def _parsed(key: str, text: str, where: str) -> Any:
     """Parse the value of a key by its type: `8`, `1e-3`, `true`, `none`, `linear`, `1,1,2` or `[1, 1, 2]`."""
     options = typing.get_args(HINTS[key])
+    text = text.strip('"')  # as in TOML
     try:
         if NoneType in options and text.lower() == "none":
             return None

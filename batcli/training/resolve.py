@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from batcli.core.errors import InputError
 from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
 from batcli.model.config import ENCODER_TITLES, SOURCES_BESIDE, ModelConfig
-from batcli.model.llm import parse_lora_targets
+from batcli.model.llm import llm_config, lora_targets, parse_lora_targets
 from batcli.options import TrainOptions, require
 from batcli.training.cache_plan import plan_cache
 from batcli.training.plan import (
@@ -34,6 +35,8 @@ def resolve(options: TrainOptions, dataset: Dataset) -> TrainPlan:
     names = stage_names(stages, list(model.config.encoders))
     require_stages(options, model.config, names)
     require_used(options, start, model.config, recipe, names)
+    if options.llm is not None and not start.has_all:
+        model = replace(model, config=with_lora(model.config, options.llm, options.lora_targets))
     validation = None
     if options.validate:
         require_validation(dataset, options.validate, stages)
@@ -118,9 +121,9 @@ def resolve_model(options: TrainOptions, start: Start, dataset: Dataset, stages:
         preset=start.preset,
         config=config,
         init=options.init,
+        init_has_all=start.has_all,
         encoder_init=options.encoder_init,
         llm=options.llm,
-        lora_targets=parse_lora_targets(options.lora_targets),
         precision=options.precision,
         quantize=options.quantize,
         attention=options.attention,
@@ -142,15 +145,26 @@ def require_stages(options: TrainOptions, config: ModelConfig, names: Sequence[s
         raise InputError("has no effect", "--encoder-init", "no stage trains Spatial-AST or DSpAST")
 
 
+def with_lora(config: ModelConfig, llm: Path, named: str | None) -> ModelConfig:
+    """Copy with LoRA on the modules of `--lora-targets`, or on those that are usual for a language model's family."""
+    if config.lora is None:
+        return config
+    targets = parse_lora_targets(named) or lora_targets(llm_config(llm).model_type)
+    return replace(config, lora=replace(config.lora, targets=targets))
+
+
 def require_used(
     options: TrainOptions, start: Start, config: ModelConfig, recipe: Recipe, names: Sequence[str]
 ) -> None:
     """Raise InputError for an option of the model or recipe that has no effect with this start, or is missing."""
+    without = set(names).isdisjoint(STAGES)
     for name in ("llm", "quantize"):
         if getattr(options, name) and start.config.llm is not None:
             raise InputError("has no effect", f"--{name}", f"{start.preset} trains a language model of its own")
-    if options.lora_targets is not None and (options.init is not None or start.config.llm is not None):
-        owner = options.init or start.preset
+        if getattr(options, name) and without:
+            raise InputError("has no effect", f"--{name}", "an encoder is trained without a language model")
+    if options.lora_targets is not None and (start.has_all or start.config.llm is not None or without):
+        owner = options.init if start.has_all else start.preset
         raise InputError("has no effect", "--lora-targets", f"{owner} says where its LoRA is, if it has any")
     used = recipe.used_by(config.encoders)
     for key in (pair.partition("=")[0].strip() for pair in options.set):
@@ -170,5 +184,5 @@ def require_used(
         raise InputError("has no effect", "--patches-only", f"{start.preset} has no DSpAST")
     if options.patches_only and config.dspast is not None and config.dspast.summary_tokens:
         raise InputError(f"{options.init} gives all tokens", "--patches-only", "a run is trained with its own sizes")
-    if options.init is None and options.llm is None and start.config.llm is None and not options.dry_run:
+    if start.config.llm is None and not (start.has_all or without or options.dry_run):
         require(options, "llm")

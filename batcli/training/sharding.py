@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from batcli.model.bat import BAT
+Model = TypeVar("Model", bound=nn.Module)  # a BAT or its encoders alone
 
 
 def sharded(accelerator: Accelerator) -> bool:
@@ -30,12 +30,13 @@ def reads_weights(accelerator: Accelerator) -> bool:
     return accelerator.is_main_process or plugin is None or not plugin.cpu_ram_efficient_loading
 
 
-def place(model: BAT, accelerator: Accelerator) -> BAT:
+def place(model: Model, accelerator: Accelerator) -> Model:
     """Move the model to this process's device; if it will be sharded, only what every process has whole."""
     if not sharded(accelerator):
         return model.to(accelerator.device)
-    for name in model.encoders:
-        getattr(model, name).to(accelerator.device)
+    encoders: Any = model.encoders
+    for part in encoders.values():
+        part.to(accelerator.device)
     for module in model.modules():  # LoRA beside weights that only the first process has read
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.requires_grad and parameter.is_meta:

@@ -169,7 +169,7 @@ ENCODER_STAGES = {ENCODER: EncoderStage, DSPAST: EncoderStage, SOURCES: SourceSt
 
 def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: AnswerObjective) -> int:
     """Resolve `--batch-size auto`: the number of longest questions with longest answers that fits in every process."""
-    tokenizer, device = trainer.tokenizer, trainer.device
+    tokenizer, device = trainer.words, trainer.device
     ids = to_ids(tokenizer, [q.question for q in encoded.questions], [q.answer for q in encoded.questions])
     prompt, answer = (max(part, key=len) for part in ids)
     pad, end = padding_id(tokenizer), tokenizer.eos_token_id
@@ -178,7 +178,7 @@ def find_batch_size(trainer: Trainer, encoded: EncodedQuestions, objective: Answ
         batch = collate([prompt] * count, [answer] * count, pad, end)
         return encoded.of_silence(count).to(device), batch.to(device)
 
-    unfreeze(trainer.model, [trainer.model.projector, trainer.model.llm])
+    unfreeze(trainer.bat, [trainer.bat.projector, trainer.bat.llm])
     objective.train()
     with trainer.accelerator.autocast():
         largest = largest_batch(objective, inputs, device)
@@ -198,7 +198,7 @@ class QuestionStage(Stage):
     ) -> None:
         plan, recipe = trainer.plan, trainer.plan.recipe
         self.name, self.trainer, self.objective, self.batch = name, trainer, objective, batch
-        self.trained = [trainer.model.projector, trainer.model.llm]
+        self.trained = [trainer.bat.projector, trainer.bat.llm]
         self.encoded = encoded
         self.questions = [question for question in encoded.questions if question.family in STAGES[name]]
         if not self.questions:
@@ -232,7 +232,7 @@ class QuestionStage(Stage):
 
     def _batch(self, questions: Sequence[Question], scenes: EncodedBatch) -> Batch:
         """The questions whose scenes could be rendered. If none could, one about silence, of no weight."""
-        tokenizer, device, encoding = self.trainer.tokenizer, self.trainer.device, scenes.encoding
+        tokenizer, device, encoding = self.trainer.words, self.trainer.device, scenes.encoding
         questions = [q for q, good in zip(questions, scenes.good, strict=True) if good] or questions[:1]
         prompts, answers = to_ids(tokenizer, [q.question for q in questions], [q.answer for q in questions])
         text = collate(prompts, answers, padding_id(tokenizer), tokenizer.eos_token_id)

@@ -23,6 +23,7 @@ class Start(NamedTuple):
     recipe: Recipe
     rendering: str  # of the scenes
     config: ModelConfig  # of a preset: with the preset's number of classes and scene length, not yet the dataset's
+    has_all: bool = False  # whether it is a run with a projector and a language model
 
 
 def find_start(preset: str | None, init: Path | None) -> Start:
@@ -44,7 +45,7 @@ def find_start(preset: str | None, init: Path | None) -> Start:
         raise InputError(f"{init} is of the preset {recorded}, not {preset}", "--preset", "leave it out beside --init")
     values = _table(content, "recipe", file)
     recipe = recipe_from(RECIPES[recorded], values, file)
-    return Start(recorded, recipe, checkpoint.read_rendering(init), config)
+    return Start(recorded, recipe, checkpoint.read_rendering(init), config, not checkpoint.holds_encoders_alone(init))
 
 
 def recipe_from(preset: Recipe, values: dict[str, object], file: Path) -> Recipe:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from batcli.audio.render import RenderSettings
 from batcli.core.progress import Reporter
 from batcli.model import checkpoint
-from batcli.model.bat import BAT
+from batcli.model.bat import BAT, Encoders
 from batcli.training.loader import Loader
 from batcli.training.log import Log
 from batcli.training.plan import TrainPlan
@@ -29,9 +29,9 @@ class Trainer:
 
     plan: TrainPlan
     accelerator: Accelerator
-    model: BAT
-    tokenizer: PreTrainedTokenizerBase
-    llm: Path | None  # directory of a language model from elsewhere
+    model: BAT | Encoders  # encoders alone until a language model is needed
+    tokenizer: PreTrainedTokenizerBase | None  # None as long as there is no language model
+    llm: Path | None  # directory of a language model from elsewhere, loaded or not
     reporter: Reporter
     log: Log | None  # in the main process
     resumed: SavedState | None  # the saved state that training continues from
@@ -39,6 +39,18 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         return self.accelerator.device
+
+    @property
+    def bat(self) -> BAT:
+        """The whole model."""
+        assert isinstance(self.model, BAT), "the language model is not loaded yet"
+        return self.model
+
+    @property
+    def words(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the language model."""
+        assert self.tokenizer is not None, "the language model is not loaded yet"
+        return self.tokenizer
 
     @property
     def settings(self) -> RenderSettings:

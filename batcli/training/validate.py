@@ -86,7 +86,7 @@ def _answer_validation(trainer: Trainer, plan: ValidationPlan, stage: str) -> Ca
         if not encodings:
             encodings.update(_encode_scenes(trainer, list(dict.fromkeys(question.scene for question in mine))))
         pairs = [(question, encodings[question.scene]) for question in mine if question.scene in encodings]
-        answered = answers.answer_questions(trainer.model, trainer.tokenizer, pairs, accelerator.device)
+        answered = answers.answer_questions(trainer.bat, trainer.words, pairs, accelerator.device)
         return answers.scores(gather_object(answered), vocabulary)
 
     return measure
@@ -100,4 +100,4 @@ def _encode_scenes(trainer: Trainer, scenes: Sequence[Scene]) -> Iterator[tuple[
             if isinstance(waveform, RenderError):
                 trainer.reporter.warn(f"not measured: {waveform.error['message']}")
             else:
-                yield scenes[index], trainer.model.encode(waveform[None].to(trainer.accelerator.device)).to("cpu")
+                yield scenes[index], trainer.bat.encode(waveform[None].to(trainer.accelerator.device)).to("cpu")

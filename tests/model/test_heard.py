@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from batcli.model.bat import build_encoders, hear
+from batcli.model.bat import Encoders, hear
 from batcli.model.config import EncoderConfig, ModelConfig, QFormerConfig, SourcesConfig
 from batcli.model.encoders.sources import SourceTokens
 from batcli.model.encoders.token_kind import TokenKind
@@ -23,7 +23,7 @@ SOURCES = SourcesConfig(tokens=2, bands=16, hidden=8, event_dim=4, seconds=0.3, 
 def encoders():
     torch.manual_seed(0)
     config = ModelConfig(ENCODER, QFormerConfig(layers=2, queries=3, dim=16, heads=2), sources=SOURCES)
-    return build_encoders(config).eval()
+    return Encoders(config).eval()
 
 
 @pytest.fixture(scope="module")
@@ -114,5 +114,5 @@ def test_given_events_are_located_instead(encoders, scenes):
 def test_encoders_alone_have_the_names_that_they_have_in_the_whole_model(encoders):
     names = set(encoders.state_dict())
     assert {name.split(".")[0] for name in names} == {"encoder", "sources"}
-    alone = build_encoders(replace(ModelConfig(ENCODER, QFormerConfig(dim=16, heads=2)), sources=None))
+    alone = Encoders(replace(ModelConfig(ENCODER, QFormerConfig(dim=16, heads=2)), sources=None))
     assert set(alone.state_dict()) == {name for name in names if name.startswith("encoder.")}

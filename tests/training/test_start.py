@@ -50,7 +50,7 @@ def recorded(preset: str, **changes: object) -> dict:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_its_own_recipe_and_sizes(preset: str):
     rendering = "fast" if preset == "tiny" else "published"
-    assert find_start(preset, None) == (preset, RECIPES[preset], rendering, PRESETS[preset])
+    assert find_start(preset, None) == (preset, RECIPES[preset], rendering, PRESETS[preset], False)
 
 
 def test_the_default_is_tiny():
@@ -252,7 +252,15 @@ def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, ll
     few = [] if PRESETS[preset].encoder is None else ["encoder_update=56", "encoder_batch=28"]
     train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, set=few, dry_run=True), recorder)
     text = "\n".join(recorder.lines)
-    for words in ("Q-Former", f"lr {RECIPES[preset].lr}", "stage 3: ", " updates", "memory: about", "disk: about"):
+    for words in (
+        "Q-Former",
+        f"lr {RECIPES[preset].lr}",
+        "stage 3: ",
+        " updates",
+        "memory: about",
+        "GB in stages 1 to 3",
+        "disk: about",
+    ):
         assert words in text, words
     assert not (tmp_path / "run").exists()
 
