@@ -20,7 +20,7 @@ from batcli.data.fixed_scenes import fixed_scenes
 from batcli.data.schema import Source
 from batcli.decode import decode
 from batcli.model import checkpoint
-from batcli.model.bat import build_encoders
+from batcli.model.bat import Encoders
 from batcli.model.config import EncoderConfig, ModelConfig, QFormerConfig, SourcesConfig
 from batcli.options import DecodeOptions
 
@@ -39,7 +39,7 @@ def heard_run(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         QFormerConfig(layers=2, queries=3, dim=16, heads=2),
         sources=SourcesConfig(tokens=3, bands=16, hidden=8, event_dim=4),
     ).for_scenes(dataset.seconds, len(dataset.labels))
-    encoders = build_encoders(config)
+    encoders = Encoders(config)
     with torch.no_grad():  # large enough that scenes differ in what is heard
         for name, parameter in encoders.named_parameters():
             if name.startswith("encoder.") and parameter.ndim > 1 and "cls" not in name:
@@ -284,7 +284,7 @@ def test_true_names_need_source_tokens(heard_run: Path, demo: Path, tmp_path: Pa
     run.mkdir()
     config = replace(checkpoint.read_config(heard_run), sources=None)
     checkpoint.write_config(run, config, {}, None)
-    checkpoint.save_encoder(run, build_encoders(config).state_dict())
+    checkpoint.save_encoder(run, Encoders(config).state_dict())
     checkpoint.finish(run)
     with pytest.raises(InputError, match="--true-names"):
         decode(options(run, demo, tmp_path / "h.jsonl", true_names=True))
