@@ -75,10 +75,10 @@ def require_amounts(plan: TrainPlan) -> None:
     """Raise InputError if an update of a stage cannot be made of the dataset, or be shared out to the processes."""
     recipe = plan.recipe
     if plan.model.config.published_encoder in plan.trained_encoders:
-        recipe.epoch_updates(len(plan.dataset.clips(plan.split)))
-        plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
         if DSPAST in plan.trained_encoders and recipe.encoder_batch < 2:
             raise InputError("a batch norm of DSpAST needs 2 scenes", "encoder_batch", "--set encoder_batch=2")
+        recipe.epoch_updates(len(plan.dataset.clips(plan.split)))
+        plan.batches_each(recipe.encoder_update, recipe.encoder_batch, "encoder_update")
     if SOURCES in plan.trained_encoders:
         plan.source_batches_each()
     if set(plan.stages) & set(STAGES):

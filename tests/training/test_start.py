@@ -249,7 +249,7 @@ def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):
 def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, llm_folder: Path, preset: str):
     llm = None if PRESETS[preset].llm else llm_folder
     recorder = Recorder()
-    few = [] if PRESETS[preset].encoder is None else ["encoder_update=56", "encoder_batch=28"]
+    few = [] if PRESETS[preset].published_encoder is None else ["encoder_update=56", "encoder_batch=28"]
     train(TrainOptions(data=demo, output=tmp_path / "run", preset=preset, llm=llm, set=few, dry_run=True), recorder)
     text = "\n".join(recorder.lines)
     for words in (
