@@ -189,7 +189,7 @@ def test_training_texts_longer_than_the_window_are_refused_before_any_work(demo,
 @pytest.mark.parametrize("preset", PUBLISHED_PRESETS.values())
 def test_the_stage_adds_source_tokens_to_a_run_that_has_none(demo: Path, tmp_path: Path, preset: str):
     run = write_run(tmp_path / "start", preset, recorded(preset))
-    options = TrainOptions(data=demo, output=tmp_path / "run", init=run, stages="sources,1,2,3")
+    options = TrainOptions(data=demo, output=tmp_path / "run", init=run, stages="sources,1,2,3", dry_run=True)
     plan = resolve(options, open_dataset(demo))
     config = plan.model.config
     assert (plan.stage_names, plan.trained_encoders) == (("sources", "1", "2", "3"), ("sources",))
