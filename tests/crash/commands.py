@@ -182,6 +182,15 @@ COMMANDS = [
         torch=True,
     ),
     Command(
+        "decode --encoder",
+        lambda i, o: [
+            *("decode", f"{i}/run", f"{i}/data", "--encoder", "--sources=both", "-o", f"{o}/heard.jsonl"),
+            "--workers=1",
+        ],
+        10,
+        torch=True,
+    ),
+    Command(
         "decode bad samples",
         lambda i, o: ["decode", f"{i}/run", f"{i}/odd", "-o", f"{o}/preds.jsonl", "--workers=1", "--max-bad=999"],
         10,

@@ -103,6 +103,30 @@ def make_predictions(folder: Path) -> None:
     write(folder / "p.jsonl", lines(answered()))
 
 
+def make_heard(folder: Path) -> None:
+    """What an encoder with names hears of scenes with one source and with two."""
+    place = {"azimuth": 90, "elevation": -10, "distance": 2.5}
+    records = []
+    for number in range(6):
+        truth = [{"events": [source, 2], **place} for source in range(1 + number % 2)]
+        ids = {"audio_id": f"eval/Y{number}", "reverb_id": "room/1.npy", "audio_id2": None, "reverb_id2": None}
+        if len(truth) == 2:
+            ids |= {"audio_id2": "eval/é", "reverb_id2": "room/2.npy"}
+        heard = {"scores": [0.5, -1e-3, 2.0], "places": [{"event": 1, **place}, {"event": None, **place}]}
+        found = {"heard": {"sources": heard}} if number != 3 else {"heard": None, "error": {"kind": "E", "message": ""}}
+        records.append({**ids, "truth": truth, "names": "heard", **found})
+    write(folder / "h.jsonl", lines(records))
+
+
+def score_heard(folder: Path) -> Any:
+    from batcli.evaluation.report import FORMATS
+    from batcli.options import ScoreOptions
+    from batcli.score import score
+
+    scores = score(ScoreOptions(predictions=[folder / "h.jsonl"], replicates=2, published=True))
+    return [FORMATS[name](scores).encode() for name in ("json", "table")]
+
+
 def score(folder: Path, **how: Any) -> Any:
     from batcli.evaluation.report import FORMATS
     from batcli.options import ScoreOptions
@@ -625,6 +649,7 @@ def read_llm(folder: Path) -> Any:
 READERS = [
     Reader("questions", 12, {"q.jsonl": spoil_lines}, make_questions, read_questions),
     Reader("predictions", 3, {"p.jsonl": spoil_lines}, make_predictions, score),
+    Reader("what encoders hear", 3, {"h.jsonl": spoil_lines}, make_heard, score_heard),
     Reader("other systems' answers", 2, {"p.jsonl": spoil_lines}, make_predictions, read_foreign),
     Reader(
         "released questions", 10, {"train.json": spoil_json, "eval.jsonl": spoil_lines}, make_released, read_released
