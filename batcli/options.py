@@ -72,20 +72,27 @@ class LanguageModel:
     attention: Literal["sdpa", "eager", "flash_attention_2"] = option("sdpa", "Attention of the language model.")
 
 
+HEADS_HELP = (
+    "kemar, sphere (analytic, needs no data) or a SOFA file (needs batcli[sofa]); several by commas: room by room."
+)
+
+
 @dataclass(kw_only=True)
 class DemoOptions(Options):
-    data: Path = argument("The dataset directory to make.", metavar="DATA")
+    data: Path = argument("The dataset directory to make, or one of `bat prepare clips`.", metavar="DATA")
     clips: int = option(40, "Training clips per class; eval and dev each get a quarter as many more.", min=2)
     rooms: int = option(700, "Training rooms; eval and dev each get a quarter as many more.", min=1)
     sources: int = option(6, "Sources, and so BRIRs, per room.", min=2)
     count: int = option(60_000, "Training questions.", min=20)
     eval_count: int = option(2_400, "Questions of eval, and of dev.", min=20)
     seconds: float = option(2.0, "Length of a clip and of a scene.", min=0.5, max=60)
+    hrtf: str = option("kemar", HEADS_HELP)
+    held_out_hrtf: str | None = option(None, "Heads of eval and dev [default: those of training].")
     jobs: int | None = option(None, "Processes [default: one per processor].", min=1)
 
 
 @dataclass(kw_only=True)
-class ClipsOptions(Options):
+class ClipsOptions(Roots, Options):
     data: Path = argument("The dataset directory to make.", metavar="DATA")
     source: list[Path] = argument("Folders of recordings.", metavar="SOURCE...")
     layout: Literal["auto", "folders", "esc50", "fsd50k", "urbansound8k", "audioset"] = option(
@@ -116,7 +123,7 @@ class RoomsOptions(Options):
     rooms: int = option(100, "How many rooms.", min=1)
     sources: int = option(4, "Sources, and so BRIRs, per room.", min=1)
     split: Literal["train", "eval", "dev"] = option("train", "Which split; no room is in two.")
-    hrtf: str = option("kemar", "kemar, sphere (analytic, needs no data) or a SOFA file (needs batcli[sofa]).")
+    hrtf: str = option("kemar", HEADS_HELP)
     channels: Literal["binaural", "mono"] = option("binaural", "Two ears, or one point without a head.")
     rt60: str = option("0.15:0.9", "Reverberation time in seconds: one value, or LOW:HIGH.")
     size: str = option("", "Room size WIDTHxLENGTHxHEIGHT in metres [default: drawn].")
@@ -129,7 +136,7 @@ class RoomsOptions(Options):
 
 
 @dataclass(kw_only=True)
-class BrirsOptions(Options):
+class BrirsOptions(Roots, Options):
     reverb: Path = argument("The REVERB directory to make or to extend.", metavar="REVERB")
     source: list[Path] = argument("SOFA files, or the folder that --table's paths start from.", [], "[SOURCE]...")
     split: str = option("eval", "Name of the split; no room is in two.")

@@ -131,7 +131,7 @@ def _delay(samples: Array, size: int) -> NDArray[np.complexfloating]:
     return fade * np.exp(-2j * np.pi * frequencies * np.asarray(samples)[..., None])
 
 
-@lru_cache(4)
+@lru_cache(16)
 def load_hrtf(name: str) -> Hrtf:
     """The head `kemar` or `sphere`, or that of a SOFA file. Raises InputError as `sofa` does."""
     return {"kemar": kemar, "sphere": sphere}[name]() if name in HEADS else sofa(Path(name))

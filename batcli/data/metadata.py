@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import normpath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from batcli.core.errors import InputError
 from batcli.core.files import MAX_LIST, require_file
@@ -107,6 +107,21 @@ def _mid_and_name(line: str, where: str) -> tuple[str, str]:
     if not mid or not name:
         raise InputError("an empty mid or display name", where)
     return mid, name
+
+
+class Named(Protocol):
+    """A class of sound as a label file has it."""
+
+    @property
+    def mid(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+def labels_csv(labels: Iterable[Named]) -> str:
+    """The text of a label file."""
+    rows = [f'{number},{label.mid},"{label.name}"' for number, label in enumerate(labels)]
+    return "\n".join([",".join(LABEL_COLUMNS), *rows]) + "\n"
 
 
 def require_names(names: Sequence[str], where: str | Path) -> None:

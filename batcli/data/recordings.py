@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from batcli.core.errors import InputError
-from batcli.core.files import require_directory, require_file
+from batcli.core.files import inside, require_directory, require_file
 
 SplitName = Literal["train", "dev", "eval"]
-Layout = Literal["auto", "folders", "esc50", "fsd50k", "urbansound8k", "audioset"]
+Layout = Literal["folders", "esc50", "fsd50k", "urbansound8k", "audioset"]
 READABLE = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".w64", ".caf")
 OWN_MID = "/own/"  # begins the id of a label that has none in AudioSet's ontology
 YOUTUBE_ID = 11  # characters
@@ -71,6 +71,15 @@ class Columns:
         return "train"
 
 
+class Source(NamedTuple):
+    """A folder of recordings, and what the user says of it."""
+
+    root: Path
+    eval_folds: tuple[str, ...] = ()
+    dev_folds: tuple[str, ...] = ()
+    follow_links: bool = False
+
+
 def detect_layout(source: Path) -> Layout:
     """The collection whose table lies in `source`; `folders` where there is none."""
     for layout, table in (
@@ -84,24 +93,19 @@ def detect_layout(source: Path) -> Layout:
     return "folders"
 
 
-def read_collection(
-    source: Path, layout: Layout, eval_folds: Collection[str], dev_folds: Collection[str]
-) -> list[Recording]:
+def read_collection(source: Source, layout: Layout) -> list[Recording]:
     """The recordings of a folder by its layout. Raises InputError when it has another one, or no recording."""
-    require_directory(source)
-    if layout == "auto":
-        layout = detect_layout(source)
-    recordings = READERS[layout](source, tuple(eval_folds), tuple(dev_folds))
-    return _require_some(recordings, source)
+    require_directory(source.root)
+    return _require_some(READERS[layout](source), source.root)
 
 
-def read_table(table: Path, root: Path, columns: Columns) -> list[Recording]:
+def read_table(table: Path, root: Path, columns: Columns, follow_links: bool = False) -> list[Recording]:
     """The recordings of a CSV with a header. File names are paths below `root`, with or without an extension.
 
     Raises InputError for a column that is not there, an empty cell, or a fold that no row has.
     """
     rows = list(read_rows(table, [columns.file, columns.label, columns.fold, columns.group]))
-    find, recordings, folds = Files(root), [], set()
+    find, recordings, folds = Files(root, follow_links), [], set()
     for where, row in rows:
         name, cell = row[columns.file].strip(), row[columns.label].strip()
         if not name or not cell:
@@ -133,17 +137,24 @@ def slug(name: str) -> str:
 class Files:
     """Finds files of sound below a folder, which is listed once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, follow_links: bool = False) -> None:
+        """Raises InputError for a link out of `root`, unless `follow_links`."""
         self.root = require_directory(root)
         self.all: list[Path] = []
         self.paths: dict[str, Path] = {}  # by path below the root without an extension
         self.names: dict[str, Path] = {}  # by name without an extension; the first of several
-        for folder, folders, names in os.walk(root):
+        for folder, folders, names in os.walk(root, followlinks=follow_links):
             folders.sort()
+            if linked := next((name for name in folders if os.path.islink(os.path.join(folder, name))), None):
+                inside(root, Path(folder, linked).relative_to(root).as_posix(), follow_links=follow_links)
             for name in sorted(names):
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in READABLE and not name.startswith("."):
                     path = Path(folder, name)
+                    if path.is_symlink():
+                        if not path.exists():
+                            continue  # a link to nothing is a missing file
+                        inside(root, path.relative_to(root).as_posix(), follow_links=follow_links)
                     self.all.append(path)
                     self.paths.setdefault(path.relative_to(root).with_name(stem).as_posix(), path)
                     self.names.setdefault(stem, path)
@@ -189,24 +200,28 @@ def _require_some(recordings: list[Recording], source: Path) -> list[Recording]:
 # ---- layouts -------------------------------------------------------------------------------------
 
 
-def _folders(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> list[Recording]:
+def _folders(source: Source) -> list[Recording]:
     """A folder of folders, one per class; or of folders train, dev (valid) and eval (test) of such folders."""
-    _refuse_folds("folders", eval_folds, dev_folds)
+    _refuse_folds("folders", source)
     splits: dict[str, SplitName] = {
         "train": "train",
         **dict.fromkeys(("dev", "valid", "validation", "val"), "dev"),
         **dict.fromkeys(("eval", "test"), "eval"),
     }
-    below = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    below = sorted(path for path in source.root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if below and all(path.name.lower() in splits for path in below):
-        return [each for path in below for each in _classes(path, f"{path.name}/", splits[path.name.lower()])]
+        return [
+            each
+            for path in below
+            for each in _classes(source._replace(root=path), f"{path.name}/", splits[path.name.lower()])
+        ]
     return _classes(source, "", None)
 
 
-def _classes(source: Path, prefix: str, split: SplitName | None) -> list[Recording]:
+def _classes(source: Source, prefix: str, split: SplitName | None) -> list[Recording]:
     recordings = []
-    for path in Files(source).all:
-        name = path.relative_to(source).with_suffix("").as_posix()
+    for path in Files(source.root, source.follow_links).all:
+        name = path.relative_to(source.root).with_suffix("").as_posix()
         label, slash, _ = name.partition("/")
         if not slash:
             hint = "put each class into a folder of its own, or give --csv"
@@ -215,24 +230,26 @@ def _classes(source: Path, prefix: str, split: SplitName | None) -> list[Recordi
     return recordings
 
 
-def _esc50(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> list[Recording]:
-    columns = Columns("filename", "category", "fold", "src_file", None, eval_folds or ("5",), dev_folds or ("4",))
-    return read_table(source / "meta" / "esc50.csv", source / "audio", columns)
+def _esc50(source: Source) -> list[Recording]:
+    eval_folds, dev_folds = source.eval_folds or ("5",), source.dev_folds or ("4",)
+    columns = Columns("filename", "category", "fold", "src_file", None, eval_folds, dev_folds)
+    return read_table(source.root / "meta" / "esc50.csv", source.root / "audio", columns, source.follow_links)
 
 
-def _urbansound8k(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> list[Recording]:
-    eval_folds, dev_folds = eval_folds or ("10",), dev_folds or ("9",)
+def _urbansound8k(source: Source) -> list[Recording]:
+    eval_folds, dev_folds = source.eval_folds or ("10",), source.dev_folds or ("9",)
     columns = Columns("slice_file_name", "class", "fold", "fsID", None, eval_folds, dev_folds)
-    return read_table(source / "metadata" / "UrbanSound8K.csv", source / "audio", columns)
+    table = source.root / "metadata" / "UrbanSound8K.csv"
+    return read_table(table, source.root / "audio", columns, source.follow_links)
 
 
-def _fsd50k(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> list[Recording]:
+def _fsd50k(source: Source) -> list[Recording]:
     """Its `dev` is for training, with the rows marked `val` for choices; its `eval` for results."""
-    _refuse_folds("fsd50k", eval_folds, dev_folds)
+    _refuse_folds("fsd50k", source)
     recordings = []
     for part in ("dev", "eval"):
-        table, folder = source / "FSD50K.ground_truth" / f"{part}.csv", source / f"FSD50K.{part}_audio"
-        find = Files(folder)
+        table = source.root / "FSD50K.ground_truth" / f"{part}.csv"
+        find = Files(source.root / f"FSD50K.{part}_audio", source.follow_links)
         needed = ["fname", "labels", "mids", *(["split"] if part == "dev" else [])]
         for where, row in read_rows(table, needed):
             names, mids = row["labels"].split(","), row["mids"].split(",")
@@ -244,15 +261,17 @@ def _fsd50k(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...
     return recordings
 
 
-def _audioset(source: Path, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> list[Recording]:
+def _audioset(source: Source) -> list[Recording]:
     """Tables `*_segments.csv`: those whose name begins with `eval` are for results, the others for training."""
-    _refuse_folds("audioset", eval_folds, dev_folds)
+    _refuse_folds("audioset", source)
     names = {}
-    for _, row in read_rows(source / "class_labels_indices.csv", ["mid", "display_name"]):
+    for _, row in read_rows(source.root / "class_labels_indices.csv", ["mid", "display_name"]):
         names[row["mid"]] = row["display_name"]
-    tables = sorted(source.glob("*segments*.csv"))
+    tables = sorted(source.root.glob("*segments*.csv"))
     if not tables:
-        raise InputError("no table of segments", source, "such as eval_segments.csv, beside class_labels_indices.csv")
+        raise InputError(
+            "no table of segments", source.root, "such as eval_segments.csv, beside class_labels_indices.csv"
+        )
     find, recordings = _by_youtube_id(source), []
     for table in tables:
         split: SplitName | None = "eval" if table.name.startswith("eval") else None
@@ -276,11 +295,11 @@ def _segments(table: Path) -> Iterator[tuple[str, str, list[str]]]:
             yield f"{table}:{number}", row[0], [mid.strip() for mid in row[3].split(",") if mid.strip()]
 
 
-def _by_youtube_id(source: Path) -> dict[str, Path]:
+def _by_youtube_id(source: Source) -> dict[str, Path]:
     """YouTube id → file, of names such as `ID`, `YID`, `ID_30.000`, `ID_30000_40000`."""
     found: dict[str, Path] = {}
     # Whole names first: an id may itself begin with a Y, or be the beginning of a longer name.
-    files = sorted(Files(source).names.items(), key=lambda item: (len(item[0]), item[0]))
+    files = sorted(Files(source.root, source.follow_links).names.items(), key=lambda item: (len(item[0]), item[0]))
     for stem, path in files:
         for start in (0, 1):
             if start and not stem.startswith("Y"):
@@ -292,13 +311,13 @@ def _by_youtube_id(source: Path) -> dict[str, Path]:
     return found
 
 
-def _refuse_folds(layout: str, eval_folds: tuple[str, ...], dev_folds: tuple[str, ...]) -> None:
-    if eval_folds or dev_folds:
-        option = "--eval-folds" if eval_folds else "--dev-folds"
+def _refuse_folds(layout: str, source: Source) -> None:
+    if source.eval_folds or source.dev_folds:
+        option = "--eval-folds" if source.eval_folds else "--dev-folds"
         raise InputError(f"layout {layout} has no folds", option, "leave it out, or give --csv and --fold")
 
 
-READERS: Mapping[str, Callable[[Path, tuple[str, ...], tuple[str, ...]], list[Recording]]] = {
+READERS: Mapping[str, Callable[[Source], list[Recording]]] = {
     "folders": _folders,
     "esc50": _esc50,
     "fsd50k": _fsd50k,

@@ -206,11 +206,11 @@ class ModelConfig:
         return PUBLISHED if self.llm is None else FAST
 
     def for_scenes(self, seconds: float, n_classes: int) -> ModelConfig:
-        """Copy with another scene length and number of classes in every encoder."""
-        return replace(
-            self,
-            **{name: replace(part, seconds=seconds, n_classes=n_classes) for name, part in self.encoders.items()},
-        )
+        """Copy with another scene length and number of classes in every encoder; no more source tokens than classes."""
+        parts = {name: replace(part, seconds=seconds, n_classes=n_classes) for name, part in self.encoders.items()}
+        if self.sources is not None:
+            parts["sources"] = replace(parts["sources"], tokens=min(self.sources.tokens, n_classes))
+        return replace(self, **parts)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Part → its values, without parts that are None; `from_dict` reads it back."""

@@ -76,7 +76,7 @@ def _read_table(options: BrirsOptions, table: Path) -> list[Row]:
     """The rows of a table of places; an option that is a number stands for a column of this number."""
     columns = (options.azimuth, options.elevation, options.distance)
     needed = [options.file, options.room, *(name for name in columns if not _is_number(name))]
-    files, rows = Files(options.source[0]), []
+    files, rows = Files(options.source[0], options.follow_links), []
     for where, row in read_rows(table, needed):
         path = files.by_path(row[options.file].strip())
         if path is None:

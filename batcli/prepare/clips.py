@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from batcli.core.parallel import default_jobs, run_jobs
 from batcli.core.progress import SILENT, Reporter
 from batcli.core.shards import ResumableShards, content_key
 from batcli.data.dataset import FILE, Dataset, open_dataset
-from batcli.data.metadata import LABEL_COLUMNS, Label, read_labels
-from batcli.data.recordings import OWN_MID, Columns, Recording, detect_layout, read_collection, read_table, slug
+from batcli.data.metadata import Label, labels_csv, read_labels, require_names
+from batcli.data.recordings import OWN_MID, Columns, Recording, Source, detect_layout, read_collection, read_table, slug
 from batcli.data.splits import SPLITS, SplitName, draw_splits
 from batcli.options import ClipsOptions
 
@@ -77,14 +77,14 @@ def _recordings(options: ClipsOptions, reporter: Reporter) -> list[Recording]:
         columns = Columns(
             options.file, options.label, options.fold, options.group, options.separator, eval_folds, dev_folds
         )
-        return read_table(options.csv, options.source[0], columns)
+        return read_table(options.csv, options.source[0], columns, options.follow_links)
     for name in ("fold", "group", "separator"):
         if getattr(options, name) is not None:
             raise InputError("names a column of a table", f"--{name}", "give the table with --csv")
     recordings = []
     for source in options.source:
         layout = detect_layout(source) if options.layout == "auto" else options.layout
-        found = read_collection(source, layout, eval_folds, dev_folds)
+        found = read_collection(Source(source, eval_folds, dev_folds, options.follow_links), layout)
         reporter.info(f"{source}: {layout}, {len(found):,} recordings")
         recordings += found
     return recordings
@@ -121,6 +121,7 @@ def _vocabulary(
         for tag in (tag for recording in recordings.values() for tag in recording.tags):
             names.setdefault(tag.mid, tag.name)
         ordered = sorted(names.items(), key=lambda item: (item[1].lower(), item[0]))
+        require_names([name for _, name in ordered], "labels of the recordings")
         return [Label(number, mid, name) for number, (mid, name) in enumerate(ordered)], dict(recordings)
     labels = read_labels(options.labels)
     mids = {label.mid: label.mid for label in labels} | {label.name.lower(): label.mid for label in labels}
@@ -185,12 +186,6 @@ def _make(
         where = metadata / LEFT_OUT
         raise TooManyBad(f"{len(left_out):,} recordings left out, more than --max-bad {options.max_bad}; see {where}")
     return dataset
-
-
-def labels_csv(labels: Iterable[Label]) -> str:
-    """The text of a label file."""
-    rows = [f'{label.number},{label.mid},"{label.name}"' for label in labels]
-    return "\n".join([",".join(LABEL_COLUMNS), *rows]) + "\n"
 
 
 def _convert(work: Work, folder: Path, settings: ClipSettings) -> dict[str, Any]:

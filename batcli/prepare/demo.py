@@ -1,8 +1,9 @@
-"""`bat prepare demo`: make a dataset from nothing: synthesised clips, simulated rooms, questions."""
+"""`bat prepare demo`: simulated rooms and questions for synthesised clips, or for those of `bat prepare clips`."""
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,8 +27,8 @@ from batcli.core.parallel import default_jobs, run_jobs
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import FILE, Dataset, open_dataset
-from batcli.data.metadata import LABEL_COLUMNS, read_clips, read_reverbs
-from batcli.options import DemoOptions, RoomsOptions
+from batcli.data.metadata import labels_csv, read_clips, read_reverbs
+from batcli.options import DemoOptions, RoomsOptions, refuse_given
 from batcli.prepare.rooms import rooms
 from batcli.questions.generate import generate
 
@@ -50,6 +51,8 @@ HELD_OUT: tuple[Literal["eval", "dev"], ...] = ("eval", "dev")
 """`eval` is for results, `dev` for choices made on the way to them."""
 HELD_OUT_SHARE = 4  # training clips and rooms for each of a held-out split
 UNFINISHED = ".tmp-demo.json"  # the options of a dataset that is not finished
+DEMO = "demo"  # in the recipe of a dataset whose clips were given: the options of its rooms and questions
+HEADS = ("hrtf", "held_out_hrtf")  # recorded where they are not the defaults
 RECORDED = ("seed", "clips", "rooms", "sources", "count", "eval_count", "seconds")
 
 
@@ -67,39 +70,66 @@ Sizes = dict[Literal["train", "eval", "dev"], SplitSize]
 def demo(options: DemoOptions, reporter: Reporter = SILENT) -> Dataset:
     """Make DATA, or go on where a stopped run left it.
 
-    No two of the splits train, eval and dev share a clip, room or scene. Raises InputError when DATA holds
-    something else.
+    Where `bat prepare clips` has made DATA, its clips and labels are taken; else they are synthesised. No two of the
+    splits train, eval and dev share a clip, room or scene. Raises InputError when DATA holds something else.
     """
     root = options.data
-    facts = {name: getattr(options, name) for name in RECORDED}
-    held_out = SplitSize(-(-options.clips // HELD_OUT_SHARE), -(-options.rooms // HELD_OUT_SHARE), options.eval_count)
-    sizes: Sizes = {
-        "train": SplitSize(options.clips, options.rooms, options.count),
-        **dict.fromkeys(HELD_OUT, held_out),
-    }
-    complete = _is_complete(root, facts)
+    given = _given_clips(root)
+    if given:
+        refuse_given(options, ["clips", "seconds"], f"{root} has its clips already")
+    facts = {name: getattr(options, name) for name in RECORDED if not (given and name in ("clips", "seconds"))}
+    facts |= {name: value for name in HEADS if (value := getattr(options, name)) != getattr(DemoOptions, name)}
+    sizes = _sizes(options)
+    if given:
+        sizes = {split: size for split, size in sizes.items() if _clips_file(root, split).exists()}
+    complete = _has_questions(given, facts) if given else _is_complete(root, facts)
     clips, n_rooms, questions = (sum(column) for column in zip(*sizes.values(), strict=True))
-    reporter.info(
-        f"{len(LABELS)} classes, {clips * len(LABELS):,} clips of {options.seconds:g} s, "
-        f"{n_rooms:,} rooms with {options.sources} BRIRs each, {questions:,} questions"
+    about_clips = (
+        f"{len(given.labels)} classes, clips of at most {given.seconds:g} s"
+        if given
+        else f"{len(LABELS)} classes, {clips * len(LABELS):,} clips of {options.seconds:g} s"
     )
+    reporter.info(f"{about_clips}, {n_rooms:,} rooms with {options.sources} BRIRs each, {questions:,} questions")
     if options.dry_run:
         return Dataset(root)
     if complete:
         reporter.info(f"{root} is already complete")
         return open_dataset(root)
     with exclusive_lock(require_writable(root)):
-        return _make(options, facts, sizes, reporter)
+        if given:
+            dataset = replace(given, recipe={**given.recipe, DEMO: facts})
+        else:
+            write_json(root / UNFINISHED, facts)
+            dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
+            write_text(root / dataset.labels_file, labels_csv(LABELS))
+            _make_clips(dataset, sizes, options, options.jobs or default_jobs(), reporter)
+        return _add_rooms_and_questions(dataset, options, sizes, reporter)
 
 
-def _make(options: DemoOptions, facts: dict[str, Any], sizes: Sizes, reporter: Reporter) -> Dataset:
-    """Make the clips, rooms and questions that are not there yet; `dataset.json` comes last."""
-    root = options.data
-    write_json(root / UNFINISHED, facts)
-    dataset = Dataset(root, seconds=options.seconds, seed=options.seed, recipe=facts)
-    write_text(root / dataset.labels_file, _labels_csv())
-    jobs = options.jobs or default_jobs()
-    _make_clips(dataset, sizes, options, jobs, reporter)
+def _sizes(options: DemoOptions) -> Sizes:
+    held_out = SplitSize(-(-options.clips // HELD_OUT_SHARE), -(-options.rooms // HELD_OUT_SHARE), options.eval_count)
+    return {"train": SplitSize(options.clips, options.rooms, options.count), **dict.fromkeys(HELD_OUT, held_out)}
+
+
+def _given_clips(root: Path) -> Dataset | None:
+    """The dataset in `root` if `bat prepare clips` made its clips."""
+    content = read_json(root / FILE) if (root / FILE).is_file() else None
+    recipe = content.get("recipe") if isinstance(content, dict) else None
+    return open_dataset(root) if isinstance(recipe, dict) and recipe.get("prepare") == "clips" else None
+
+
+def _has_questions(given: Dataset, facts: dict[str, Any]) -> bool:
+    """Whether the rooms and questions of these options are there. Raises InputError for questions made otherwise."""
+    if given.splits and given.recipe.get(DEMO) != facts:
+        raise InputError(
+            "has questions that were made otherwise", given.root, "prepare the clips into another directory"
+        )
+    return bool(given.splits)
+
+
+def _add_rooms_and_questions(dataset: Dataset, options: DemoOptions, sizes: Sizes, reporter: Reporter) -> Dataset:
+    """Make the rooms and questions that are not there yet; `dataset.json` comes last."""
+    root = dataset.root
     for split, size in sizes.items():
         rooms(
             RoomsOptions(
@@ -110,8 +140,9 @@ def _make(options: DemoOptions, facts: dict[str, Any], sizes: Sizes, reporter: R
                 rt60=RT60,
                 max_distance=MAX_DISTANCE,
                 spread="even",
+                hrtf=options.hrtf if split == "train" else options.held_out_hrtf or options.hrtf,
                 seed=options.seed,
-                jobs=jobs,
+                jobs=options.jobs,
             ),
             reporter,
         )
@@ -146,11 +177,6 @@ def _is_complete(root: Path, facts: dict) -> bool:
     if not all(path.name.startswith(TEMPORARY) for path in root.iterdir()):
         raise InputError("is not empty and no demo dataset", root, "choose another directory")
     return False
-
-
-def _labels_csv() -> str:
-    rows = [f'{number},{label.mid},"{label.name}"' for number, label in enumerate(LABELS)]
-    return "\n".join([",".join(LABEL_COLUMNS), *rows]) + "\n"
 
 
 def _clips_file(root: Path, split: str) -> Path:

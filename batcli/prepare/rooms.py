@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ class RoomSettings:
     split: str
     sources: int
     channels: str
-    hrtf: str  # of a SOFA file its name, its hash, and its corrections
+    hrtf: str  # one head or several; of a SOFA file its name, its hash, and its corrections
     rt60: tuple[float, float]  # seconds
     size: Vector | None  # width, height, length in metres
     max_distance: float
@@ -53,10 +54,11 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Path:
 
     Raises InputError when the folder holds rooms of other settings, or more rooms than asked for.
     """
-    hrtf = omni() if options.channels == "mono" else load_hrtf(options.hrtf)
-    for warning in hrtf.warnings:
-        reporter.warn(f"{options.hrtf}: {warning}")
-    settings, count = _settings(options, hrtf), options.rooms
+    heads = _heads(options)
+    for name, hrtf in heads.items():
+        for warning in hrtf.warnings:
+            reporter.warn(f"{name}: {warning}")
+    settings, count = _settings(options, heads), options.rooms
     root, file = options.reverb / settings.channels, options.reverb / f"{settings.split}_reverberation.json"
     _draw(settings, 0)  # raises for settings that no room can meet, before any work
     missing = _missing(root, settings, count)
@@ -73,7 +75,7 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Path:
     require_writable(root)
     with main_rank_lock(file):
         mine = [number for number in share(range(count)) if number in missing]
-        work = run_jobs(partial(make_room, settings, root, options.hrtf), mine, options.jobs or default_jobs(), chunk=2)
+        work = run_jobs(partial(make_room, settings, root, tuple(heads)), mine, options.jobs or default_jobs(), chunk=2)
         for _ in reporter.track(work, f"{settings.split} rooms", len(mine)):
             pass
         if rank_and_world()[0] != 0:
@@ -94,11 +96,26 @@ def scene_name(split: str, number: int) -> str:
 # ---- settings ------------------------------------------------------------------------------------
 
 
-def _settings(options: RoomsOptions, hrtf: Hrtf) -> RoomSettings:
-    head = hrtf.name
-    if options.channels == "binaural" and options.hrtf not in HEADS:
-        # With its corrections, so that rooms of a file that an earlier version read otherwise are not mixed in.
-        head = "; ".join([f"{hrtf.name} {sha256(Path(options.hrtf))}", *hrtf.corrections])
+def _heads(options: RoomsOptions) -> dict[str, Hrtf]:
+    """Name or path → head. Raises InputError for one that is named twice, and as `load_hrtf`."""
+    if options.channels == "mono":
+        return {"omni": omni()}
+    names = [name.strip() for name in options.hrtf.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise InputError(f"a head twice, or none: {options.hrtf!r:.120}", "--hrtf", "such as kemar,mine.sofa")
+    return {name: load_hrtf(name) for name in names}
+
+
+def _recorded(name: str, hrtf: Hrtf) -> str:
+    """A head as settings and metadata name it: of a file its name, its hash, and its corrections."""
+    if name in (*HEADS, "omni"):
+        return hrtf.name
+    # With its corrections, so that rooms of a file that an earlier version read otherwise are not mixed in.
+    return "; ".join([f"{hrtf.name} {sha256(Path(name))}", *hrtf.corrections])
+
+
+def _settings(options: RoomsOptions, heads: Mapping[str, Hrtf]) -> RoomSettings:
+    head = ", ".join(_recorded(name, hrtf) for name, hrtf in heads.items())
     return RoomSettings(
         RECIPE,
         options.seed,
@@ -145,16 +162,17 @@ def _plain(settings: RoomSettings) -> dict[str, Any]:
 # ---- one room ------------------------------------------------------------------------------------
 
 
-def make_room(settings: RoomSettings, root: Path, hrtf_name: str, number: int) -> None:
-    """Simulate one room and write its files, the record last."""
-    hrtf = omni() if settings.channels == "mono" else load_hrtf(hrtf_name)
+def make_room(settings: RoomSettings, root: Path, heads: Sequence[str], number: int) -> None:
+    """Simulate one room with one of the heads, in turn, and write its files, the record last."""
+    name = heads[number % len(heads)]
+    hrtf = omni() if settings.channels == "mono" else load_hrtf(name)
     rng, room, listener, sources = _draw(settings, number)
     brirs = simulate(room, listener, sources, hrtf, rng)
     folder = root / scene_name(settings.split, number)
     entries = []
     for index, (source, brir) in enumerate(zip(sources, brirs, strict=True)):
         write_brir(folder / f"{index}.npy", brir.samples)
-        entries.append(_entry(f"{folder.name}/{index}.npy", room, listener, source, brir, settings.hrtf))
+        entries.append(_entry(f"{folder.name}/{index}.npy", room, listener, source, brir, _recorded(name, hrtf)))
     write_json(folder / RECORD, {"settings": _plain(settings), "data": entries})
 
 

@@ -80,3 +80,8 @@ def test_all_encoders_take_the_same_scenes_and_classes():
     assert (both.seconds, both.n_classes) == (3.0, 7)
     with pytest.raises(InputError, match="differ"):
         replace(both, sources=SourcesConfig())
+
+
+def test_no_more_source_tokens_than_classes():
+    assert PRESETS["tiny"].for_scenes(2.0, 2).sources.tokens == 2
+    assert PRESETS["tiny"].for_scenes(2.0, 20).sources.tokens == 3

@@ -273,3 +273,70 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "eval            2 recordings" in result.stderr
     assert not os.path.exists(tmp_path / "data")
+
+
+def test_rooms_and_questions_come_by_the_next_command_and_are_trained_on(tmp_path):
+    """From a collection's table to a trained run in three commands, at sizes of seconds."""
+    esc50(tmp_path / "source", folds=5)
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    sizes = ["--rooms", "8", "--sources", "4", "--count", "60", "--eval-count", "20", "--jobs", "1"]
+    stages = ["--set", "source_scenes=16", "--set", "source_epochs=1", "--set", "epochs=0.2,0.2,0.2", "--workers", "1"]
+    for words in (
+        ["prepare", "clips", data, str(tmp_path / "source"), "--seconds", "0.5", "--jobs", "1"],
+        ["prepare", "demo", data, *sizes],
+        ["train", data, "-o", run, *stages],
+    ):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+    dataset = open_dataset(tmp_path / "data")
+    assert set(dataset.splits) == {"train", "dev", "eval"}
+    for split in dataset.splits:
+        clips_of = {clip.audio_id for clip in dataset.clips(split)}
+        assert {source.audio_id for q in dataset.questions(split) for source in q.scene} <= clips_of
+    assert (tmp_path / "run" / "DONE").exists()
+    again = CliRunner().invoke(app, ["prepare", "demo", data, *sizes])
+    assert "already complete" in again.stderr
+    for words, message in (
+        ([*sizes[:-4], "--eval-count", "24"], "made otherwise"),
+        (["--clips", "9"], "has its clips already"),
+        (["--seconds", "1"], "has its clips already"),
+    ):
+        result = CliRunner().invoke(app, ["prepare", "demo", data, *words])
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_links_out_of_the_source_are_followed_when_asked_to(tmp_path, what):
+    esc50(tmp_path / "real")
+    source = tmp_path / "source"
+    (source / "meta").mkdir(parents=True)
+    (source / "meta/esc50.csv").write_bytes((tmp_path / "real/meta/esc50.csv").read_bytes())
+    if what == "folder":
+        (source / "audio").mkdir()
+        (source / "audio/all").symlink_to(tmp_path / "real/audio")
+    else:
+        (source / "audio").mkdir()
+        for path in (tmp_path / "real/audio").iterdir():
+            (source / "audio" / path.name).symlink_to(path)
+    options = ClipsOptions(data=tmp_path / "data", source=[source], jobs=1)
+    with pytest.raises(InputError, match="--follow-links"):
+        clips(options)
+    clips(ClipsOptions(data=tmp_path / "data", source=[source], jobs=1, follow_links=True))
+    assert len(split_ids(tmp_path / "data")["train"]) == 6
+
+
+def test_a_link_to_nothing_is_a_missing_file(tmp_path):
+    esc50(tmp_path / "source")
+    path = tmp_path / "source/audio/1-0-A-0.wav"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere.wav")
+    clips(ClipsOptions(data=tmp_path / "data", source=[tmp_path / "source"], jobs=1))
+    assert "dog/1-0-A-0" not in split_ids(tmp_path / "data")["train"]
+
+
+def test_names_that_answers_cannot_hold_are_refused(tmp_path):
+    for name in ("car", "cars"):
+        sound(tmp_path / "source" / name / "a.wav", len(name))
+    with pytest.raises(InputError, match="differ by a plural"):
+        clips(ClipsOptions(data=tmp_path / "data", source=[tmp_path / "source"], jobs=1))

@@ -161,3 +161,14 @@ def test_a_dry_run_checks_and_makes_nothing(demo, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="made with other options"):
         make(again(demo, demo, seed=1, dry_run=True))
+
+
+def test_heads_of_training_and_of_what_is_held_out(tmp_path):
+    sizes = {"clips": 2, "rooms": 12, "sources": 4, "count": 20, "eval_count": 20, "seconds": 0.5, "jobs": 1}
+    make(DemoOptions(data=tmp_path / "data", **sizes, hrtf="kemar", held_out_hrtf="sphere"))
+    dataset = open_dataset(tmp_path / "data")
+    heads = {split: {brir.extra["hrtf"] for brir in dataset.reverbs(split).values()} for split in dataset.splits}
+    assert heads == {"train": {"kemar"}, "eval": {"sphere"}, "dev": {"sphere"}}
+    assert dataset.recipe["held_out_hrtf"] == "sphere"
+    with pytest.raises(InputError, match="made with other options"):
+        make(DemoOptions(data=tmp_path / "data", **sizes))

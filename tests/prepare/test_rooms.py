@@ -278,3 +278,20 @@ def test_a_head_that_contradicts_its_file_is_read_by_ear_and_said(tmp_path):
         left, right = (np.load(tmp_path / "reverb/binaural" / reverb_id)[:, : DIRECT_SAMPLE + 32] ** 2).sum(-1)
         if abs(x) > 0.26 * reverb.position.distance:
             assert (right > left) == (x > 0)
+
+
+def test_several_heads_take_turns_and_are_recorded(tmp_path):
+    options = RoomsOptions(reverb=tmp_path / "both", rooms=4, sources=2, hrtf="kemar,sphere", jobs=1)
+    file = rooms(options)
+    heads = [entry["hrtf"] for entry in json.loads(file.read_text())["data"]]
+    assert heads == ["kemar", "kemar", "sphere", "sphere"] * 2
+    for head, number in (("kemar", 0), ("sphere", 1)):
+        rooms(RoomsOptions(reverb=tmp_path / head, rooms=2, sources=2, hrtf=head, jobs=1))
+        name = f"binaural/train-{number:05d}/0.npy"
+        assert np.array_equal(np.load(tmp_path / "both" / name), np.load(tmp_path / head / name))
+
+
+@pytest.mark.parametrize("hrtf", ["kemar,kemar", "kemar,", ","])
+def test_a_head_twice_or_none_is_refused(tmp_path, hrtf):
+    with pytest.raises(InputError, match="--hrtf: a head twice, or none"):
+        rooms(RoomsOptions(reverb=tmp_path, rooms=1, hrtf=hrtf, jobs=1))
