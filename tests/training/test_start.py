@@ -134,7 +134,10 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
         ({"recipe": "dspast-2", "preset": "llama2-7b"}, "--recipe dspast-2: has no effect.*it is of DSpAST"),
         ({"recipe": "as-2m", "preset": "llama2-7b-dspast"}, "--recipe as-2m: has no effect.*it is of Spatial-AST"),
         ({"patches_only": True, "preset": "llama2-7b"}, "--patches-only: has no effect"),
-        ({"set": ["encoder_batch=1"], "preset": "llama2-7b-dspast", "dry_run": True}, "needs 2 scenes"),
+        (
+            {"set": ["encoder_batch=1", "encoder_update=4"], "preset": "llama2-7b-dspast", "dry_run": True},
+            "needs 2 scenes",
+        ),
         ({"recipe": "slam"}, "--recipe: unknown key 'slam'; did you mean 'slam-llm'"),
         ({"recipe": "paper", "accumulate": 2, "stages": "1"}, "--accumulate: has no effect"),
         ({"preset": "llama2-7b"}, "--llm"),
