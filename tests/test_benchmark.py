@@ -67,6 +67,7 @@ def test_both_epochs_have_the_same_losses(tmp_path: Path):
     assert len(losses) == 2
     assert losses == pytest.approx(training.plain(course), rel=1e-2)  # the shelf holds 16 bits
     assert training.ours(course) == pytest.approx(losses)
+    assert training.fresh(course) == pytest.approx(losses, rel=1e-3)
 
 
 def test_every_record_is_imported(tmp_path: Path):

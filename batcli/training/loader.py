@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,25 +59,34 @@ class Loader(DataLoader):
     def _unpacked(self, batches: Iterator[Any]) -> Iterator[Any]:
         told = False
         for batch in batches:
-            size = _bytes(batch, np.ndarray)
-            if size and not told:
+            if not isinstance(batch, ByValue):
+                yield batch
+                continue
+            if not told:
                 told = True
                 self.reporter.info(
-                    f"batches of {size / 1e6:,.0f} MB come from the workers through pipes, which is slower: "
-                    f"{SHARED} has {shared_memory() / 1e6:,.0f} MB free (docker run --shm-size, or fewer --workers)"
+                    f"batches of {_bytes(batch, np.ndarray) / 1e6:,.0f} MB come from the workers through pipes, which is "
+                    f"slower: {SHARED} has {shared_memory() / 1e6:,.0f} MB free (docker run --shm-size, or fewer --workers)"
                 )
-            yield _convert(batch, np.ndarray, torch.from_numpy)
+            yield self.packed.collate(_convert(batch.items, np.ndarray, torch.from_numpy))
+
+
+class ByValue(NamedTuple):
+    """The items of a batch with arrays for tensors, as a worker sends them through its pipe."""
+
+    items: list[Any]
 
 
 class Packed:
-    """Collate in a worker: tensors of more than `limit` bytes in all become arrays, which are sent by value."""
+    """Collate in a worker, whose batches torch makes in shared memory; more than `limit` bytes are sent by value."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate, self.limit = collate, float("inf")
 
     def __call__(self, items: list[Any]) -> Any:
-        batch = self.collate(items)
-        return batch if _bytes(batch, Tensor) <= self.limit else _convert(batch, Tensor, Tensor.numpy)
+        if _bytes(items, Tensor) > self.limit:
+            return ByValue(_convert(items, Tensor, Tensor.numpy))
+        return self.collate(items)
 
 
 def shared_memory() -> float:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import default_collate
 
 from batcli.audio.convolve import Filter, gain, render
 from batcli.audio.render import RenderSettings, load_source, render_files
@@ -56,6 +55,11 @@ class EncoderBatch(NamedTuple):
     def concat(batches: Sequence[EncoderBatch]) -> EncoderBatch:
         """Join batches along the batch dimension."""
         return EncoderBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    @staticmethod
+    def stack(scenes: Sequence[EncoderBatch]) -> EncoderBatch:
+        """Join single scenes, without a batch dimension; in a worker, torch's collation would take shared memory."""
+        return EncoderBatch(*(torch.stack(parts) for parts in zip(*scenes, strict=True)))
 
     def to(self, device: torch.device) -> EncoderBatch:
         return EncoderBatch(*(part.to(device) for part in self))
@@ -287,7 +291,7 @@ class CuedRooms(TorchDataset):
             # One by one, to stay in the processor's cache.
             cues = torch.cat([self.cues(_mean([stft[i] for i in together[number]])[None]) for number in numbers])
         members = [tuple(sorted(set(together[number]))) for number in numbers]
-        return default_collate(
+        return EncoderBatch.stack(
             [
                 drawn.with_targets(row, [clips[i].weights for i in member], [reverbs[i] for i in member])
                 for row, member in zip(cues.clone(), members, strict=True)

@@ -13,12 +13,16 @@ from timed.decoding import ASKED, make_dataset, make_model, plain_hear
 from timed.timing import Line, compare
 
 from batcli.audio.render import RenderSettings, clear_cache
+from batcli.core.progress import SILENT
 from batcli.data.dataset import Dataset
 from batcli.data.schema import Scene
 from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS, EncoderConfig, ModelConfig
 from batcli.model.tokens import TextBatch, collate, padding_id, to_ids
+from batcli.training.bad_scenes import BadScenes
 from batcli.training.cache import EncodingCache
+from batcli.training.encoded_questions import FreshScenes
+from batcli.training.loader import Loader
 from batcli.training.losses import AnswerObjective
 from batcli.training.scenes import GivenScenes
 
@@ -89,6 +93,15 @@ def ours(course: Course) -> list[float]:
     return epoch(course, lambda scenes: Encoding(course.cache.get(scenes)))
 
 
+def fresh(course: Course) -> list[float]:
+    """Without a cache: each step renders and encodes its scenes; here, in the same process."""
+    clear_cache()
+    items = GivenScenes(course.dataset, course.scenes, RenderSettings(course.model.config.seconds))
+    made = FreshScenes(items, Loader, course.model.encode, "cpu", BadScenes(course.dataset.root, SILENT))
+    stream = made.stream([course.scenes[number] for number in scenes] for scenes in course.batches)
+    return epoch(course, lambda _: next(stream).encoding)
+
+
 def plain(course: Course) -> list[float]:
     """The reference's protocol: each step renders its scenes and encodes them with the frozen encoder."""
 
@@ -104,10 +117,12 @@ def lines(quick: bool) -> Iterator[Line]:
         tiny = PRESETS["tiny"]
         course = make_course(Path(name) / "tiny", tiny, 8 if quick else 64, 32)
         yield _line("train, tiny, an epoch", course, 3)
+        yield _fresh_line("train, tiny, no cache", course, 3)
         # The published encoder hears 10 s, and is the larger part of a step whatever the language model.
         large = replace(tiny, encoder=EncoderConfig(), sources=None)
         course = make_course(Path(name) / "large", large, 1 if quick else 4, 4)
         yield _line("train, published encoder", course, 1 if quick else 3)
+        yield _fresh_line("train, published encoder, no cache", course, 1 if quick else 3)
 
 
 def _line(name: str, course: Course, rounds: int) -> Line:
@@ -120,6 +135,12 @@ def _line(name: str, course: Course, rounds: int) -> Line:
     line = compare(name, lambda: ours(course), lambda: plain(course), rounds, questions)
     note = f"per question; once for all epochs, to fill the cache: {once:.2f} s, an epoch {line.ours * questions:.2f} s"
     return line._replace(note=note)
+
+
+def _fresh_line(name: str, course: Course, rounds: int) -> Line:
+    questions = sum(map(len, course.batches))
+    note = "per question, rendering included, which workers do beside the step where there are processors for them"
+    return compare(name, lambda: fresh(course), lambda: plain(course), rounds, questions, note)
 
 
 def growth(quick: bool) -> Iterator[Line]:
