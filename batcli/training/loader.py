@@ -64,9 +64,10 @@ class Loader(DataLoader):
                 continue
             if not told:
                 told = True
+                size, free = _bytes(batch, np.ndarray) / 1e6, shared_memory() / 1e6
                 self.reporter.info(
-                    f"batches of {_bytes(batch, np.ndarray) / 1e6:,.0f} MB come from the workers through pipes, which is "
-                    f"slower: {SHARED} has {shared_memory() / 1e6:,.0f} MB free (docker run --shm-size, or fewer --workers)"
+                    f"batches of {size:,.0f} MB come from the workers through pipes, which is slower: "
+                    f"{SHARED} has {free:,.0f} MB free (docker run --shm-size, or fewer --workers)"
                 )
             yield self.packed.collate(_convert(batch.items, np.ndarray, torch.from_numpy))
 

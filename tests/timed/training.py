@@ -29,7 +29,7 @@ from batcli.training.scenes import GivenScenes
 
 @dataclass
 class Course:
-    """Questions to learn from: number n is about scene n // 4, so that an epoch meets each scene four times."""
+    """Questions to learn from; an epoch meets each scene as often as there are questions about it."""
 
     dataset: Dataset
     scenes: list[Scene]
@@ -39,11 +39,12 @@ class Course:
     cache: EncodingCache
 
 
-def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> Course:
+def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int, each: int = 4) -> Course:
+    """`each`: questions about a scene."""
     dataset, found = make_dataset(folder / "data", scenes)
     model, tokenizer = make_model(config, dataset)
     model.requires_grad_(False)
-    order = np.random.default_rng(0).permutation(4 * len(found)).tolist()
+    order = np.random.default_rng(0).permutation(each * len(found)).tolist()
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     tokens = []
     for chosen in batches:
@@ -55,7 +56,7 @@ def make_course(folder: Path, config: ModelConfig, scenes: int, batch: int) -> C
     cache = EncodingCache(folder / "cache", len(found), {name: part[0] for name, part in sample.items()}, create=True)
     for number, scene in enumerate(found):
         cache.put([number], encode_scenes(model, dataset, [scene]))
-    return Course(dataset, found, model, tokens, [[n // 4 for n in chosen] for chosen in batches], cache)
+    return Course(dataset, found, model, tokens, [[n // each for n in chosen] for chosen in batches], cache)
 
 
 @torch.inference_mode()
@@ -122,6 +123,7 @@ def lines(quick: bool) -> Iterator[Line]:
         large = replace(tiny, encoder=EncoderConfig(), sources=None)
         course = make_course(Path(name) / "large", large, 1 if quick else 4, 4)
         yield _line("train, published encoder", course, 1 if quick else 3)
+        course = make_course(Path(name) / "alone", large, 8, 8, each=1)  # as in the released data
         yield _fresh_line("train, published encoder, no cache", course, 1 if quick else 3)
 
 
