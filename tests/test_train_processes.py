@@ -191,6 +191,7 @@ def test_a_sharded_language_model_learns_the_same(demo: Path, tmp_path: Path):
 def test_a_sharded_model_is_read_once_and_goes_on_after_a_kill(demo: Path, llm_folder: Path, tmp_path: Path):
     words = [str(demo), "--preset", "llama2-7b", "--llm", str(llm_folder), "--precision", "bf16", "--stages", "1,2"]
     words += ["--set", "epochs=0.7,0.3,0.2", "--save-every", "1", "--log-every", "1", "--workers", "1"]
+    words += ["--cache", "none"]
     count = len(load_file(llm_folder / "model.safetensors"))
     for rank, process in enumerate(start_sharded(tmp_path, *words, "-o", str(tmp_path / "calm"))):
         _, errors = process.communicate(timeout=300)
