@@ -207,9 +207,13 @@ class ModelConfig:
 
     def for_scenes(self, seconds: float, n_classes: int) -> ModelConfig:
         """Copy with another scene length and number of classes in every encoder; no more source tokens than classes."""
-        parts = {name: replace(part, seconds=seconds, n_classes=n_classes) for name, part in self.encoders.items()}
+        sizes: dict[str, dict[str, Any]] = {name: {} for name in self.encoders}
         if self.sources is not None:
-            parts["sources"] = replace(parts["sources"], tokens=min(self.sources.tokens, n_classes))
+            sizes["sources"]["tokens"] = min(self.sources.tokens, n_classes)
+        parts = {
+            name: replace(part, seconds=seconds, n_classes=n_classes, **sizes[name])
+            for name, part in self.encoders.items()
+        }
         return replace(self, **parts)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
