@@ -15,7 +15,7 @@ from batcli import __version__
 from batcli import options as opts
 from batcli.command import command, discard_output, origin_of
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped
-from batcli.ui import Terminal
+from batcli.ui import Terminal, open_streams
 
 CONTEXT = {"auto_envvar_prefix": "BAT", "help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
@@ -258,6 +258,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer r
 
 def main() -> None:
     """The entry point `bat`. Errors, wrong usage among them, are one line and an exit code."""
+    open_streams()
     try:
         # Named, for otherwise the command's path has one word more under `python -m batcli`.
         code = app(prog_name="bat", standalone_mode=False)

@@ -6,6 +6,7 @@ import errno
 import inspect
 import math
 import os
+import select
 import signal
 import sys
 import traceback
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from batcli import config as configuration
-from batcli.core.errors import BatError, ExitCode, InputError, Stopped
+from batcli.core.errors import BatError, ExitCode, InputError, Stopped, printable
 from batcli.core.signals import CODES
 from batcli.core.toml import read_toml, refuse_unknown, to_text
 from batcli.ui import Terminal
@@ -160,7 +161,7 @@ def _check(context: typer.Context, values: dict[str, Any]) -> None:
 
 def _print_config(context: typer.Context, values: dict[str, Any]) -> None:
     for name, value in values.items():
-        print(f"{name} = {value!s}\t# {origin_of(context, name)}")
+        print(f"{name} = {printable(str(value))}\t# {printable(origin_of(context, name))}")
 
 
 def origin_of(context: typer.Context, name: str) -> str:
@@ -195,7 +196,7 @@ class ExpectedErrors:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, (typer.Exit, SystemExit)):
             return
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and reader_has_ended():
             discard_output()
             raise typer.Exit(ExitCode.DONE) from None
         if self.debug:
@@ -216,6 +217,15 @@ class ExpectedErrors:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
         self.stopped = Stopped(CODES[signal.Signals(number)])
         raise self.stopped
+
+
+def reader_has_ended() -> bool:
+    """Whether nothing reads standard output any more; a broken pipe may also be one to another process."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
 
 
 def discard_output() -> None:

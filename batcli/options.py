@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from batcli.core.errors import InputError
+from batcli.core.files import require_text
 from batcli.data.constants import FAST, RMS_DBFS, SAMPLE_RATE
 
 
@@ -40,6 +41,16 @@ class Options:
 
     seed: int = option(0, "Seed of everything random: same seed, same bytes.", min=0)
     dry_run: bool = option(False, "Check the inputs, print the counts, do nothing.", "-n")
+
+    only_heard: ClassVar[tuple[str, ...]] = ()  # options whose files are recorded nowhere: any name will do
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a path that no manifest could record, before any work."""
+        for name in (one.name for one in fields(self) if one.name not in self.only_heard):
+            value = getattr(self, name)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    require_text(path)
 
 
 @dataclass(kw_only=True)
@@ -199,6 +210,7 @@ class ModelOptions(Options):
 
 @dataclass(kw_only=True)
 class SpatializeOptions(Roots, Options, Rendering):
+    only_heard = ("audio", "reverb", "audio2", "reverb2")
     data: Path | None = argument("A dataset directory, for all scenes of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")
     audio: Path | None = option(None, "Clip of a single scene: WAV, FLAC or OGG, any rate.")
@@ -272,6 +284,7 @@ class TrainOptions(Roots, Options, LanguageModel):
 
 @dataclass(kw_only=True)
 class DecodeOptions(Roots, Options, LanguageModel):
+    only_heard = ("audio",)
     run: Path = argument("The run directory of `bat train` or `bat prepare model`.", metavar="RUN")
     data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")

@@ -227,7 +227,7 @@ def require_writable_file(path: Path) -> Path:
 
     Raises InputError otherwise, also for a name that is too long.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError("is a directory, not a file", path, "choose another output")
     if not path.name:
         raise InputError("is no name of a file", path, "choose another output")

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from batcli.core.errors import InputError
-from batcli.core.files import TEMPORARY, exclusive_lock, require_directory, require_file, require_writable, sha256
+from batcli.core.files import (
+    TEMPORARY,
+    exclusive_lock,
+    require_directory,
+    require_file,
+    require_writable,
+    require_writable_file,
+    sha256,
+)
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import PUBLISHED
 from batcli.model import checkpoint, published
@@ -131,6 +139,9 @@ def _export(options: ModelOptions, reporter: Reporter) -> None:
         raise InputError("holds an encoder alone", run, "export it with --export-encoder")
     with torch.device("meta"):
         empty = Encoders(config) if alone else published.empty_model(config, checkpoint.llm_folder(run))
+    for path in (options.export, options.export_encoder):
+        if path is not None:
+            require_writable_file(path)
     if options.dry_run:
         return
     if options.export_encoder:

@@ -21,7 +21,7 @@ from batcli.audio.hrtf import HEADS, Hrtf, load_hrtf, omni
 from batcli.audio.io import write_brir
 from batcli.audio.rooms import BANDS, Brir, ListenerPose, Room, draw_scene, simulate
 from batcli.core.errors import InputError
-from batcli.core.files import read_json, require_writable, sha256, write_json, writing
+from batcli.core.files import read_json, require_writable, require_writable_file, sha256, write_json, writing
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
@@ -72,6 +72,8 @@ def rooms(options: RoomsOptions, reporter: Reporter = SILENT) -> Path:
     if options.dry_run:
         return file
 
+    if options.plot:
+        require_writable_file(options.plot)
     require_writable(root)
     with main_rank_lock(file):
         mine = [number for number in share(range(count)) if number in missing]
