@@ -33,6 +33,7 @@ SLOW = {
     "tokenizers": 24,
     "foreign checkpoints": 16,
     "language models": 12,
+    "lists of shards": 12,
 }
 INPUTS = 60
 MEGABYTES = 1_000  # ten minutes at 192 kHz are 460 MB, once in blocks and once whole

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -149,15 +150,52 @@ def make_released(folder: Path) -> None:
 
 def read_released(folder: Path) -> Any:
     from batcli.core.errors import InputError
-    from batcli.prepare.released import _check, read_items
+    from batcli.core.records import read_items
+    from batcli.data.schema import parse_question
 
     found: list[Any] = []
     for name in ("train.json", "eval.jsonl"):
         for where, item in read_items(folder / name):
             try:
-                found.append(json.dumps(_check(item, where).to_dict(), ensure_ascii=False).encode())
+                if not isinstance(item, InputError):
+                    found.append(json.dumps(parse_question(item, where).to_dict(), ensure_ascii=False).encode())
             except InputError as error:
                 found.append(error)
+    return found
+
+
+RECORD_FORMS = ("lines.jsonl", "list.json", "line.json", "data.json", "marked.json")
+
+
+def make_forms(folder: Path) -> None:
+    """The same records in five forms of JSON."""
+    records = answered()
+    write(folder / "lines.jsonl", lines(records))
+    write(folder / "list.json", json.dumps(records, indent=1))
+    write(folder / "line.json", json.dumps({"version": [{"data": 1}], "data": records, "n": 1}))
+    write(folder / "data.json", json.dumps({"data": records}, indent="\t").replace("\n", "\r\n"))
+    write(folder / "marked.json", "\ufeff" + json.dumps(records, ensure_ascii=False))
+
+
+def read_forms(folder: Path) -> Any:
+    """As every command reads records: to be written again, each bad one in one line."""
+    from batcli.core.errors import InputError
+    from batcli.core.jsonl import dump
+    from batcli.core.records import read_items
+
+    found: list[Any] = []
+    for name in RECORD_FORMS:
+        try:
+            for where, item in read_items(folder / name):
+                assert str(folder / name) in where
+                if isinstance(item, InputError):
+                    assert len(str(item)) < 3000
+                    assert str(item).isprintable()
+                else:
+                    with contextlib.suppress(ValueError):  # a bare NaN is no JSON when it is written
+                        found.append(dump(item).encode())
+        except InputError as error:
+            found.append(error)
     return found
 
 
@@ -646,7 +684,45 @@ def read_llm(folder: Path) -> Any:
         return error
 
 
+def make_shards(folder: Path) -> None:
+    """A language model in several files, with their list."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 60, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    llm = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    llm.save_pretrained(folder, max_shard_size="2KB")
+    shutil.copy(sorted(folder.glob("model-*.safetensors"))[0], folder / "first.safetensors")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    first = sorted(set(index["weight_map"].values()))[0]
+    index["weight_map"] = {k: "first.safetensors" if v == first else v for k, v in index["weight_map"].items()}
+    write(folder / "model.safetensors.index.json", json.dumps(index))
+    (folder / first).unlink()
+
+
+def read_shards(folder: Path) -> Any:
+    from batcli.core.errors import InputError
+    from batcli.model.llm import _require_finite_files, load_llm
+
+    found: list[Any] = []
+    for read in (load_llm, _require_finite_files):
+        try:
+            found.append(read(folder))
+        except InputError as error:
+            found.append(error)
+    return found
+
+
 READERS = [
+    Reader("records in any form of JSON", 6, dict.fromkeys(RECORD_FORMS, spoil_bytes), make_forms, read_forms),
+    Reader(
+        "lists of shards",
+        0.3,
+        {"model.safetensors.index.json": spoil_json, "first.safetensors": spoil_bytes},
+        make_shards,
+        read_shards,
+    ),
     Reader("questions", 12, {"q.jsonl": spoil_lines}, make_questions, read_questions),
     Reader("predictions", 3, {"p.jsonl": spoil_lines}, make_predictions, score),
     Reader("what encoders hear", 3, {"h.jsonl": spoil_lines}, make_heard, score_heard),
