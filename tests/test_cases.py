@@ -40,7 +40,9 @@ def test_json_in_all_its_forms(cases, tmp_path, name):
     assert [record for _, record in read_records(cases / "02-jsonl" / name)] == lines
 
     def scores(path: Path) -> str:
-        return FORMATS["json"](score(ScoreOptions(predictions=[path], replicates=0))).replace(path.name.removesuffix(".jsonl"), "x")
+        return FORMATS["json"](score(ScoreOptions(predictions=[path], replicates=0))).replace(
+            path.name.removesuffix(".jsonl"), "x"
+        )
 
     assert scores(cases / "02-jsonl" / name) == scores(cases / "02-jsonl/preds.jsonl")
 
