@@ -155,7 +155,7 @@ class _Device(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is Tensor.backward:  # gradient checkpointing computes in it
             with self:
-                return torch.autograd.backward(args[0], *args[1:], **kwargs)
+                return torch.autograd.backward(args[0], kwargs.get("gradient"), kwargs.get("retain_graph"))
         if func in MOVES:
             return self._moved(func, args, kwargs)
         if func in LEAVES and isinstance(args[0], CudaTensor):
