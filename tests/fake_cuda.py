@@ -153,9 +153,6 @@ class _Device(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func is Tensor.backward:  # gradient checkpointing computes in it
-            with self:
-                return torch.autograd.backward(args[0], kwargs.get("gradient"), kwargs.get("retain_graph"))
         if func in MOVES:
             return self._moved(func, args, kwargs)
         if func in LEAVES and isinstance(args[0], CudaTensor):
@@ -191,6 +188,13 @@ _device = _Device()
 
 
 _autocast = torch.autocast.__init__
+_run_backward = torch.autograd._engine_run_backward
+
+
+def _run_backward_on_the_device(*args: Any, **kwargs: Any) -> Any:
+    """Gradient checkpointing computes in it, and torch turns the mode off inside `backward`."""
+    with _Device():
+        return _run_backward(*args, **kwargs)
 
 
 def _autocast_of_the_processor(context: torch.autocast, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -222,6 +226,7 @@ def fake_cuda() -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in answers.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, value=value, **__: value))
+        stack.enter_context(patch.object(torch.autograd, "_engine_run_backward", _run_backward_on_the_device))
         stack.enter_context(patch.object(torch.autocast, "__init__", _autocast_of_the_processor))
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, before)

@@ -29,7 +29,7 @@ from batcli.model.config import PRESETS
 from batcli.options import DecodeOptions, TrainOptions
 from batcli.train import train
 from batcli.training import answers, batch_size
-from batcli.training.scenes import Loader
+from batcli.training.loader import Loader
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def decoded(run: Path, data: Path, folder: Path, **options: object) -> list[dict
 
 
 def test_tiny(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after: Callable):
-    options = TrainOptions(data=demo, output=tmp_path / "run", set=RECIPE, batch_size="auto", **SMALL)
+    options = TrainOptions(data=demo, output=tmp_path / "run", set=RECIPE, batch_size="auto", cache="disk", **SMALL)
     with fake_cuda():
         with pytest.raises(Stopped):
             train(options, stops_after("stage 3", 0))
@@ -90,6 +90,7 @@ def test_the_published_preset(demo: Path, llm_folder: Path, tmp_path: Path, monk
         precision="bf16",
         gradient_checkpointing=True,
         batch_size="8",
+        cache="none",
         **SMALL,
     )
     with fake_cuda():

@@ -78,10 +78,11 @@ def dspast_features(spectrum: Tensor, mel: Tensor) -> Tensor:
 
 
 def _scene_by_scene(compute: Callable[[Tensor, Tensor], Tensor], spectrum: Tensor, mel: Tensor) -> Tensor:
-    if spectrum.device.type != "cpu":
-        return compute(spectrum, mel)
-    # One by one: intermediate results are four times as large as the STFT and should stay in the processor's cache.
-    return torch.cat([compute(scene, mel) for scene in spectrum.split(1)])
+    with torch.autocast(spectrum.device.type, enabled=False):  # bfloat16 would leave 8 bits of a level, and of a phase
+        if spectrum.device.type != "cpu":
+            return compute(spectrum, mel)
+        # One by one: intermediate results are four times as large as the STFT and should stay in the processor's cache.
+        return torch.cat([compute(scene, mel) for scene in spectrum.split(1)])
 
 
 def _features(spectrum: Tensor, mel: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from batcli.model.features import (
     MEL_HIGH,
     MEL_LOW,
+    dspast_features,
     features,
     hz_to_mel,
     mel_filterbank,
@@ -99,3 +100,11 @@ def test_silence_is_the_floor_and_has_no_phase():
 def test_one_silent_ear_gives_finite_features():
     wave = torch.stack([noise(1, 3200), torch.zeros(1, 3200)], dim=1)
     assert features(spectrum(wave), MEL).isfinite().all()
+
+
+@pytest.mark.parametrize("compute", [features, dspast_features])
+def test_autocast_leaves_the_features_alone(compute):
+    stft = spectrum(noise(1, 2, 6_400))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = compute(stft, MEL)
+    assert torch.equal(found, compute(stft, MEL))
