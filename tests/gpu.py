@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
 import sys
 import tempfile
@@ -36,7 +37,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 from ablate import ablate  # noqa: E402
 
 from batcli.core.errors import InputError  # noqa: E402
-from batcli.core.jsonl import read_records  # noqa: E402
 from batcli.decode import decode, load_model  # noqa: E402
 from batcli.model.bat import BAT, Encoding  # noqa: E402
 from batcli.model.config import PRESETS, EncoderConfig, ModelConfig, QFormerConfig  # noqa: E402
@@ -133,7 +133,7 @@ def quickstart(bench: Bench) -> None:
         sample = {"validate": "dev", "validate_questions": 20, "validate_scenes": 8}
         start = time.monotonic()
         train(TrainOptions(data=data, output=run, set=recipe, batch_size="auto", log_every=1, **sample, **where))
-        losses = [record["loss"] for _, record in read_records(run / "log.jsonl") if record["kind"] == "training"]
+        losses = [record["loss"] for record in records(run / "log.jsonl") if record["kind"] == "training"]
         assert all(loss is not None for loss in losses), "a loss is not finite"
         batch = re.search(r"^batch = (\d+)", (run / "config.toml").read_text(), re.M)
         say(f"{len(losses)} updates in {time.monotonic() - start:.0f} s, --batch-size auto: {batch and batch[1]}")
@@ -145,7 +145,7 @@ def quickstart(bench: Bench) -> None:
                 file, start = bench.folder / f"{device}-{beams}.jsonl", time.monotonic()
                 options = {"num_beams": beams, "max_new_tokens": 24, "device": device, "limit": limit}
                 decode(DecodeOptions(run=run, data=data, output=file, **options))
-                answers[device] = [record["prediction"] for _, record in read_records(file)]
+                answers[device] = [record["prediction"] for record in records(file)]
                 say(f"{limit} questions on {device} in {time.monotonic() - start:.1f} s")
             pairs = list(zip(answers[bench.device.type], answers["cpu"], strict=True))
             same = sum(a == b for a, b in pairs)
@@ -159,6 +159,10 @@ def quickstart(bench: Bench) -> None:
     with bench.check("quickstart, ablation") as say:
         table = ablate(run, data, "eval", bench.folder / "ablated", limit)
         say(f"{len(table.splitlines()) - 4} parts")
+
+
+def records(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def compare(say: Callable[[str], None], here: Encoding, there: Encoding, tolerance: float) -> None:
