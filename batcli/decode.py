@@ -38,6 +38,7 @@ DECIDING_HEARD = ["split", "limit", "seed", "sources", "true_names"]
 OF_ANSWERS = ["question", "num_beams", "max_new_tokens", "batch_size", "zero_audio"]
 OF_LANGUAGE_MODEL = ["precision", "llm", "quantize", "attention"]
 OF_HEARING = ["sources", "true_names"]
+OF_SPLIT = ["split", "output", "batch_size", "limit", "workers", "max_bad"]
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -54,7 +55,7 @@ def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
         return None
     refuse_given(options, OF_HEARING, "has no effect without --encoder")
     if options.audio is not None and options.data is None:
-        refuse_given(options, ["follow_links"], "has no effect without DATA")
+        refuse_given(options, [*OF_SPLIT, "follow_links"], "has no effect without DATA")
         return _answer_recording(options, options.audio, reporter)
     if options.data is not None and options.audio is None:
         refuse_given(options, ["question"], "has no effect without --audio")

@@ -23,7 +23,9 @@ LIMIT = 24
 
 
 def options(run: Path, data: Path | None, output: Path | None, **changes) -> DecodeOptions:
-    defaults = {"workers": 1, "max_new_tokens": 12, "limit": LIMIT, "device": "cpu"}
+    defaults = {"max_new_tokens": 12, "device": "cpu"}
+    if data is not None:
+        defaults |= {"workers": 1, "limit": LIMIT}
     return DecodeOptions(run=run, data=data, output=output, **{**defaults, **changes})
 
 
@@ -217,6 +219,16 @@ def test_an_unfinished_run_is_refused(run: Path, demo: Path, tmp_path: Path):
 def test_wrong_usage(run: Path, demo: Path, tmp_path: Path, changes: dict):
     with pytest.raises(InputError):
         decode(options(**{"run": run, "data": demo, "output": tmp_path / "p.jsonl", **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"split": "dev"}, {"output": Path("p.jsonl")}, {"batch_size": 2}, {"limit": 3}, {"workers": 1}, {"max_bad": 1}],
+)
+def test_what_is_about_a_split_is_refused_with_a_recording(run: Path, tmp_path: Path, changes: dict):
+    name = next(iter(changes)).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{name}: has no effect without DATA"):
+        decode(options(**{"run": run, "data": None, "output": None, "audio": tmp_path / "x.wav", **changes}))
 
 
 def test_no_more_encodings_are_kept_than_have_room(run: Path, demo: Path, tmp_path: Path, monkeypatch):
