@@ -124,10 +124,9 @@ def test_the_option_decides(hardly_shared: Path, tmp_path: Path, llm_folder: Pat
         ({**ENCODER_ALONE, "cache_gb": 3.0}, "--cache-gb"),
     ],
 )
-def test_an_option_without_effect_is_refused(demo: Path, tmp_path: Path, llm_folder: Path, changes: dict, option: str):
-    llm = llm_folder if "preset" in changes else None
+def test_an_option_without_effect_is_refused(demo: Path, tmp_path: Path, changes: dict, option: str):
     with pytest.raises(InputError, match=rf"^{option}: has no effect"):
-        planned(demo, tmp_path / "run", llm=llm, **changes)
+        planned(demo, tmp_path / "run", **changes)
 
 
 @pytest.mark.parametrize("begun", ["disk", "none"])
