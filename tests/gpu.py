@@ -49,6 +49,7 @@ from batcli.train import train  # noqa: E402
 from batcli.training.batch_size import largest_batch  # noqa: E402
 from batcli.training.losses import AnswerObjective, EncoderObjective  # noqa: E402
 from batcli.training.optim import unfreeze  # noqa: E402
+from batcli.training.recipe import RECIPES  # noqa: E402
 from batcli.training.scenes import EncoderBatch  # noqa: E402
 
 SECONDS = 8.5 * 60  # after which no check begins
@@ -227,7 +228,10 @@ def published(bench: Bench) -> None:
 
 
 def encoder_steps(bench: Bench, model: BAT, table: dict[str, dict[int, float]]) -> None:
-    objective, beside = EncoderObjective(model.encoder).train(), held(model.llm, model.projector)
+    objective, beside = (
+        EncoderObjective(model.encoder, RECIPES["llama2-7b"].loss_weights).train(),
+        held(model.llm, model.projector),
+    )
     unfreeze(model, [model.encoder])
     optimizer = torch.optim.AdamW(model.encoder.parameters(), lr=1e-5, fused=True)
     for precision in ("fp32", "bf16"):
@@ -309,10 +313,20 @@ def make_scenes(model: BAT, count: int) -> EncoderBatch:
     assert model.encoder is not None
     config, events = model.encoder.config, torch.zeros(count, model.config.n_classes)
     events[:, 0] = 1
-    place = torch.tensor([[[1.0, 0, 0]]]).expand(count, 1, 3)
+    right = torch.tensor([[[1.0, 0, 0]]]).expand(count, 1, 3)
     ones = torch.ones(count, 1)
     sound = torch.randn(count, 2, config.samples) / 10
-    return EncoderBatch(sound, events, ones.long(), place, ones, ones, torch.ones(count, dtype=torch.long))
+    first, one = torch.zeros(count, 1, dtype=torch.long), torch.ones(count, dtype=torch.long)
+    return EncoderBatch(
+        audio=sound,
+        events=events,
+        event_ids=first,
+        direction=right,
+        distance=ones,
+        place=first,
+        present=ones,
+        n_places=one,
+    )
 
 
 def make_questions(model: BAT, count: int, device: torch.device) -> tuple[Encoding, TextBatch]:
@@ -362,7 +376,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(device, given.small, Path(folder))
         for part in (quickstart, published, four_bits):
-            part(bench)
+            with bench.check(f"{part.__name__}, whole"):
+                part(bench)
     print(f"{time.monotonic() - bench.began:.0f} s; failed: {', '.join(bench.failed) or 'nothing'}")
     sys.exit(bool(bench.failed))
 
