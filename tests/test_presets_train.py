@@ -121,7 +121,7 @@ def trained(data: Path, llm_folder: Path, tmp_path_factory: pytest.TempPathFacto
             command = [sys.executable, *(launcher if processes > 1 else ()), __file__]
             where = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             words = [str(path) for path in (data, llm_folder, folder)]
-            result = subprocess.run([*command, *words], env=where, timeout=300, capture_output=True, text=True)
+            result = subprocess.run([*command, *words], env=where, timeout=900, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
         return done[processes]
 
