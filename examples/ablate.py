@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,7 +35,7 @@ import torch
 from torch import Tensor
 
 from batcli.audio.render import RenderSettings
-from batcli.core.errors import BatError
+from batcli.core.errors import BatError, InputError
 from batcli.core.jsonl import write_records
 from batcli.data.dataset import Dataset, open_dataset
 from batcli.data.schema import Question, Scene
@@ -123,16 +124,25 @@ def parts_of(model: BAT) -> list[str]:
 def encode(
     loaded: LoadedModel, dataset: Dataset, scenes: Sequence[Scene], mirrored: bool = False
 ) -> dict[Scene, Encoding]:
-    """Encode each scene that can be rendered as a batch of one; `mirrored`: with the ears exchanged."""
-    items, encodings = GivenScenes(dataset, scenes, RenderSettings(loaded.seconds)), {}
+    """Encode each scene that can be rendered as a batch of one; `mirrored`: with the ears exchanged.
+
+    Raises InputError, with the reason for the first, where none can be rendered.
+    """
+    items, encodings = GivenScenes(dataset, scenes, RenderSettings(loaded.seconds, rendering=loaded.rendering)), {}
+    bad: list[RenderError] = []
     with threads_for(loaded.model):
         for start in range(0, len(scenes), ENCODE_BATCH):
             rendered = {scenes[n]: items[n][1] for n in range(start, min(start + ENCODE_BATCH, len(scenes)))}
             good = {scene: audio for scene, audio in rendered.items() if not isinstance(audio, RenderError)}
+            bad += [audio for audio in rendered.values() if isinstance(audio, RenderError)]
             if good:
                 waveforms = [audio.flip(0) if mirrored else audio for audio in good.values()]
                 encoding = encode_fixed_batch(loaded.model.encode, waveforms, ENCODE_BATCH, loaded.device)
                 encodings.update({scene: encoding.select([row]) for row, scene in enumerate(good)})
+    if bad and not encodings:
+        raise InputError(f"no scene can be rendered; the first: {bad[0].error['message']}")
+    if bad and not mirrored:
+        print(f"{len(bad)} scenes cannot be rendered; the first: {bad[0].error['message']}", file=sys.stderr)
     return encodings
 
 
@@ -193,10 +203,12 @@ def table(whole: Path, ablated: dict[str, Path]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def ablate(run: Path, data: Path, split: str, output: Path, limit: int | None = None) -> str:
+def ablate(
+    run: Path, data: Path, split: str, output: Path, limit: int | None = None, follow_links: bool = False
+) -> str:
     """Ablate every part and return the table; the predictions go to `output`, a JSONL file per part."""
     loaded = load_model(DecodeOptions(run=run, data=data, split=split))
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, follow_links)
     questions = list(islice(dataset.questions(split), limit))
     scenes = list(dict.fromkeys(q.scene for q in questions))
     samples = make_samples(questions, encode(loaded, dataset, scenes))
@@ -216,10 +228,12 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--limit", type=int, help="only the first N questions [default: all]")
     parser.add_argument("--output", type=Path, help="folder for the answers [default: none are kept]")
+    parser.add_argument("--follow-links", action="store_true", help="read clips and BRIRs through links")
     given = parser.parse_args()
     try:
         with TemporaryDirectory() as folder:
-            print(ablate(given.run, given.data, given.split, given.output or Path(folder), given.limit))
+            output = given.output or Path(folder)
+            print(ablate(given.run, given.data, given.split, output, given.limit, given.follow_links))
     except BatError as error:
         parser.exit(error.exit_code, f"ablate.py: {error}\n")
 

@@ -107,9 +107,9 @@ class Game:
         return self.loaded.seconds
 
 
-def open_game(run: Path, data: Path, split: str = "eval", seed: int | None = None) -> Game:
+def open_game(run: Path, data: Path, split: str = "eval", seed: int | None = None, follow_links: bool = False) -> Game:
     """Load the model and the clips. Raises InputError for a run or a dataset that is not finished."""
-    stock = open_stock(open_dataset(data), split)
+    stock = open_stock(open_dataset(data, follow_links), split)
     game = Game(load_model(DecodeOptions(run=run, max_new_tokens=48)), stock, random.Random(seed))
     load_hrtf("kemar").bank  # noqa: B018 - computed here, so that the first scene does not wait for it
     return game
@@ -437,6 +437,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines play, without any password")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--seed", type=int, help="the same scenes in the same order")
+    parser.add_argument("--follow-links", action="store_true", help="read clips through links")
     given = parser.parse_args()
     try:
         game = open_game(given.run, given.data, given.split, given.seed)

@@ -7,7 +7,7 @@ the allocator's slack and kernels' workspaces (0.5–1.5 GB on a GPU).
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from batcli.core.errors import BatError
 from batcli.model.bat import BAT, Encoding
 from batcli.model.config import PRESETS
 from batcli.model.llm import empty_llm
@@ -75,7 +76,13 @@ def answer_step(bat: BAT, batch: int) -> object:
 
 
 def main() -> None:
-    bat = build(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("llm", type=Path, nargs="?", help="language model directory [default: the sizes of Llama-2-7B]")
+    given = parser.parse_args()
+    try:
+        bat = build(given.llm)
+    except BatError as error:
+        parser.exit(error.exit_code, f"memory.py: {error}\n")
     base = size(bat.llm) - size(bat.llm, True)
     learnt = size(bat.projector) + size(bat.llm, True)
     print("| part | parameters | trained |\n|---|---|---|")
