@@ -166,7 +166,7 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
 def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     """Score predictions, per question type and in the layout of the published table; or what encoders hear."""
     from batcli.core.files import write_text
-    from batcli.evaluation.report import FORMATS
+    from batcli.evaluation.formats import FORMATS
     from batcli.score import score
 
     scores = score(options, terminal)

@@ -14,9 +14,9 @@ from batcli.core.records import read_records
 from batcli.core.toml import read_toml
 from batcli.data.metadata import read_clips, read_labels, read_reverbs
 from batcli.data.schema import read_questions
+from batcli.evaluation.formats import FORMATS
 from batcli.evaluation.predictions import Layout, iterate_predictions, match_questions, open_predictions
 from batcli.evaluation.predictions import read_predictions as read
-from batcli.evaluation.report import FORMATS
 from batcli.options import ImportOptions, QuestionsOptions, ScoreOptions
 from batcli.prepare.questions import questions
 from batcli.prepare.released import import_released

@@ -1,4 +1,4 @@
-"""The result of `bat score` and its forms: table, JSON, CSV, Markdown, JUnit."""
+"""The result of `bat score` and its forms: JSON, CSV, Markdown, JUnit; `table.py` has that for a terminal."""
 
 from __future__ import annotations
 
@@ -281,38 +281,27 @@ def comparison_rows(scores: Scores, comparison: Comparison) -> list[list[str]]:
 
 def sections(scores: Scores) -> Iterator[tuple[str, list[list[str]], str]]:
     """The tables of the report: (heading, rows, note) each."""
-    settings = scores.settings
-    interval = f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
-    yield "Scores in per cent", type_rows(scores), interval if settings["replicates"] else ""
+    yield "Scores in per cent", type_rows(scores), interval_note(scores) if scores.settings["replicates"] else ""
     paper = paper_rows(scores)
     if len(paper[0]) > 1:
         yield "In the published table's layout", paper, scores.published or ""
     if comparison := scores.comparison:
-        note = (
-            f"On the {comparison.n:,} {scores.subject.scored} of both; {comparison.only_here:,} only here, "
-            f"{comparison.only_there:,} only in {comparison.other}. McNemar's p takes {scores.subject.independent} for "
-            "independent."
-        )
-        yield "Difference", comparison_rows(scores, comparison), note
+        yield "Difference", comparison_rows(scores, comparison), comparison_note(scores, comparison)
 
 
-def to_table(scores: Scores) -> str:
-    return "\n".join(f"{_aligned(rows)}{note and note + chr(10)}" for _, rows, note in sections(scores))
+def interval_note(scores: Scores) -> str:
+    """How the intervals were made."""
+    settings = scores.settings
+    return f"95 % intervals: {settings['replicates']:,} resamples by {settings['cluster']}, seed {settings['seed']}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart over a rule; counts are set flush right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = rows[0].index("n") if "n" in rows[0] else -1
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column == right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines) + "\n"
+def comparison_note(scores: Scores, comparison: Comparison) -> str:
+    """Which questions were compared, and what the test takes for granted."""
+    return (
+        f"On the {comparison.n:,} {scores.subject.scored} of both; {comparison.only_here:,} only here, "
+        f"{comparison.only_there:,} only in {comparison.other}. McNemar's p takes {scores.subject.independent} for "
+        "independent."
+    )
 
 
 def to_markdown(scores: Scores) -> str:
@@ -347,6 +336,3 @@ def to_junit(scores: Scores) -> str:
         head = f'  <testsuite name={quoteattr(system)} tests="{len(cases)}" failures="{failed}">\n'
         suites.append(f"{head}{''.join(cases)}  </testsuite>\n")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n{"".join(suites)}</testsuites>\n'
-
-
-FORMATS = {"table": to_table, "json": to_json, "csv": to_csv, "md": to_markdown}

@@ -10,6 +10,41 @@ from batcli.data.question_types import QUESTION_TYPES
 
 LOWER_IS_BETTER = ("der", "distance_mae", "er20", "mae")
 
+METRICS_IN_WORDS = {
+    "map": "names (mAP)",
+    "label_f1": "names (F1)",
+    "doa_acc": "octant",
+    "lr_acc": "left/right",
+    "fb_acc": "front/back",
+    "ud_acc": "above/below",
+    "der": "off > 0.5 m",
+    "distance_mae": "metres off",
+    "binary_acc": "yes or no",
+    "choice_acc": "side",
+    "source_acc": "which one",
+    "answered": "readable",
+    "er20": "off > 20°",
+    "mae": "degrees off",
+    "named": "true name",
+}
+"""Metric → what it measures, in at most 11 characters."""
+
+TYPES_IN_WORDS = {
+    "CLASSIFICATION": "what sounds",
+    "DOA": "where the source is",
+    "MIXUP_SINGLE_CLASSIFICATION": "which of two is there",
+    "MIXUP_SINGLE_DOA": "where one of two is",
+    "MIXUP_DIRECTION": "yes or no: direction",
+    "MIXUP_DISTANCE_BOTH": "yes or no: distance",
+    "MIXUP_NONBINARY_DIRECTION": "on which side of the other",
+    "MIXUP_NONBINARY_DISTANCE": "how far from each other",
+    "MIXUP_NONBINARY_SOURCE": "which of two it is",
+    "DOA_PLANE": "where, near a plane",
+    "MIXUP_SINGLE_CLASSIFICATION_PLANE": "which is there, near a plane",
+    "MIXUP_SINGLE_DOA_PLANE": "where one of two is, near a plane",
+}
+"""Question type → what its questions ask."""
+
 Columns = Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]]
 """The published table: heading → column → (type, metric) of the scores whose mean it is."""
 

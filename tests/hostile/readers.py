@@ -120,7 +120,7 @@ def make_heard(folder: Path) -> None:
 
 
 def score_heard(folder: Path) -> Any:
-    from batcli.evaluation.report import FORMATS
+    from batcli.evaluation.formats import FORMATS
     from batcli.options import ScoreOptions
     from batcli.score import score
 
@@ -129,7 +129,7 @@ def score_heard(folder: Path) -> Any:
 
 
 def score(folder: Path, **how: Any) -> Any:
-    from batcli.evaluation.report import FORMATS
+    from batcli.evaluation.formats import FORMATS
     from batcli.options import ScoreOptions
     from batcli.score import score
 
