@@ -15,21 +15,41 @@ from batcli import __version__
 from batcli import options as opts
 from batcli.command import command, discard_output, origin_of
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped
+from batcli.help import Group
 from batcli.ui import Terminal, open_streams
 
 CONTEXT = {"auto_envvar_prefix": "BAT", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Commands(Group):
+    examples = """
+        bat prepare demo demo
+        bat train demo -o run
+        bat decode run demo -o preds.jsonl
+        bat score preds.jsonl
+        """
+    order = ("prepare", "spatialize", "train", "decode", "score")
+
+
+class Kinds(Group):
+    examples = """
+        bat prepare demo demo
+        bat prepare clips data my-sounds
+        """
+    order = ("demo", "clips", "rooms", "brirs", "questions", "import", "model")
+
+
 app = typer.Typer(
     name="bat",
-    help="BAT listens to binaural audio and answers questions about what sounds, where and how far.\n\n"
-    "A first run: bat prepare demo demo && bat train demo -o run && bat decode run demo -o preds.jsonl "
-    "&& bat score preds.jsonl",
+    cls=Commands,
+    help="BAT listens to binaural audio and answers questions about what sounds, where and how far.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help loads rich no sooner than a table needs it
+    rich_markup_mode=None,  # plain help loads rich no sooner than a bar needs it
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings=CONTEXT,
 )
 prepare = typer.Typer(
+    cls=Kinds,
     help="Make or import data, rooms, questions and published models.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -60,7 +80,7 @@ def _root(
     """,
 )
 def _spatialize(options: opts.SpatializeOptions, terminal: Terminal) -> None:
-    """Render binaural scenes: one from files, or every distinct scene of a split."""
+    """Render binaural scenes: one from files, or all of a split."""
     from batcli.spatialize import spatialize
 
     spatialize(options, terminal)
@@ -77,7 +97,7 @@ def _spatialize(options: opts.SpatializeOptions, terminal: Terminal) -> None:
     """,
 )
 def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
-    """Simulate rooms: binaural impulse responses and where their sources are."""
+    """Simulate rooms: binaural impulse responses, and their places."""
     from batcli.prepare.rooms import rooms
 
     rooms(options, terminal)
@@ -94,7 +114,7 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
     """,
 )
 def _brirs(options: opts.BrirsOptions, terminal: Terminal) -> None:
-    """Take measured rooms: SOFA files, or sound files with a table; or export rooms as SOFA."""
+    """Take measured rooms: SOFA, or sound files; or export as SOFA."""
     from batcli.prepare.brirs import brirs
 
     brirs(options, terminal)
@@ -111,7 +131,7 @@ def _brirs(options: opts.BrirsOptions, terminal: Terminal) -> None:
     """,
 )
 def _clips(options: opts.ClipsOptions, terminal: Terminal) -> None:
-    """Take recordings with labels: folders by class, a table, or a public collection."""
+    """Take recordings with labels: folders, a table, a collection."""
     from batcli.prepare.clips import clips
 
     clips(options, terminal)
@@ -128,7 +148,7 @@ def _clips(options: opts.ClipsOptions, terminal: Terminal) -> None:
     """,
 )
 def _questions(options: opts.QuestionsOptions, terminal: Terminal) -> None:
-    """Ask questions of all nine types about clips with labels in simulated or released rooms."""
+    """Ask questions of all types about clips with labels, in rooms."""
     from batcli.prepare.questions import questions
 
     questions(options, terminal)
@@ -144,7 +164,7 @@ def _questions(options: opts.QuestionsOptions, terminal: Terminal) -> None:
     """,
 )
 def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
-    """Take over released questions: JSON {"data": [...]} or JSONL, checked record by record."""
+    """Take over released questions, checked record by record."""
     from batcli.prepare.released import import_released
 
     import_released(options, terminal)
@@ -164,7 +184,7 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
     """,
 )
 def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
-    """Score predictions, per question type and in the layout of the published table; or what encoders hear."""
+    """Score predictions by question type, or what encoders hear."""
     from batcli.core.files import write_text
     from batcli.evaluation.formats import FORMATS
     from batcli.score import score
@@ -193,7 +213,7 @@ def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     """,
 )
 def _demo(options: opts.DemoOptions, terminal: Terminal) -> None:
-    """Make a whole dataset from nothing: clips, rooms and questions; no download."""
+    """Make a whole dataset from nothing; no download."""
     from batcli.prepare.demo import demo
 
     demo(options, terminal)
@@ -210,7 +230,7 @@ def _demo(options: opts.DemoOptions, terminal: Terminal) -> None:
     """,
 )
 def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
-    """Make a run directory of the published checkpoints, or the published checkpoints of a run directory."""
+    """Make a run directory of published checkpoints, or the reverse."""
     from batcli.prepare.model import model
 
     model(options, terminal)
@@ -227,7 +247,7 @@ def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
     """,
 )
 def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
-    """Train the encoder, then projector and language model, stage by stage; resumable."""
+    """Train encoder, projector and language model, stage by stage."""
     from batcli.train import train
 
     train(options, terminal)
@@ -245,7 +265,10 @@ def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
     """,
 )
 def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
-    """Answer the questions of a split, or one question about one recording; or write what the encoder hears."""
+    """Answer the questions of a split, or one about a recording.
+
+    With --encoder, write what the encoder hears of each clip instead.
+    """
     from batcli.decode import decode
 
     answer = decode(options, terminal)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from batcli import config as configuration
+from batcli import help
 from batcli.core.errors import BatError, ExitCode, InputError, Stopped, printable
 from batcli.core.signals import CODES
 from batcli.core.toml import read_toml, refuse_unknown, to_text
@@ -31,7 +32,8 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         with ExpectedErrors(debug=False):
             root: Any = context.find_root().command
-            commands = {name: list(getattr(command, "commands", ())) for name, command in root.commands.items()}
+            ordered = {name: root.commands[name] for name in root.list_commands(context)}
+            commands = {name: list(getattr(command, "commands", ())) for name, command in ordered.items()}
             content, names = read_toml(path), context.command_path.split()[1:]
             configuration.refuse_stray_tables(content, commands, path)
             values, where = configuration.table(content, names, path), f"{path} [{'.'.join(names)}]"
@@ -68,7 +70,11 @@ _GENERAL = {
     "config": (
         Path,
         typer.Option(
-            show_envvar=False, help="TOML file; flags and BAT_… variables win.", is_eager=True, callback=_load_config
+            show_envvar=False,
+            help="Options from a TOML file; flags and BAT_… variables win.",
+            metavar="FILE",
+            is_eager=True,
+            callback=_load_config,
         ),
     ),
     "print_config": (
@@ -89,18 +95,21 @@ def _parameters(schema: type) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(schema)
     parameters = []
     for field in sorted(fields(schema), key=lambda f: not f.metadata.get("argument")):
-        meta, hint = field.metadata, hints[field.name]
+        meta, hint, group = field.metadata, hints[field.name], help.group_of(schema.__name__, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if meta.get("argument"):
-            info: Any = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
+            text = help.describe(meta["help"], None, {}, meta["required"])
+            info: Any = typer.Argument(help=text, metavar=meta["metavar"], show_default=False, rich_help_panel=group)
             default = inspect.Parameter.empty if meta["required"] else default
         else:
-            names = [f"--{field.name.replace('_', '-')}", *meta["names"]]
             info = typer.Option(
-                *names,
-                help=meta["help"],
+                f"--{field.name.replace('_', '-')}",
+                *meta["names"],
+                help=help.describe(meta["help"], default, meta["limits"], default is None and not _optional(hint)),
+                metavar=None if hint is bool else help.metavar_of(schema.__name__, field.name, hint),
                 show_envvar=False,
-                show_default=default not in (None, "", []),
+                show_default=False,
+                rich_help_panel=group,
                 **meta["limits"],
             )
             hint = hint if default is not None or _optional(hint) else hint | None
@@ -138,8 +147,8 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
 
         context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         invoke.__signature__ = inspect.Signature([context_parameter, *_parameters(schema)])  # type: ignore[attr-defined]
-        invoke.__doc__ = f"{inspect.getdoc(run)}\n\n\b\nExamples:\n" + inspect.cleandoc(examples)
-        group.command(name)(invoke)
+        invoke.__doc__ = inspect.getdoc(run)
+        group.command(name, cls=type("Command", (help.Command,), {"examples": examples}))(invoke)
         return run
 
     return register

@@ -39,7 +39,7 @@ def argument(help: str, default: Any = ..., metavar: str | None = None) -> Any:
 class Options:
     """Options that all commands take."""
 
-    seed: int = option(0, "Seed of everything random: same seed, same bytes.", min=0)
+    seed: int = option(0, "Seed of what is random: same seed, same bytes.", min=0)
     dry_run: bool = option(False, "Check the inputs, print the counts, do nothing.", "-n")
 
     only_heard: ClassVar[tuple[str, ...]] = ()  # options whose files are recorded nowhere: any name will do

@@ -136,7 +136,7 @@ def test_the_configuration_of_a_run_is_a_configuration(bat):
         ("[spatialize]\nsplitt = 'eval'", "x.toml [spatialize]: unknown key 'splitt'; did you mean 'split'?"),
         ("[spatialise]\nsplit = 'eval'", "x.toml: unknown key 'spatialise'; did you mean 'spatialize'?"),
         ("[prepare.romms]\nrooms = 3", "x.toml [prepare]: unknown key 'romms'; did you mean 'rooms'?"),
-        ("seed = 3", "x.toml: unknown key 'seed'; known: spatialize, score, train, decode, prepare"),
+        ("seed = 3", "x.toml: unknown key 'seed'; known: prepare, spatialize, train, decode, score"),
         ("[spatialize]\nquiet = true", "x.toml [spatialize]: unknown key 'quiet'; known: data, seconds"),
         ("spatialize = 3", "x.toml: 'spatialize' is not a table; write [spatialize]"),
         ("[spatialize", "x.toml: not TOML: Expected ']'"),
@@ -316,7 +316,7 @@ def test_no_command_shows_the_help(bat, arguments):
 def test_help_is_for_standard_output(bat):
     result = bat("prepare", "rooms", "--help")
     assert (result.code, result.err) == (0, "")
-    assert "Usage: bat prepare rooms [OPTIONS]" in result.out
+    assert "Usage: bat prepare rooms REVERB [OPTIONS]" in result.out
     assert "bat prepare rooms reverb --rooms 500" in result.out
 
 
