@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def test_flag_beats_environment_beats_file_beats_default(bat, given, strongest):
 def test_print_config_shows_every_option_once(bat):
     lines = bat("spatialize", "--print-config").out.splitlines()
     names = [line.partition(" = ")[0] for line in lines]
-    assert sorted(names) == sorted(batcli.spatialize.SpatializeOptions.__dataclass_fields__)
+    assert sorted(names) == sorted(field.name for field in fields(batcli.spatialize.SpatializeOptions))
     assert all(re.fullmatch(r"\w+ = .*\t# default", line) for line in lines)
 
 
