@@ -32,7 +32,7 @@ MAY_LOAD = {  # packages that few modules may know
     "transformers": TORCH,
     "peft": TORCH,
     "accelerate": ("training/", "train.py", "model/llm.py"),
-    "typer": ("cli.py", "command.py"),
+    "typer": ("cli.py", "command.py", "help.py"),
     "click": (),
     "jinja2": ("evaluation/html.py",),
     "rich": ("ui.py", "cli.py"),
@@ -43,7 +43,7 @@ HEAVY = ("torch", "numpy", "pandas", "transformers", "scipy", "soundfile", "peft
 def layer_of(module: str) -> str:
     """`audio/io.py` → `audio`; `prepare/rooms.py` and `train.py` → `verbs`."""
     head = module.partition("/")[0]
-    if head in ("cli.py", "command.py", "config.py", "ui.py", "__main__.py"):
+    if head in ("cli.py", "command.py", "config.py", "help.py", "ui.py", "__main__.py"):
         return "cli"
     if head in ("options.py", "api.py"):
         return head.removesuffix(".py")
