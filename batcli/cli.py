@@ -6,7 +6,9 @@ needs no torch.
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from batcli import __version__
 from batcli import options as opts
 from batcli.command import command, discard_output, origin_of
 from batcli.core.errors import ExitCode, GateMissed, InputError, Stopped
+from batcli.core.files import STDIO
 from batcli.help import Group
 from batcli.ui import Terminal, open_streams
 
@@ -84,6 +87,9 @@ def _spatialize(options: opts.SpatializeOptions, terminal: Terminal) -> None:
     from batcli.spatialize import spatialize
 
     spatialize(options, terminal)
+    if not options.dry_run:
+        made = f"the scenes of {options.split}" if options.data else "a scene"
+        terminal.done(f"{options.output}: {made}", "" if options.data else "listen to it on headphones")
 
 
 @command(
@@ -101,6 +107,10 @@ def _rooms(options: opts.RoomsOptions, terminal: Terminal) -> None:
     from batcli.prepare.rooms import rooms
 
     rooms(options, terminal)
+    if not options.dry_run:
+        made = f"{options.rooms:,} rooms for {options.split}"
+        ask = f"bat prepare questions DATA --reverb-root {shown(options.reverb)} --split {options.split} …"
+        terminal.done(f"{options.reverb}: {made}", ask if options.channels == "binaural" else "")
 
 
 @command(
@@ -117,7 +127,10 @@ def _brirs(options: opts.BrirsOptions, terminal: Terminal) -> None:
     """Take measured rooms: SOFA, or sound files; or export as SOFA."""
     from batcli.prepare.brirs import brirs
 
-    brirs(options, terminal)
+    made = brirs(options, terminal)
+    if not options.dry_run:
+        ask = f"bat prepare questions DATA --reverb-root {shown(options.reverb)} --split {options.split} …"
+        terminal.done(f"{made}: written", "" if options.export else ask)
 
 
 @command(
@@ -134,7 +147,10 @@ def _clips(options: opts.ClipsOptions, terminal: Terminal) -> None:
     """Take recordings with labels: folders, a table, a collection."""
     from batcli.prepare.clips import clips
 
-    clips(options, terminal)
+    made = clips(options, terminal)
+    if not options.dry_run:
+        then = "" if made.splits else f"bat prepare demo {shown(options.data)}"
+        terminal.done(f"{options.data}: clips with {len(made.labels):,} labels", then)
 
 
 @command(
@@ -152,6 +168,9 @@ def _questions(options: opts.QuestionsOptions, terminal: Terminal) -> None:
     from batcli.prepare.questions import questions
 
     questions(options, terminal)
+    if not options.dry_run:
+        made = f"{options.count:,} questions for {options.split}"
+        terminal.done(f"{options.data}: {made}", after_questions(options.data, options.split))
 
 
 @command(
@@ -167,7 +186,10 @@ def _import(options: opts.ImportOptions, terminal: Terminal) -> None:
     """Take over released questions, checked record by record."""
     from batcli.prepare.released import import_released
 
-    import_released(options, terminal)
+    counts = import_released(options, terminal).counts
+    if not options.dry_run:
+        made = f"{sum(sum(by_type.values()) for by_type in counts.values()):,} questions for {', '.join(counts)}"
+        terminal.done(f"{options.data}: {made}", after_questions(options.data, *counts))
 
 
 @command(
@@ -194,11 +216,17 @@ def _score(options: opts.ScoreOptions, terminal: Terminal) -> None:
     for verdict in scores.verdicts:
         if verdict.passed:
             terminal.info(f"gate passed: {verdict}")
+    terminal.close()
     try:
         if scores.systems:
             write_text(options.output, FORMATS[options.format](scores))
     except BrokenPipeError:
         discard_output()
+    if scores.systems:
+        files = [path for path in (options.output, options.report, options.unparsed, options.junit) if path]
+        where = ", ".join(str(path) for path in files if path != STDIO) or "standard output"
+        then = "" if options.report or scores.subject.embedder is None else "--report DIR shows what lies behind"
+        terminal.done(f"{where}: scores of {scores.systems[0].n:,} {scores.subject.scored}", then)
     if missed:
         raise GateMissed(f"gate missed: {'; '.join(missed)}")
 
@@ -217,6 +245,9 @@ def _demo(options: opts.DemoOptions, terminal: Terminal) -> None:
     from batcli.prepare.demo import demo
 
     demo(options, terminal)
+    if not options.dry_run:
+        made = f"a dataset of {options.count:,} questions to learn from"
+        terminal.done(f"{options.data}: {made}", after_questions(options.data, "train"))
 
 
 @command(
@@ -234,6 +265,12 @@ def _model(options: opts.ModelOptions, terminal: Terminal) -> None:
     from batcli.prepare.model import model
 
     model(options, terminal)
+    if options.dry_run:
+        return
+    if options.export or options.export_encoder:
+        terminal.done(f"{' and '.join(str(p) for p in (options.export, options.export_encoder) if p)}: exported")
+    else:
+        terminal.done(f"{options.run}: a run directory", f"bat decode {shown(options.run)} DATA -o preds.jsonl")
 
 
 @command(
@@ -251,6 +288,13 @@ def _train(options: opts.TrainOptions, terminal: Terminal) -> None:
     from batcli.train import train
 
     train(options, terminal)
+    if not options.dry_run:
+        then = f"bat decode {shown(options.output)} {shown(options.data)}"
+        if not (options.output / "projector.safetensors").exists():  # an encoder alone
+            then += " --encoder -o heard.jsonl"
+        else:
+            then += " -o preds.jsonl"
+        terminal.done(f"{options.output}: trained on {options.data}, stages {options.stages}", then)
 
 
 @command(
@@ -273,7 +317,25 @@ def _decode(options: opts.DecodeOptions, terminal: Terminal) -> None:
 
     answer = decode(options, terminal)
     if answer is not None:
+        terminal.close()
         print(answer)
+    elif options.data is not None and options.output is not None and not options.dry_run:
+        made = f"what the encoder hears of {options.split}" if options.encoder else f"answers to {options.split}"
+        piped = options.output == STDIO
+        where = "standard output" if piped else options.output
+        terminal.done(f"{where}: {made}", "" if piped else f"bat score {shown(options.output)}")
+
+
+def shown(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(str(path))
+
+
+def after_questions(data: Path, *splits: str) -> str:
+    """The command that comes after questions: training on them, or answering those that are for a test."""
+    if "train" in splits:
+        return f"bat train {shown(data)} -o run"
+    return f"bat decode run {shown(data)} --split {splits[0]} -o preds.jsonl"
 
 
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer releases of Typer carry within themselves

@@ -24,7 +24,7 @@ from batcli import help
 from batcli.core.errors import BatError, ExitCode, InputError, Stopped, printable
 from batcli.core.signals import CODES
 from batcli.core.toml import read_toml, refuse_unknown, to_text
-from batcli.ui import Terminal
+from batcli.ui import Terminal, foreign_messages
 
 
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -143,7 +143,9 @@ def command(group: typer.Typer, name: str, schema: type, examples: str) -> Calla
                 if general["print_config"]:
                     _print_config(context, values)
                 else:
-                    run(schema(**values), Terminal(verbosity if _first_rank() else -1))
+                    options = schema(**values)
+                    with foreign_messages(general["debug"]), Terminal(verbosity if _first_rank() else -1) as terminal:
+                        run(options, terminal)
 
         context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         invoke.__signature__ = inspect.Signature([context_parameter, *_parameters(schema)])  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ DECIDING_HEARD = ["split", "limit", "seed", "sources", "true_names"]
 OF_ANSWERS = ["question", "num_beams", "max_new_tokens", "batch_size", "zero_audio"]
 OF_LANGUAGE_MODEL = ["precision", "llm", "quantize", "attention"]
 OF_HEARING = ["sources", "true_names"]
-OF_SPLIT = ["split", "output", "batch_size", "limit", "workers", "max_bad"]
+OF_SPLIT = ["split", "output", "overwrite", "batch_size", "limit", "workers", "max_bad"]
 
 
 def decode(options: DecodeOptions, reporter: Reporter = SILENT) -> str | None:
@@ -132,7 +132,7 @@ def _answer_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) 
     weights = [checkpoint.ENCODER, checkpoint.PROJECTOR, checkpoint.LLM, checkpoint.ADAPTER]
     facts = _facts(options, DECIDING, weights, questions_sha256=sha256(file))
     about = {"seed": options.seed, "questions": len(questions)}
-    bad = write_stream(output, len(questions), make, facts, about, reporter)
+    bad = write_stream(output, len(questions), make, facts, about, reporter, options.overwrite)
     _require_few(bad, options, f"{len(questions):,} questions could not be answered")
 
 
@@ -163,7 +163,8 @@ def _hear_split(options: DecodeOptions, dataset: Dataset, reporter: Reporter) ->
         return hear_scenes(listener, dataset, scenes, places, options.workers, reporter)
 
     facts = _facts(options, DECIDING_HEARD, [checkpoint.ENCODER], scenes_key=content_key(scenes=scenes))
-    bad = write_stream(output, len(scenes), make, facts, {"scenes": len(scenes)}, reporter)
+    about = {"scenes": len(scenes)}
+    bad = write_stream(output, len(scenes), make, facts, about, reporter, options.overwrite)
     _require_few(bad, options, f"{len(scenes):,} scenes could not be heard")
 
 

@@ -289,6 +289,7 @@ class DecodeOptions(Roots, Options, LanguageModel):
     data: Path | None = argument("A dataset directory, for all questions of a split.", None, metavar="[DATA]")
     split: str = option("eval", "Which split of DATA.")
     output: Path | None = option(None, "Predictions, JSONL; - is standard output.", "-o")
+    overwrite: bool = option(False, "Answer again what is answered already.")
     audio: Path | None = option(None, "One binaural WAV to ask about.")
     question: str | None = option(None, "The question about --audio.")
     encoder: bool = option(False, "Write what the encoder hears of each clip, at a fixed place, instead of answers.")

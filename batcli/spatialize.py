@@ -17,6 +17,7 @@ from batcli.core.errors import BatError, InputError, TooManyBad
 from batcli.core.files import (
     STDIO,
     read_json,
+    readable,
     require_file,
     require_writable,
     require_writable_file,
@@ -101,8 +102,8 @@ def _render_split(options: SpatializeOptions, dataset: Dataset, reporter: Report
         raise InputError("no questions", questions)
     settings = _settings(options, dataset.seconds)
     works = [Work(n, scene, tuple(map(dataset.files_of, scene))) for n, scene in enumerate(scenes)]
-    gigabytes = len(works) * settings.length * 2 * SAMPLE_BYTES[options.encoding] / 1e9
-    reporter.info(f"{len(works):,} scenes of {settings.seconds:g} s, {gigabytes:.2f} GB")
+    size = readable(len(works) * settings.length * 2 * SAMPLE_BYTES[options.encoding])
+    reporter.info(f"{len(works):,} scenes of {settings.seconds:g} s, {size}")
     if options.dry_run:
         _report_bad(_unreadable(works), len(works), "the clips and BRIRs", options, reporter)
         return
@@ -118,7 +119,7 @@ def _render_split(options: SpatializeOptions, dataset: Dataset, reporter: Report
             todo = _todo(share(works), shards, earlier, output)
             render = partial(_render_work, output=output, settings=settings, encoding=options.encoding)
             rendered = run_jobs(render, todo, options.jobs or default_jobs())
-            for work, record in zip(todo, reporter.track(rendered, "rendering", len(todo)), strict=True):
+            for work, record in zip(todo, reporter.track(rendered, "scenes", len(todo)), strict=True):
                 shards.append(work.position, record)
             if rank_and_world()[0] != 0:
                 return

@@ -42,6 +42,7 @@ from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
 from batcli.training.sharding import place, reads_weights, sharded
 from batcli.training.stages import ENCODER_STAGES, QuestionStage, find_batch_size
 from batcli.training.trainer import Trainer
+from batcli.training.work import report_work
 
 CURVES = "curves.png"
 
@@ -108,6 +109,7 @@ def prepare(plan: TrainPlan, accelerator: Accelerator, reporter: Reporter) -> Tr
 def train_stages(trainer: Trainer) -> int:
     """Train all stages and write the run's files; returns the number of scenes that could not be rendered."""
     plan, encoders, step, bad = trainer.plan, trainer.model.encoders, 0, 0
+    report_work(trainer)
     for name in (name for name in trainer.stages if name in encoders):
         step = train_stage(trainer, ENCODER_STAGES[name](trainer, encoders[name]), step)
         if not trainer.is_past(name):
@@ -129,6 +131,7 @@ def train_stages(trainer: Trainer) -> int:
             batch = find_batch_size(trainer, encoded, objective)
             trainer = replace(trainer, plan=replace(plan, recipe=replace(plan.recipe, batch=batch)))
             trainer.write_config()
+            report_work(trainer)
         for name in names:
             step = train_stage(trainer, QuestionStage(trainer, name, encoded, objective, batch), step)
         bad = encoded.scenes.bad()

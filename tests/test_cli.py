@@ -83,7 +83,7 @@ def test_flag_beats_environment_beats_file_beats_default(bat, given, strongest):
     assert f"sample_rate = {value}\t# {origin}" in shown.out.splitlines()
     assert "output = out\t# flag" in shown.out.splitlines()
     assert not given
-    assert bat(*arguments, **environment) == (0, "", "")
+    assert bat(*arguments, "-q", **environment) == (0, "", "")
     assert given[0].sample_rate == value
 
 
@@ -179,7 +179,7 @@ def test_bad_variables_are_refused(bat, given, variable, value, message):
 
 def test_others_variables_are_theirs(bat, given):
     # `BAT_VERSION` and `BAT_THEME` are common: of image builders, and of the file viewer with this name.
-    assert bat("spatialize", "demo", BAT_VERSION="1", BAT_THEME="x", BAT_TRAIN_SEED="y") == (0, "", "")
+    assert bat("spatialize", "demo", "-q", BAT_VERSION="1", BAT_THEME="x", BAT_TRAIN_SEED="y") == (0, "", "")
     assert len(given) == 1
 
 
@@ -264,7 +264,7 @@ def test_a_signal_that_comes_out_of_a_library_as_its_own_error(bat, monkeypatch,
             raise error
 
     monkeypatch.setattr(batcli.spatialize, "spatialize", lose_it)
-    result = bat("spatialize")
+    result = bat("spatialize", "-q")
     assert result == ((143, "", "bat: stopped by a signal; run again to go on\n") if error else (0, "", ""))
 
 
@@ -335,13 +335,15 @@ def test_a_reader_who_has_seen_enough(asked):
 
 # ---- what a person sees --------------------------------------------------------------------------
 
+END = "done in 0.0 s: x.wav: a scene; next: listen to it on headphones\n"
+
 
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ([], "work: 3 in 0.0 s\ninfo\nwarning: warn\n"),
+        ([], f"work: 3 in 0.0 s\ninfo\nwarning: warn\n{END}"),
         (["-q"], "warning: warn\n"),
-        (["-v"], "work: 3 in 0.0 s\ninfo\nwarning: warn\ndetail\n"),
+        (["-v"], f"work: 3 in 0.0 s\ninfo\nwarning: warn\ndetail\n{END}"),
     ],
 )
 def test_quiet_and_verbose(bat, monkeypatch, flag, said):
@@ -353,7 +355,7 @@ def test_quiet_and_verbose(bat, monkeypatch, flag, said):
         reporter.detail("detail")
 
     monkeypatch.setattr(batcli.spatialize, "spatialize", work)
-    assert bat("spatialize", *flag) == (0, "", said)
+    assert bat("spatialize", "-o", "x.wav", *flag) == (0, "", said)
     assert bat("spatialize", *flag, RANK="1", WORLD_SIZE="2").err == "warning: warn\n"  # the first rank speaks
 
 

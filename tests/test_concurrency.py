@@ -116,7 +116,7 @@ def test_a_dataset_edited_during_a_decode(demo, run, tmp_path, stops_after):
     shutil.copytree(demo, data)
     options = DecodeOptions(run=run, data=data, output=output, workers=1, batch_size=4)
     with pytest.raises(Stopped):
-        decode(options, stops_after("answering", 3))
+        decode(options, stops_after("questions", 40))
     file = data / "questions/eval.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([lines[-1], *lines[:-1]]))

@@ -91,7 +91,7 @@ def test_a_stopped_decode_ends_with_the_same_bytes(
     monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
-        decode(options(run, demo, output), stops_after("windows", 2))
+        decode(options(run, demo, output), stops_after("questions", 40))
     assert not output.exists()
     decode(options(run, demo, output))
     assert output.read_bytes() == predictions.read_bytes()
@@ -104,7 +104,7 @@ def test_other_settings_do_not_go_on_with_the_parts(
     monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
-        decode(options(run, demo, output, zero_audio=True), stops_after("windows", 2))
+        decode(options(run, demo, output, zero_audio=True), stops_after("questions", 40))
     decode(options(run, demo, output))
     monkeypatch.undo()
     decode(options(run, demo, tmp_path / "fresh.jsonl"))

@@ -176,7 +176,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
 ):
     output = tmp_path / "heard.jsonl"
     with pytest.raises(Stopped):
-        decode(options(heard_run, demo, output, sources="both"), stops_after("listening", 2))
+        decode(options(heard_run, demo, output, sources="both"), stops_after("scenes", 16))
     assert not output.exists()
     parts = [path for path in tmp_path.iterdir() if "part" in path.name]
     assert sum(len(path.read_text().splitlines()) for path in parts) == 16

@@ -280,7 +280,7 @@ def test_an_output_that_cannot_be_is_found_before_any_work(three, tmp_path, monk
 
 
 def test_a_dry_run_looks_for_the_files_and_writes_nothing(three, tmp_path):
-    assert render(three.root, tmp_path / "out", dry_run=True) == ["3 scenes of 1 s, 0.00 GB"]
+    assert render(three.root, tmp_path / "out", dry_run=True) == ["3 scenes of 1 s, 768 kB"]
     _, brir = three.files_of(next(three.questions("eval")).scene[0])
     brir.unlink()
     with pytest.raises(TooManyBad, match="1 of 3 scenes failed"):

@@ -282,6 +282,15 @@ def _resolved(folder: Path) -> Path:
     return folder.resolve()
 
 
+def readable(size: float) -> str:
+    """A number of bytes in the unit that gives it one to three digits: `3.2 GB`, `12 MB`, `840 B`."""
+    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1_000
+        units.pop(0)
+    return f"{amount:.1f} {units[0]}" if amount < 9.95 and units[0] != "B" else f"{amount:,.0f} {units[0]}"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex; of a directory, that of its files' names and digests in order."""
     digest = hashlib.sha256()

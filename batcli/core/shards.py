@@ -48,6 +48,12 @@ class ResumableShards:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    def discard(self) -> None:
+        """Delete the finished records before work begins: this rank's, or all if there is no other rank."""
+        for path in self.final.parent.glob(f"{escape(self.pattern)}*.jsonl"):
+            if path == self.own or rank_and_world()[1] == 1:
+                remove(path)
+
     def append(self, position: int, record: dict[str, Any]) -> None:
         """Write the finished record of a position, at once."""
         self._file.write(dump({"position": position, "record": record}).encode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from batcli.core.errors import ExitCode, Stopped
 
@@ -28,8 +28,11 @@ class StopRequest:
 
 
 @contextmanager
-def defer_signals() -> Iterator[StopRequest]:
-    """Inside, the first Ctrl-C or SIGTERM is noted in the StopRequest, not obeyed; a second one is obeyed at once."""
+def defer_signals(say: Callable[[], None] = lambda: None) -> Iterator[StopRequest]:
+    """Inside, the first Ctrl-C or SIGTERM is noted in the StopRequest, not obeyed; a second one is obeyed at once.
+
+    say: called at once when the first comes.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python delivers signals to the main thread alone
@@ -40,6 +43,8 @@ def defer_signals() -> Iterator[StopRequest]:
         request.code = CODES[signal.Signals(number)]
         for each, handler in before.items():
             signal.signal(each, handler)
+        with suppress(RuntimeError):  # it came in the middle of another message
+            say()
 
     for number in before:
         signal.signal(number, note)

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 
+from batcli.core.files import readable
+from batcli.core.progress import track_batches
 from batcli.core.shards import content_key
 from batcli.training.bad_scenes import BadScenes
 from batcli.training.loader import no_collate
@@ -93,8 +95,8 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype, create: bool) -> n
 def open_cache(trainer: Trainer, facts: Mapping[str, Any], count: int, sample: Mapping[str, Tensor]) -> EncodingCache:
     """Open or create a cache of `count` rows like `sample`, under a hash of `facts` and what else changes the rows."""
     plan = trainer.plan
-    size = EncodingCache.bytes_needed(count, sample) / 1e9
-    trainer.reporter.info(f"{count:,} scenes to encode once, {size:.2f} GB")
+    size = readable(EncodingCache.bytes_needed(count, sample))
+    trainer.reporter.info(f"{count:,} scenes to encode once, {size}")
     settings = {"settings": asdict(trainer.settings), "count": count, "arrays": sorted(sample)}
     folder = plan.output / CACHE / content_key(**facts, **plan.dataset_facts(), **settings)
     if trainer.accelerator.is_main_process:
@@ -122,7 +124,9 @@ def fill_cache(
     mine = missing[accelerator.process_index :: accelerator.num_processes].tolist()
     loader = trainer.load(Subset(items, mine), batch_size=max(1, ENCODE_BATCH // rows_each), collate_fn=no_collate)
     with torch.inference_mode(), threads_for(trainer.model):
-        for batch in reporter.track(loader, description, len(loader)):
+        for batch in track_batches(
+            reporter, loader, description, len(mine) * rows_each, lambda batch: len(batch) * rows_each
+        ):
             good = {index: value for index, value in batch if not isinstance(value, RenderError)}
             for index, value in batch:
                 if isinstance(value, RenderError):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from batcli.core.errors import InputError
+from batcli.core.files import readable
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import Dataset
 from batcli.model.bat import ENCODER_CLASSES
@@ -43,7 +44,7 @@ class Kept:
         return self.place == DISK
 
     def __str__(self) -> str:
-        where = f"kept on disk, {self.gigabytes:,.2f} GB" if self.on_disk else "made at each use"
+        where = f"kept on disk, {readable(self.gigabytes * 1e9)}" if self.on_disk else "made at each use"
         return f"{where}: {self.reason}"
 
 
@@ -103,9 +104,9 @@ def _choose(options: TrainOptions, what: str, size: float, limit: float, reason:
         return Kept(NONE, size, "--cache none")
     too_much = ""
     if size > limit:
-        too_much = f"{size:,.2f} GB are more than the {limit:,.2f} that --cache-gb allows"
+        too_much = f"{readable(size * 1e9)} are more than the {readable(limit * 1e9)} that --cache-gb allows"
     elif begun != DISK and size > (free := free_gb(options.output)):
-        too_much = f"{size:,.2f} GB are more than the {free:,.2f} that are free"
+        too_much = f"{readable(size * 1e9)} are more than the {readable(free * 1e9)} that are free"
     if too_much and DISK in (options.cache, begun):
         raise InputError(f"{what}: {too_much}", f"--cache {DISK}", "allow more with --cache-gb, or take --cache none")
     if options.cache == DISK:

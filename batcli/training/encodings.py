@@ -42,7 +42,7 @@ def encode_windows(
         encodings = dict.fromkeys(scenes, encode_audio(loaded, np.zeros((2, 0), np.float32)))
         windows = [Window(window.questions, [], []) for window in windows]
     rendered = _render(loaded, dataset, windows, workers, reporter)
-    for window in reporter.track(windows, "windows"):
+    for window in windows:
         _encode(loaded, window, rendered, encodings, reporter)
         yield window.questions, encodings
 
@@ -82,7 +82,9 @@ def render_ahead(
 def _encode(loaded: LoadedModel, window: Window, rendered: Rendered, encodings: Encodings, reporter: Reporter) -> None:
     """Add the scenes that are new in the window to `encodings`, and drop those for which there is no room."""
     with threads_for(loaded.model):
-        for start in reporter.track(range(0, len(window.scenes_to_encode), ENCODE_BATCH), "listening"):
+        count = len(window.scenes_to_encode)
+        for start in range(0, count, ENCODE_BATCH):
+            reporter.status(f"hearing {start:,}/{count:,} scenes")
             scenes = window.scenes_to_encode[start : start + ENCODE_BATCH]
             found = dict(zip(scenes, (audio for _, audio in next(rendered)), strict=True))
             encodings.update((scene, bad.error) for scene, bad in found.items() if isinstance(bad, RenderError))
@@ -90,5 +92,6 @@ def _encode(loaded: LoadedModel, window: Window, rendered: Rendered, encodings: 
             if good:
                 encoding = encode_fixed_batch(loaded.model.encode, list(good.values()), ENCODE_BATCH, loaded.device)
                 encodings.update((scene, encoding.select([row])) for row, scene in enumerate(good))
+    reporter.status("")
     for scene in window.scenes_to_drop:
         del encodings[scene]

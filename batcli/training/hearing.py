@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from batcli.audio.render import RenderSettings
-from batcli.core.progress import Reporter
+from batcli.core.progress import Reporter, track_batches
 from batcli.core.streams import ERROR, Record
 from batcli.data.dataset import Dataset
 from batcli.data.fixed_scenes import FixedScene
@@ -48,7 +48,8 @@ def hear_scenes(
     items = GivenScenes(dataset, [scenes[place].scene for place in places], listener.settings)
     batches = [range(n, min(n + ENCODE_BATCH, len(items))) for n in range(0, len(items), ENCODE_BATCH)]
     with threads_for(listener.encoders):
-        for batch in reporter.track(render_ahead(items, batches, workers, reporter), "listening", len(batches)):
+        rendered = render_ahead(items, batches, workers, reporter)
+        for batch in track_batches(reporter, rendered, "scenes", len(items)):
             good = {index: audio for index, audio in batch if not isinstance(audio, RenderError)}
             found = _hear(listener, {index: scenes[places[index]] for index in good}, list(good.values()), most)
             for index, audio in batch:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,8 +103,10 @@ class StageLoop:
         updates = stage.batches(start)
         not_finite, weight, mean, began = 0, 0.0, 0.0, time.monotonic()
         every = plan.validation.every if plan.validation else None
-        with defer_signals() as stop, name_lost_process(self.trainer.accelerator):
-            for done in self.trainer.reporter.track(range(start + 1, total + 1), f"stage {stage.name}"):
+        reporter = self.trainer.reporter
+        stopping_soon = partial(reporter.info, "finishing this update; again to stop now")
+        with defer_signals(stopping_soon) as stop, name_lost_process(self.trainer.accelerator):
+            for done in reporter.track(range(start + 1, total + 1), f"stage {stage.name}"):
                 lr = stage.schedule(done - 1)
                 for group in self.groups:
                     group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -118,7 +121,7 @@ class StageLoop:
                 loss = sum(update.losses.values())
                 weight += sum(batch.weight for batch in batches)
                 mean = loss if done == start + 1 else 0.9 * mean + 0.1 * loss
-                self.trainer.reporter.status(f"loss {mean:.3f}  lr {lr:.1e}")
+                reporter.status(f"loss {mean:.3f}")
                 if self.trainer.log and (done == total or done % plan.log_every == 0):
                     self._log(done, update, loss, lr, weight / (time.monotonic() - began))
                 if validate and (done == total or (every and done % every == 0)):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from batcli.core.files import readable
 from batcli.core.progress import Reporter
 from batcli.model import checkpoint
 from batcli.model.bat import BAT
@@ -26,12 +27,12 @@ def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
         needed["stage encoder"] = encoder_bytes(plan, model)
     if not plan.encoders_alone:
         needed["stages 1 to 3"] = question_bytes(plan, model, known)
-    amounts = ", ".join(f"about {size / 1e9:.2f} GB in {stages}" for stages, size in needed.items())
+    amounts = ", ".join(f"about {readable(size)} in {stages}" for stages, size in needed.items())
     beside = "" if known or plan.encoders_alone else " and the language model (name it with --llm)"
     reporter.info(f"memory: {amounts}, for weights, gradients and moments; activations{beside} on top")
-    if plan.cache.parts:
+    if plan.cache.gigabytes:
         reporter.info(
-            f"disk: about {plan.cache.gigabytes:,.2f} GB for {' and '.join(plan.cache.parts)} while it trains"
+            f"disk: about {readable(plan.cache.gigabytes * 1e9)} for {' and '.join(plan.cache.parts)} while it trains"
         )
 
 

@@ -10,7 +10,7 @@ from batcli.data.dataset import Dataset
 from batcli.data.schema import Question
 from batcli.model.answering import LoadedModel, answer, require_window
 from batcli.model.bat import Encoding
-from batcli.training.encodings import Encodings, encode_windows
+from batcli.training.encodings import encode_windows
 from batcli.training.scenes import threads_for
 
 Numbered = tuple[int, Question]  # (place in the split, question)
@@ -29,29 +29,39 @@ def answer_split(
     `workers`: processes that render; None: one per processor.
     """
     require_window(loaded, [question.question for _, question in questions])
+    answered = reporter.track(
+        _answered(loaded, dataset, questions, size, workers, reporter), "questions", len(questions)
+    )
+    found: dict[int, Record] = {}
+    for position, _ in questions:
+        while position not in found:
+            found.update([next(answered)])
+        yield position, found.pop(position)
+    next(answered, None)  # which ends the bar
+
+
+def _answered(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    questions: Sequence[Numbered],
+    size: int,
+    workers: int | None,
+    reporter: Reporter,
+) -> Iterator[tuple[int, Record]]:
+    """The same in the order of answering: window by window, within each in batches of questions of like length."""
     scenes = [question.scene for _, question in questions]
     for window, encodings in encode_windows(loaded, dataset, scenes, workers, reporter):
-        yield from _answer_window(loaded, questions[window], encodings, size, reporter)
-
-
-def _answer_window(
-    loaded: LoadedModel, window: Sequence[Numbered], encodings: Encodings, size: int, reporter: Reporter
-) -> Iterator[tuple[int, Record]]:
-    """The same for one window: in batches of `size` questions of like length, then in the order given."""
-    found: dict[int, Record] = {}
-    audible = []
-    for position, question in window:
-        encoding = encodings[question.scene]
-        if isinstance(encoding, Encoding):
-            audible.append((position, question, encoding))
-        else:
-            found[position] = {**question.to_dict(), "prediction": None, ERROR: encoding}
-    audible.sort(key=lambda item: len(item[1].question))
-    with threads_for(loaded.model):
-        for start in reporter.track(range(0, len(audible), size), "answering"):
+        audible = []
+        for position, question in questions[window]:
+            encoding = encodings[question.scene]
+            if isinstance(encoding, Encoding):
+                audible.append((position, question, encoding))
+            else:
+                yield position, {**question.to_dict(), "prediction": None, ERROR: encoding}
+        audible.sort(key=lambda item: len(item[1].question))
+        for start in range(0, len(audible), size):
             batch = audible[start : start + size]
-            texts = answer(loaded, [q.question for _, q, _ in batch], Encoding.concat([e for _, _, e in batch]))
+            with threads_for(loaded.model):
+                texts = answer(loaded, [q.question for _, q, _ in batch], Encoding.concat([e for _, _, e in batch]))
             for (position, question, _), text in zip(batch, texts, strict=True):
-                found[position] = {**question.to_dict(), "prediction": text}
-    for position, _ in window:
-        yield position, found[position]
+                yield position, {**question.to_dict(), "prediction": text}

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -114,6 +114,21 @@ class EncoderStage(Stage):
             yield [Batch((batch.to(trainer.device),), size) for batch in update]
 
 
+class SourceAmount(NamedTuple):
+    """How much the stage of the source tokens takes."""
+
+    scenes: int
+    updates: int
+    per_update: int  # scenes
+
+    @staticmethod
+    def of(trainer: Trainer) -> SourceAmount:
+        recipe = trainer.plan.recipe
+        scenes = -(-recipe.source_scenes // (2 * GROUP)) * 2 * GROUP
+        per_update = trainer.per_update(recipe.source_batch, trainer.plan.source_batches_each())
+        return SourceAmount(scenes, max(1, round(scenes * recipe.source_epochs / per_update)), per_update)
+
+
 class SourceStage(Stage):
     """Trains the source tokens on the cues of random scenes, each used `source_epochs` times."""
 
@@ -123,11 +138,10 @@ class SourceStage(Stage):
         recipe, self.trainer, self.sources = trainer.plan.recipe, trainer, sources
         self.objective, self.trained = SourceObjective(sources), [sources]
         self.cache: EncodingCache | None = None
-        self.draws = -(-recipe.source_scenes // (2 * GROUP))
-        self.count = self.draws * 2 * GROUP
+        amount = SourceAmount.of(trainer)
+        self.count, self.draws = amount.scenes, amount.scenes // (2 * GROUP)
         self.batch, self.accumulate = recipe.source_batch, trainer.plan.source_batches_each()
-        self.per_update = trainer.per_update(self.batch, self.accumulate)
-        self.total = max(1, round(self.count * recipe.source_epochs / self.per_update))
+        self.per_update, self.total = amount.per_update, amount.updates
         self.schedule = source_schedule(recipe, self.total)
         self.optimizer = OptimizerValues(recipe.source_betas, recipe.source_weight_decay, recipe.source_clip)
 

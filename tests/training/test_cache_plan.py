@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_made_at_each_use(demo: Path, tmp_path: Path, monke
     cache = planned(demo, tmp_path / "run", cache_gb=0.001, set=["source_scenes=100000"])
     assert cache.cues is not None
     assert not cache.cues.on_disk
-    assert "GB are more than the 0.00 that --cache-gb allows" in str(cache.cues)
+    assert "MB are more than the 100 kB that --cache-gb allows" in str(cache.cues)
     assert cache.encodings is not None
     assert cache.encodings.on_disk, "it is small"
     assert cache.gigabytes == cache.encodings.gigabytes
