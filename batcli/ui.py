@@ -94,6 +94,7 @@ class Terminal:
         self.began = time.monotonic()
         self._bar: Any = None  # rich.Progress
         self._planned = False
+        self._tracking = False
         self._waiting = False  # whether the last line on the screen is one that the next takes the place of
         self._work = Estimate()
         self._note = ""
@@ -133,13 +134,13 @@ class Terminal:
             if self._planned and description in self._work.parts:
                 self._work.begin(description, 0)
             yield from items
-        elif self._bar is not None and not (self._planned and description in self._work.parts):
+        elif self._tracking or (self._planned and description not in self._work.parts):
             yield from self._beside_the_bar(items, description, total)
         else:
             yield from self._measured(items, description, total)
 
     def _beside_the_bar(self, items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-        """Work within other work, whose bar stays: a few words."""
+        """Work within or between other work, whose bar stays: a few words."""
         of_all = "" if total is None else f"/{total:,}"
         for number, item in enumerate(items):
             self.status(f"{description} {number:,}{of_all}")
@@ -154,7 +155,7 @@ class Terminal:
         if self._live:
             self._open()
         start = said = shown = time.monotonic()
-        count = 0
+        count, self._tracking = 0, True
         try:
             for item in items:
                 yield item
@@ -168,9 +169,12 @@ class Terminal:
                     said = now
                     self.info(", ".join(filter(None, (_figures(self._work, total), _left(self._work, total)))))
         finally:
-            self._note = ""
-            if self._bar is not None and not self._planned:
-                self.close()
+            self._note, self._tracking = "", False
+            if self._bar is not None:
+                self._show()
+                self._bar.refresh()
+                if not self._planned:
+                    self.close()
         self.info(f"{description}: {count:,} in {duration(time.monotonic() - start)}")
 
     def _open(self) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import batcli.decode
 import batcli.training.encodings
 from batcli.audio.io import write_wav
 from batcli.core.errors import InputError, Stopped, TooManyBad
@@ -91,11 +94,67 @@ def test_a_stopped_decode_ends_with_the_same_bytes(
     monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
-        decode(options(run, demo, output), stops_after("questions", 40))
+        decode(options(run, demo, output), stops_after("questions", 20))
     assert not output.exists()
     decode(options(run, demo, output))
     assert output.read_bytes() == predictions.read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_what_is_complete_is_left_alone(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    output, loaded = tmp_path / "preds.jsonl", []
+    load = batcli.decode.load_model
+    monkeypatch.setattr("batcli.decode.load_model", lambda *given: loaded.append(1) or load(*given))
+
+    def again(**changes) -> tuple[int, str]:
+        """How often the model was loaded, and the last message."""
+        loaded.clear()
+        decode(options(run, demo, output, **{"limit": 3, **changes}), said := Said())
+        return len(loaded), said.lines[-1]
+
+    assert again()[0] == 1
+    before = (output.read_bytes(), output.stat().st_mtime_ns)
+    assert again() == (0, f"{output} is already complete; --overwrite makes it anew")
+    assert (output.read_bytes(), output.stat().st_mtime_ns) == before
+    assert again(overwrite=True)[0] == 1
+    assert output.read_bytes() == before[0]
+    assert again(zero_audio=True)[0] == 1  # of other settings: made anew, as ever
+    assert again()[0] == 1
+    output.write_bytes(before[0] + b"\n")  # not as it was written
+    assert again()[0] == 1
+    assert output.read_bytes() == before[0]
+    output.with_name("preds.jsonl.manifest.json").unlink()  # a stopped run may have left it so
+    assert again()[0] == 1
+    assert again()[0] == 0
+
+
+def test_overwrite_takes_nothing_from_a_stopped_run(run: Path, demo: Path, tmp_path: Path, monkeypatch, stops_after):
+    monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
+    output = tmp_path / "preds.jsonl"
+    for overwrite, there in ((False, True), (True, False)):
+        with pytest.raises(Stopped):
+            decode(options(run, demo, output), stops_after("questions", 20))
+        decode(options(run, demo, output, overwrite=overwrite), said := Said())
+        assert any("are there already" in line for line in said.lines) == there
+        output.unlink()
+
+
+def test_no_warning_of_another_package_reaches_the_user(run: Path, demo: Path, tmp_path: Path):
+    """In a process of its own: pytest catches warnings."""
+    command = [sys.executable, "-m", "batcli", "decode", str(run), str(demo), "-o", "preds.jsonl", "--limit", "2"]
+    for quiet in ([], ["-q"]):
+        arguments = [*command, *quiet, "--workers", "1", "--device", "cpu", "--overwrite"]
+        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "Warning" not in result.stderr
+        assert not quiet or result.stderr == ""
 
 
 def test_other_settings_do_not_go_on_with_the_parts(
@@ -104,7 +163,7 @@ def test_other_settings_do_not_go_on_with_the_parts(
     monkeypatch.setattr("batcli.training.encodings.WINDOW", 8)
     output = tmp_path / "preds.jsonl"
     with pytest.raises(Stopped):
-        decode(options(run, demo, output, zero_audio=True), stops_after("questions", 40))
+        decode(options(run, demo, output, zero_audio=True), stops_after("questions", 20))
     decode(options(run, demo, output))
     monkeypatch.undo()
     decode(options(run, demo, tmp_path / "fresh.jsonl"))

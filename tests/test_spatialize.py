@@ -121,7 +121,13 @@ def test_scenes_are_the_reference_rendering(demo, rendered):
 def test_the_manifest_says_what_made_them(rendered):
     manifest = read_json(rendered / MANIFEST)
     assert (manifest["split"], manifest["scenes"], manifest["bad"]) == ("eval", len(records(rendered)), 0)
-    assert manifest["settings"] == {"seconds": 1.0, "sample_rate": 32_000, "rms_dbfs": -14.0, "rendering": "fast"}
+    assert manifest["settings"] == {
+        "seconds": 1.0,
+        "sample_rate": 32_000,
+        "rms_dbfs": -14.0,
+        "rendering": "fast",
+        "brir_seconds": None,
+    }
 
 
 def test_two_jobs_give_the_same_bytes(demo, rendered, tmp_path):

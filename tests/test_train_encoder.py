@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import batcli.training.build
 from batcli.core.errors import InputError, Stopped
+from batcli.core.files import readable
 from batcli.core.progress import Silent
 from batcli.data.dataset import open_dataset
 from batcli.model import checkpoint
@@ -205,7 +206,7 @@ def test_a_dry_run_tells_what_an_encoder_takes(options, tmp_path: Path, encoder_
         "no language model",
         "encoder: 2 epochs of 112 scenes, 4 updates of 56",
         "starts from AudioMAE's (--encoder-init)",
-        f"memory: about {16 * parameters / 1e9:.2f} GB in stage encoder, for",
+        f"memory: about {readable(16 * parameters)} in stage encoder, for",
     ):
         assert words in text, words
     for absent in ("Q-Former", "LoRA", "stages 1 to 3", "disk:", "lr_updates"):

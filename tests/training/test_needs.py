@@ -30,7 +30,7 @@ def needs(demo: Path, output: Path, **changes) -> list[str]:
 def test_memory_and_disk_are_said(demo: Path, tmp_path: Path):
     lines = needs(demo, tmp_path / "run", set=["source_scenes=100000"])
     assert [line.partition(":")[0] for line in lines] == ["memory", "disk"]
-    assert "about 2.88 GB" in lines[1]
+    assert "about 2.9 GB" in lines[1]
     assert lines[1].endswith("GB for cues and encodings while it trains")
     assert not any(line.startswith("disk") for line in needs(demo, tmp_path / "run", cache="none"))
 

@@ -261,7 +261,7 @@ def test_a_dry_run_reports_the_plan_and_the_needs(demo: Path, tmp_path: Path, ll
         "stage 3: ",
         " updates",
         "memory: about",
-        "GB in stages 1 to 3",
+        "B in stages 1 to 3",
         "disk: about",
     ):
         assert words in text, words
