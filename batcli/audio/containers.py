@@ -31,6 +31,7 @@ TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # that players append to a
 COMMON = (b"LIST", b"JUNK", b"bext", b"iXML", b"_PMX", b"cue ", b"smpl", b"id3 ", b"fact", b"PEAK")
 """Chunks that stand after samples, and are known as such even if they are cut."""
 OGG_PAGE = 65_307  # bytes of the longest page
+OGG_STREAM = slice(14, 18)  # the stream's number, in a page
 OGG_LAST = 4  # flag of the last page of a stream
 ID3V1 = 128  # bytes at the end of an MP3 that some writers count as sound
 W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")  # 'data' as a GUID
@@ -75,14 +76,15 @@ class Samples(NamedTuple):
     start: int
     size: int | None  # bytes; None of a stream: up to the end of the file
     corrected: Mapping[int, bytes] = MappingProxyType({})  # place → what the header of a stream should hold there
+    end_file: bool = False  # whether the file must end where they end, for libsndfile reads on
 
 
 class Patched(io.RawIOBase):
-    """A file as if `corrected` stood in it."""
+    """A file as if `corrected` stood in it, and as if it ended after `end` bytes."""
 
-    def __init__(self, path: Path, corrected: Mapping[int, bytes]) -> None:
+    def __init__(self, path: Path, corrected: Mapping[int, bytes], end: int) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
-        self._corrected = corrected
+        self._corrected, self._end = corrected, end
 
     def readable(self) -> bool:
         return True
@@ -91,14 +93,15 @@ class Patched(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        return self._file.seek(self._end + offset) if whence == os.SEEK_END else self._file.seek(offset, whence)
 
     def tell(self) -> int:
         return self._file.tell()
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         start = self._file.tell()
-        count = self._file.readinto(buffer) or 0
+        left = max(0, self._end - start)
+        count = self._file.readinto(memoryview(buffer).cast("B")[:left]) or 0
         for place, value in self._corrected.items():
             first, last = max(place, start), min(place + len(value), start + count)
             if first < last:
@@ -125,7 +128,8 @@ def open_sound(path: Path) -> Path | Patched:
         return path
     if found.size is not None and found.start + found.size > size:
         raise truncated(path, size, found.start + found.size)
-    return Patched(path, found.corrected) if found.corrected else path
+    end = found.start + found.size if found.end_file and found.size else size
+    return Patched(path, found.corrected, end) if found.corrected or end < size else path
 
 
 def truncated(path: Path, size: int, promised: int, unit: str = "bytes") -> InputError:
@@ -138,7 +142,10 @@ def _find_samples(file: BinaryIO, size: int, path: Path) -> Samples | None:
     head = file.read(40)
     form, kind = head[:4], head[8:12]
     if kind == b"WAVE" and form in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        return _wave(file, size, path, BIG if form == b"RIFX" else LITTLE)
+        found = _wave(file, size, path, BIG if form == b"RIFX" else LITTLE)
+        if found and form == b"BW64":  # RF64 by another name, which libsndfile does not know
+            return found._replace(corrected={**found.corrected, 0: b"RF64"})
+        return found
     if form == b"riff" and head[24:28] == b"wave":
         return _wave64(file, size, path)
     if form == b"FORM" and kind in (b"AIFF", b"AIFC"):
@@ -210,7 +217,7 @@ def _wave64(file: BinaryIO, size: int, path: Path) -> Samples | None:
             start = chunk.start
             found = _declared(file, WAVE64, start, chunk.size, size, path)
             sizes = {16: WAVE64.pack(size), start - 8: WAVE64.pack(size - start + WAVE64.head)}
-            return found if found.size is not None else Samples(start, None, sizes)
+            return found._replace(end_file=True) if found.size is not None else Samples(start, None, sizes)
     return None
 
 
@@ -256,7 +263,7 @@ def _refuse_rest(file: BinaryIO, kind: Chunks, end: int, size: int, path: Path) 
 
 def _ends_in_chunks(file: BinaryIO, kind: Chunks, start: int, size: int) -> bool:
     """Whether a chunk or a tag begins at `start`, or where the next chunk should, or too little for either."""
-    for place in {start, -(-start // kind.padded_to) * kind.padded_to}:
+    for place in {start, start + start % 2, -(-start // kind.padded_to) * kind.padded_to}:
         if place + kind.head > size:
             return True
         file.seek(place)
@@ -279,7 +286,12 @@ def _au(file: BinaryIO, head: bytes, size: int, path: Path) -> Samples:
 
 
 def _refuse_cut_ogg(file: BinaryIO, size: int, path: Path) -> None:
-    """Raises InputError where the last page is not whole, or is not marked as the last."""
+    """Raises InputError where the last page is not whole, not marked as the last, or of another stream than the first.
+
+    Of streams one after the other, as internet radio sends them, libsndfile reads the first alone.
+    """
+    file.seek(OGG_STREAM.start)
+    stream = file.read(4)
     file.seek(max(0, size - OGG_PAGE - ID3V1))
     tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")) :]
@@ -287,6 +299,8 @@ def _refuse_cut_ogg(file: BinaryIO, size: int, path: Path) -> None:
     whole = len(page) > 26 and len(segments) == page[26] and len(page) >= 27 + page[26] + sum(segments)
     if not (page.startswith(b"OggS") and whole and page[5] & OGG_LAST):
         raise InputError("is truncated: it ends before its last page", path, "copy it again")
+    if page[OGG_STREAM] != stream:
+        raise InputError("holds several streams one after the other, or side by side", path, "make it a WAV or FLAC file")
 
 
 def _mp3(file: BinaryIO) -> Samples | None:

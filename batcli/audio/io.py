@@ -69,10 +69,20 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
     return audio, rate
 
 
+class _ReadOnce(soundfile.SoundFile):
+    """Sound that is read from its start to its end.
+
+    soundfile seeks after each read, which fails in a FLAC whose header says nothing of its length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _sound_file(source: Path | Patched, path: Path) -> soundfile.SoundFile:
     """Raises InputError for a file of a format whose length is not checked."""
     try:
-        file = soundfile.SoundFile(source)
+        file = _ReadOnce(source)
     except TypeError:  # soundfile asks for the rate of a .raw, whatever is in it
         raise InputError("not audio: samples without a header", path, "make it a WAV or FLAC file") from None
     if file.format not in FORMATS:
@@ -97,7 +107,10 @@ def _read_channels(file: soundfile.SoundFile, channels: int, path: Path) -> np.n
     # int16 read as such and scaled afterwards takes a fifth of the time of libsndfile's conversion.
     integer = file.subtype == "PCM_16"
     blocks, frames = [np.empty((channels, 0), np.float32)], 0
-    while len(block := file.read(BLOCK // file.channels, dtype="int16" if integer else "float32", always_2d=True)):
+    while count := min(BLOCK // file.channels, file.frames - frames):
+        block = file.read(count, dtype="int16" if integer else "float32", always_2d=True)
+        if not len(block):
+            break
         frames += len(block)
         if frames > longest:
             raise too_long

@@ -240,15 +240,13 @@ def make_questions_for(folder: Path) -> None:
 
 def ask(folder: Path) -> Any:
     """What `prepare questions` makes of labels, clips and BRIRs."""
-    import shutil
-
     from batcli.options import QuestionsOptions
     from batcli.prepare.questions import questions
 
-    shutil.rmtree(folder / "data", ignore_errors=True)
+    data = Path(tempfile.mkdtemp(dir=folder)) / "data"  # a new one: what removes files opens folders by bare names
     roots = {"audio_root": folder / "audio", "reverb_root": folder / "reverb"}
     files = {"clips": folder / "clips.json", "labels": folder / "labels.csv"}
-    return questions(QuestionsOptions(data=folder / "data", **files, **roots, count=12, types="A,B"))
+    return questions(QuestionsOptions(data=data, **files, **roots, count=12, types="A,B"))
 
 
 def make_labels(folder: Path) -> None:
