@@ -53,6 +53,8 @@ def main() -> int:
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             return 1
+        import batcli.prepare.brirs
+        import batcli.prepare.clips
         import batcli.prepare.demo
         import batcli.prepare.questions
         import batcli.prepare.released

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, special
 from scipy.spatial import ConvexHull, cKDTree
 
-from batcli.audio.sofa import assign_ears, read_sofa, warn_if_front_is_back
+from batcli.audio.sofa import assign_ears, equally_loud, read_sofa, warn_if_front_is_back
 from batcli.core.errors import InputError
 from batcli.core.files import require_file
 from batcli.data.constants import SAMPLE_RATE
@@ -211,6 +211,7 @@ def sofa(path: Path) -> Hrtf:
     measured = replace(measured, irs=responses, delays=delays)
     levels = 10 * np.log10((responses**2).sum(-1))
     measured = assign_ears(measured, levels, delays / SAMPLE_RATE, path)
+    measured = equally_loud(measured, 10 * np.log10((measured.irs**2).sum(-1)))
     size = 512
     bright = slice(3000 * size // SAMPLE_RATE, 8000 * size // SAMPLE_RATE)
     powers = (np.abs(np.fft.rfft(measured.irs, size)[..., bright]) ** 2).mean(-1)

@@ -30,6 +30,7 @@ LATERAL = np.sin(np.radians(60.0))  # least y of a source within 30° of straigh
 LEAST_LEVEL = 2.0  # dB between a source at the side and one in front; heads have 10 to 20
 LEAST_DELAY = 100e-6  # s, likewise; heads have 500 to 700 µs
 LEAST_EXPLAINED = 0.5  # share of a cue's variance that is linear in the direction; heads have 0.95 and more
+MOST_UNEQUAL = 4.0  # dB between the ears where the direction makes no difference; heads have up to 2
 MOST_TILT = 30.0  # degrees between the ears' axis by the responses and by the file; heads have up to 7
 DULLER = 2.0  # dB from 3 to 8 kHz, the front below the back; heads are 2.5 to 6.5 dB louder from the front
 
@@ -132,7 +133,7 @@ class SofaVariables:
                 numbers = sum(int(variable.size) for variable in file.variables.values())
                 if numbers > MAX_NUMBERS:
                     raise ValueError(f"{numbers:,} numbers, more than {MAX_NUMBERS:,}")
-                convention = str(file.SOFAConventions)
+                convention = str(file.SOFAConventions).strip()
                 found = [name for name in (*self.NEEDED, *self.OPTIONAL) if name in file.variables]
                 contents = {name: file[name][...] for name in found}
                 self.dimensions: dict[str, tuple[str, ...]] = {name: file[name].dimensions for name in found}
@@ -339,6 +340,23 @@ def _left_first(measured: MeasuredHrirs, left: int, louder: float, earlier: floa
         f"SourcePosition contradicts ReceiverPosition: channel 0, called the left ear, {much} "
         "for sources at azimuth −90°; azimuths are taken as clockwise",
         "azimuths clockwise by the responses, against SourcePosition",
+    )
+
+
+def equally_loud(measured: MeasuredHrirs, levels: Array) -> MeasuredHrirs:
+    """The set, of all directions, with its channels at one level if one is louder as such than any head makes it.
+
+    levels [n x 2]: dB. A louder microphone would make sources at the other side louder at the wrong ear.
+    """
+    known = np.column_stack([measured.directions, np.ones(len(levels))])
+    offset = float(np.linalg.lstsq(known, levels[:, 0] - levels[:, 1], rcond=None)[0][3])  # without a direction
+    if abs(offset) <= MOST_UNEQUAL:
+        return measured
+    gains = 10 ** (np.array([-offset, offset]) / 40)
+    return _with_notes(
+        replace(measured, irs=measured.irs * gains[:, None]),
+        f"the left ear is {offset:+.1f} dB louder than the right, all directions together; both are brought to one level",
+        "ears brought to one level",
     )
 
 

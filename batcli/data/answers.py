@@ -35,8 +35,8 @@ Yes or no
     with such words exchanges what is read.
 Labels
     A vocabulary's names as whole words, the longest first, each word used once; plural or
-    singular; not where "no", "not" or "without" stands before the name, or before a list with "or"
-    ("no dog, cat or bird").
+    singular; not where "no", "not", "without", "I cannot hear the" stands before the name, or before a list
+    with "or" ("no dog, cat or bird").
 
 Contradictions: an answer with both words of an axis has neither; one with two distances more than
 0.25 m apart has none; one with both yes and no has neither. Order, emphasis and afterthoughts do
@@ -90,6 +90,7 @@ def write_yes_no(value: bool) -> str:
 _CHARACTERS = str.maketrans(
     {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "’": "'", "‘": "'", "⁄": "/"}
     | dict.fromkeys("‐‑‒–—−", "-")  # hyphens, dashes and the minus sign
+    | {"·": "."}  # a decimal point, too
     | dict.fromkeys('*_`"“”', " ")  # emphasis and quotation
 )
 
@@ -238,7 +239,7 @@ _DISTANCE = re.compile(
 )
 _AFTER_BARE = "away|off|out|far|distant|from|left|right|front|behind|above|below|in front"
 _BARE = re.compile(
-    rf"(?<![\w.,/])(?P<minus>-)?(?P<value>{_VALUE})(?= ?(?:$|[;:!?)\]}}]|[.,](?!\d)|(?:{_AFTER_BARE})\b))"
+    rf"(?<![\w.,/'])(?<!\d' )(?P<minus>-)?(?P<value>{_VALUE})(?= ?(?:$|[;:!?)\]}}]|[.,](?!\d)|(?:{_AFTER_BARE})\b))"
 )
 
 
@@ -268,7 +269,15 @@ def _metres(match: re.Match[str]) -> float:
 _SPACED_POINT = re.compile(r"(?<![\w.,/])(?<![\d.,] )(\d{1,3})(?: \. ?|\. )(\d{1,3})(?! ?[.,]? ?\d)")
 
 
+_TWO_SENSES = re.compile(rf"\d , {_VALUE} ?{_UNIT}")  # "3 , 5 m" is 3.5 m, or 5 m after another number
+_OTHER_SIGNS = ((re.compile(r"(?<=\d) ?[~〜] ?(?=\d)"), "-"), (re.compile(r"\bminus (?=\d)"), "-"))
+
+
 def _read_distance(text: str) -> float | None:
+    for pattern, sign in _OTHER_SIGNS:  # "2~3 m", "minus 2 m"
+        text = pattern.sub(sign, text)
+    if _TWO_SENSES.search(text):
+        return None
     text = _SPACED_POINT.sub(r"\1.\2", text)  # "3 . 5 m", as some tokenizers write it
     for pattern, digits in _TO_DIGITS:
         text = pattern.sub(digits, text)
@@ -318,11 +327,14 @@ _COMMENTS = frozenset({"right", "wrong"})  # "No, that's right": asserted where 
 
 _NOT = _set("not never hardly neither nor deny denies dispute disputes")
 _NOTHING = _set("nothing nobody none")
-_AFFIRMS = _set("indeed absolutely definitely certainly surely precisely exactly undoubtedly ofcourse")
+_AFFIRMS = _set(
+    "indeed absolutely definitely certainly surely precisely exactly undoubtedly ofcourse"
+    " undeniably unquestionably indisputably unmistakably"
+)
 _STRESSES = _AFFIRMS | _set(
     "a an the so oh ah well um hmm ok okay and but then hell very really quite just simply most all completely totally"
     " entirely utterly wholly perfectly plainly clearly obviously factually truly still actually also"
-    " big clear firm definite definitive resounding emphatic simple strong"
+    " evidently decidedly emphatically positively big clear firm definite definitive resounding emphatic simple strong"
 )
 _ANNOUNCES = _STRESSES | _set("my our your final short answer response verdict")
 _AFTER_ANSWER = _AFFIRMS | _set("really actually sir madam please then too again")
@@ -382,7 +394,7 @@ DOUBTS = (
     r"|supposedly|allegedly|apparently|seemingly|hypothetically|theoretically",
     r"(?<!as )if|whether|unless|otherwise|assum(?:e|es|ing)|suppos(?:e|es|ing)|provided that|depend(?:s|ing)|wonder",
     r"guess|guessing|hope|wish|inclined|leaning|(?:i|we) (?:do )?doubt|doubtful|questionable|debatable",
-    r"(?:not|n't) (?:necessarily|always)",
+    r"(?:not|n't) (?:necessarily|always)|in (?:theory|principle)|on paper",
     rf"(?:partly|partially|half|half-|somewhat|mostly|sometimes|sort of|kind of|more or less) ?{_EITHER}",
 )
 """Modal, conditional and hedging words. A sentence with one of these is neither yes nor no."""
@@ -451,8 +463,6 @@ def _short_answer(words: Sequence[str]) -> bool | None:
     """The value of a clause that is only "it is", "they do not", "neither", "definitely", "not really"; else None."""
     negated = _negated(words)
     core = [word.removesuffix("n't") for word in words if word not in _STRESSES and word not in _NOT]
-    if core == ["none"]:
-        return False
     if not core:
         return False if negated else True if _AFFIRMS & set(words) else None
     is_short = len(core) == 2 and core[0] in _SUBJECTS and core[1] in _AUXILIARIES
@@ -506,13 +516,20 @@ def _only_fills(words: Sequence[str]) -> bool:
 
 _WORDS_OF = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _PART = re.compile(r"[;\n|]")
-_WITHOUT = frozenset({"no", "not", "without", "isn't", "nor", "neither", "never"})
-_ARTICLES = frozenset({"a", "an", "the", "any", "of"})
+_DENIES = r"(?:(?<!\w)(?:no|not|cannot|without|nor|neither|never|(?:none|absence|lack) of)\b|n't\b)"
+_BETWEEN = (
+    r"(?: (?:a|an|the|any|of|hear|see|detect|notice|perceive|recogni[sz]e|identify|find|contain|include|have"
+    r"|sounds?|signs?|traces?|hints?|evidence))*"
+)
+"""Words that may stand between a denial and the name that it denies: "I cannot hear any sign of the dog"."""
+_DENIED = re.compile(rf"{_DENIES}{_BETWEEN} $")
 
 # "no dog, cat or ", which denies what it holds and the name that follows it
 _LISTED = r"(?!(?:or|nor|and|but|only|just|instead|rather|there|is|are|it|i)\b)[^\W_][\w'-]*"
+_LIST = rf"{_LISTED}(?: ?[,/]? ?{_LISTED})*"
 _DENIED_LIST = re.compile(
-    rf"\b(?:{'|'.join(sorted(_WITHOUT))}) {_LISTED}(?:,? {_LISTED})*,? (?:or|nor) (?:(?:a|an|the|any|of) )*"
+    rf"{_DENIES} {_LIST}(?: ?,? (?:or|nor) | ?/ ?)(?:(?:a|an|the|any|of) )*"
+    rf"|\bwithout {_LIST} ?,? and (?:(?:a|an|the|any|of) )*"
 )
 
 
@@ -600,8 +617,7 @@ def read_labels(text: str, vocabulary: Vocabulary) -> frozenset[int]:
         words = [place[0] for place in places]
         denied = [match.span() for match in _DENIED_LIST.finditer(plain)]
         for start, _, number in find_labels(words, vocabulary):
-            before = [word for word in words[max(0, start - 3) : start] if word not in _ARTICLES]
-            is_denied = any(first <= places[start].start() <= last for first, last in denied)
-            if not is_denied and (not before or before[-1] not in _WITHOUT):
+            first = places[start].start()
+            if not _DENIED.search(plain[:first]) and not any(begin <= first <= end for begin, end in denied):
                 found.add(number)
     return frozenset(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from batcli.audio.hrtf import HEAD_RADIUS
 from batcli.audio.io import read_brir, write_brir
 from batcli.audio.measured import MeasuredBrir, MeasuredRoom, Row, read_room_files, read_room_sofa, to_brirs
 from batcli.core.errors import InputError
-from batcli.core.files import exclusive_lock, require_directory, require_file, require_writable, write_json
+from batcli.core.files import exclusive_lock, require_directory, require_file, require_writable, write_json, writing
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import require_split_name
 from batcli.data.metadata import Reverb, read_reverbs
 from batcli.data.recordings import Files, read_rows, slug
 from batcli.options import BrirsOptions
+
+NO_DATE = "1970-01-01 00:00:00"  # of an exported file: the same rooms give the same bytes
 
 
 def brirs(options: BrirsOptions, reporter: Reporter = SILENT) -> Path:
@@ -184,5 +187,7 @@ def write_room_sofa(path: Path, name: str, members: Sequence[Reverb], irs: Seque
     room.GLOBAL_Title = f"Room {name}"
     room.GLOBAL_DatabaseName, room.GLOBAL_RoomType = "bat", "reverberant"
     room.add_attribute("GLOBAL_RoomDescription", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sofar.write_sofa(str(path), room)
+    room.GLOBAL_DateCreated = room.GLOBAL_DateModified = NO_DATE
+    with tempfile.TemporaryDirectory() as folder, writing(path, "wb") as file:
+        sofar.write_sofa(f"{folder}/room.sofa", room)  # HDF5 opens no file that is locked, as `path` is while it grows
+        file.write(Path(folder, "room.sofa").read_bytes())

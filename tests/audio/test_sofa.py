@@ -234,6 +234,19 @@ def test_level_against_delay_is_refused(tmp_path):
         heads.sofa(write_set(tmp_path / "h.sofa", irs=irs / gains**2))
 
 
+@pytest.mark.parametrize("first_louder", [-12.0, -5.0, 5.0, 12.0])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_louder_microphone_is_brought_to_the_level_of_the_other(tmp_path, first_louder, swapped):
+    """Else sources at the side of the weaker one would be louder at the other ear."""
+    gains = 10 ** (np.array([[first_louder], [0.0]]) / 20)
+    path = write_set(tmp_path / "h.sofa", irs=responses() * gains, channels_swapped=swapped)
+    head = heads.sofa(path)
+    assert head.corrections == ("ears brought to one level",)
+    right, left = (10 * np.log10((head.at(azimuth, 0)[0] ** 2).sum(-1)) for azimuth in (0, 180))
+    assert left[0] - left[1] == pytest.approx(right[1] - right[0], abs=1)
+    assert not heads.sofa(write_set(tmp_path / "same.sofa", irs=responses() * gains[0])).corrections
+
+
 def test_a_listener_up_left_at_its_default(tmp_path):
     """Where ListenerView was made spherical, 0, 0, 1 would be straight ahead: it is straight up."""
     assert is_turned_rightly(heads.sofa(write_set(tmp_path / "h.sofa", ListenerUp=[[0.0, 0.0, 1.0]])))

@@ -37,8 +37,42 @@ def make_inputs(folder: Path, with_models: bool = True) -> None:
     (folder / "released.json").write_text(json.dumps({"data": records}))
     answered = [{**record, "prediction": record["answer"]} for record in records[:600]]
     (folder / "preds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in answered))
+    for name in ("data", "odd"):
+        make_collection(folder / name / "audio/train", folder / "recordings" / name)
+    make_measured(folder / "measured")
     if with_models:
         make_models(folder, data)
+
+
+def make_collection(clips: Path, folder: Path) -> None:
+    """The clips in a folder for each class."""
+    for path in sorted(clips.iterdir()):
+        of_class = folder / path.stem.rpartition("-")[0]
+        of_class.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, of_class)
+
+
+def make_measured(folder: Path) -> None:
+    """Measured rooms: sound files with a table of their places, and the same as a split and as SOFA files."""
+    import csv
+
+    import soundfile
+    from measured_room import AZIMUTHS, DISTANCES, ELEVATIONS, simulated
+
+    from batcli.options import BrirsOptions
+    from batcli.prepare.brirs import brirs
+
+    folder.mkdir()
+    rows: list[list[object]] = [["file", "where", "azimuth", "elevation", "distance"]]
+    for number, samples in enumerate(simulated()):
+        soundfile.write(folder / f"{number}.flac", 0.3 * samples.T, 32_000, subtype="PCM_24")
+        rows += [
+            [f"{number}", f"Lab {room}", AZIMUTHS[number], ELEVATIONS[number], DISTANCES[number]] for room in range(3)
+        ]
+    with open(folder / "places.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    table = {"source": [folder], "table": folder / "places.csv", "azimuths": "left", "room": "where"}
+    brirs(BrirsOptions(reverb=folder / "reverb", **table))
 
 
 def make_odd(data: Path, odd: Path) -> None:
@@ -125,6 +159,32 @@ COMMANDS = [
         lambda i, o: ["prepare", "import", f"{o}/data", f"{i}/released.json", *_roots(i)],
         30,
         done="data/dataset.json",
+    ),
+    Command(
+        "prepare clips",
+        lambda i, o: ["prepare", "clips", f"{o}/data", f"{i}/recordings/data", "--seconds=0.5", "--jobs=1"],
+        20,
+        done="data/dataset.json",
+    ),
+    Command(
+        "prepare clips with bad ones",
+        lambda i, o: ["prepare", "clips", f"{o}/data", f"{i}/recordings/odd", "--jobs=2", "--max-bad=999"],
+        10,
+        done="data/dataset.json",
+    ),
+    Command(
+        "prepare brirs",
+        lambda i, o: [
+            *("prepare", "brirs", f"{o}/reverb", f"{i}/measured", "--room=where", "--azimuths=left"),
+            f"--table={i / 'measured/places.csv'}",
+        ],
+        20,
+        done="reverb/eval_reverberation.json",
+    ),
+    Command(
+        "prepare brirs --export",
+        lambda i, o: ["prepare", "brirs", f"{i}/measured/reverb", f"--export={o}/sofa"],
+        10,
     ),
     Command(
         "prepare model",
