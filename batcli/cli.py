@@ -354,6 +354,10 @@ def main() -> None:
             raise
         discard_output()
         code = ExitCode.DONE
+    except OSError as error:  # while it writes help or the last of its output
+        print(f"bat: {error.strerror or error}", file=sys.stderr)
+        discard_output()
+        code = ExitCode.WRONG_INPUT
     except (KeyboardInterrupt, Stopped) as error:  # it came before a command began, or when it had ended
         stopped = error if isinstance(error, Stopped) else Stopped(ExitCode.INTERRUPTED)
         print(f"bat: {stopped}", file=sys.stderr)

@@ -217,7 +217,8 @@ class ExpectedErrors:
         error = self.stopped or error  # a signal may come out of a library as an error of the library's
         if isinstance(error, OSError) and error.errno is not None:
             hints = {errno.ENOSPC: "free some space", errno.EACCES: "choose another path"}
-            error = InputError(error.strerror or str(error), error.filename2 or error.filename, hints.get(error.errno))
+            where = error.filename2 or error.filename or (None if _has_directory() else "the working directory")
+            error = InputError(error.strerror or str(error), where, hints.get(error.errno))
         if isinstance(error, (BatError, Stopped)):
             print(f"bat: {error}; {self.go_on}" if isinstance(error, Stopped) else f"bat: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
@@ -228,6 +229,15 @@ class ExpectedErrors:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
         self.stopped = Stopped(CODES[signal.Signals(number)])
         raise self.stopped
+
+
+def _has_directory() -> bool:
+    """Whether the working directory is there; it may have been deleted."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def reader_has_ended() -> bool:

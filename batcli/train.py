@@ -69,7 +69,11 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     plan = replace(plan, cache=cache)
     with main_rank_lock(require_writable(plan.output)):
         trainer = prepare(plan, accelerator, reporter)
-        bad = train_stages(trainer)
+        try:
+            bad = train_stages(trainer)
+        finally:
+            if trainer.log:
+                trainer.log.close()
     if bad > plan.max_bad:
         raise TooManyBad(f"{bad:,} scenes could not be rendered; see {plan.output / BAD_SCENES}")
 

@@ -326,6 +326,26 @@ def test_records_that_cannot_be_told_apart_are_refused(shared):
     assert "--field question_id=" in str(caught.value.hint)
 
 
+def test_ids_as_tables_write_them_are_whole_numbers(shared, tmp_path):
+    """Beside empty cells, whole numbers become 7.0."""
+    folder, other = shared / "cases/11-foreign", tmp_path / "floats.jsonl"
+    records = [json.loads(line) for line in (folder / "yn_other_order.jsonl").read_text().splitlines()]
+    other.write_text("".join(json.dumps({**record, "qid": float(record["qid"])}) + "\n" for record in records))
+    comparison, warnings = foreign(folder / "yn.jsonl", against=other)
+    assert (comparison.n, warnings) == (400, [])
+
+
+def test_the_same_ids_with_other_true_answers_are_said_to_be_so(shared, tmp_path):
+    folder, other = shared / "cases/11-foreign", tmp_path / "other.jsonl"
+    records = [json.loads(line) for line in (folder / "yn_other_order.jsonl").read_text().splitlines()]
+    exchanged = {"Yes": "No", "No": "Yes"}
+    other.write_text(
+        "".join(json.dumps({**record, "target": exchanged[record["target"]]}) + "\n" for record in records)
+    )
+    with pytest.raises(InputError, match="400 ids stand in both, and none with the same type, question and true"):
+        foreign(folder / "yn.jsonl", against=other)
+
+
 def yes_no_records(count: int, answers: int) -> list[dict]:
     targets, predicted = random.Random(0), random.Random(answers)
     return [

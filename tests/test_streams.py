@@ -137,6 +137,27 @@ def test_closed_standard_output_does_not_end_the_work(predictions, tmp_path):
     assert (tmp_path / "j.xml").exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["score", "--help"], ["--version"], []])
+def test_help_for_a_full_disk_is_one_line(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "batcli", *words], stdout=full, stderr=subprocess.PIPE, timeout=120, text=True
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert words == [] or done.stderr == "bat: No space left on device\n"
+
+
+def test_a_working_directory_that_is_gone_is_named(predictions, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f'rmdir {gone}; "{sys.executable}" -m batcli score {predictions.resolve()} --replicates 0'
+    done = subprocess.run(["sh", "-c", command], cwd=gone, capture_output=True, timeout=120, text=True)
+    assert done.returncode in (0, 2)
+    assert done.returncode == 0 or "the working directory: No such file" in done.stderr
+
+
 def test_messages_that_nobody_reads_do_not_end_the_work(tmp_path):
     """As in `bat prepare rooms … 2>&1 | head -1`: the work was dropped, with exit code 0."""
     read, write = os.pipe()
@@ -150,6 +171,13 @@ def test_messages_that_nobody_reads_do_not_end_the_work(tmp_path):
 
 
 # ---- warnings ------------------------------------------------------------------------------------
+
+
+def test_warnings_as_errors_do_not_end_a_training(demo, tmp_path):
+    small = ("--set", "source_scenes=24", "--set", "epochs=1,1,1", "--batch-size", 16, "--workers", 1)
+    done = bat("train", demo, "-o", tmp_path / "run", *small, "--stages", "encoder", PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stderr
+    assert b"Warning" not in done.stderr
 
 
 def test_warnings_as_errors_do_not_end_a_decode(run, demo, tmp_path):

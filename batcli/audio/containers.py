@@ -301,7 +301,7 @@ def _refuse_cut_ogg(file: BinaryIO, size: int, path: Path) -> None:
         raise InputError("is truncated: it ends before its last page", path, "copy it again")
     if page[OGG_STREAM] != stream:
         raise InputError(
-            "holds several streams one after the other, or side by side", path, "make it a WAV or FLAC file"
+            "holds several streams, in a row or side by side", path, "make it a WAV or FLAC file"
         )
 
 

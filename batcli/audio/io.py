@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from pathlib import Path
 from tokenize import TokenError
 
@@ -82,7 +83,8 @@ class _ReadOnce(soundfile.SoundFile):
 def _sound_file(source: Path | Patched, path: Path) -> soundfile.SoundFile:
     """Raises InputError for a file of a format whose length is not checked."""
     try:
-        file = _ReadOnce(source)
+        # As bytes, for soundfile takes only names in UTF-8 as text.
+        file = _ReadOnce(os.fsencode(source) if isinstance(source, Path) and os.name != "nt" else source)
     except TypeError:  # soundfile asks for the rate of a .raw, whatever is in it
         raise InputError("not audio: samples without a header", path, "make it a WAV or FLAC file") from None
     if file.format not in FORMATS:

@@ -355,7 +355,7 @@ def equally_loud(measured: MeasuredHrirs, levels: Array) -> MeasuredHrirs:
     gains = 10 ** (np.array([-offset, offset]) / 40)
     return _with_notes(
         replace(measured, irs=measured.irs * gains[:, None]),
-        f"the left ear is {offset:+.1f} dB louder than the right, all directions together; both are brought to one level",
+        f"the left ear is {offset:+.1f} dB louder than the right, over all directions; they are brought to one level",
         "ears brought to one level",
     )
 

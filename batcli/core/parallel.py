@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import TypeVar
 
@@ -118,6 +118,26 @@ def start_worker() -> None:
     if hasattr(signal, "pthread_sigmask") and not hasattr(signal, "sigtimedwait"):  # macOS does not tell who sent it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def kill_workers_at_exit() -> None:
+    """Let this process, at its end, kill the daemon processes that it started, and not only ask them to end.
+
+    `multiprocessing` sends them SIGTERM and waits. A worker with another's SIGTERM pending, as `timeout` sends it to
+    all, would never see this one: signals do not queue.
+    """
+    if os.getpid() not in _KILLERS:
+        _KILLERS.add(os.getpid())
+        util.Finalize(None, _kill_workers, exitpriority=100)
+
+
+_KILLERS: set[int] = set()  # processes in which `kill_workers_at_exit` was called; a fork inherits no finalizers
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _watch_parent() -> None:

@@ -24,6 +24,8 @@ from batcli.core.jsonl import MARK, MAX_LINE, numbered_lines, parse_line, requir
 CHUNK = 1 << 20  # characters that are read at a time
 MAX_OTHER = 1 << 24  # characters of what stands beside the list of records
 EXPECTED = 'expected JSON Lines, a JSON list or {"data": [...]}'
+OTHER_KEYS = ("predictions", "results", "records", "questions", "samples", "examples", "items", "outputs", "answers")
+"""Under which others keep a list of records; no record of ours has them."""
 SPACE = " \n\r\t" + MARK
 BETWEEN = SPACE + ","
 NEXT_RECORD = re.compile(r'\}\s*,\s*(?=\{\s*"[^"\\]*"\s*:)')
@@ -38,12 +40,15 @@ Item = tuple[str, "dict[str, Any] | InputError"]
 def opened(path: Path) -> Iterator[tuple[IO[str], str]]:
     """Open a file as text that can be read twice: (file, its name in messages); `-` is standard input.
 
-    Bytes that are not UTF-8 become surrogates, which `require_utf8` finds.
+    Bytes that are not UTF-8 become surrogates, which `require_utf8` finds. Raises InputError for a compressed file.
     """
     with tempfile.TemporaryFile() if path == STDIO else open(require_file(path), "rb") as file:
         if path == STDIO:
             shutil.copyfileobj(sys.stdin.buffer, file)
             file.seek(0)
+        if file.read(2) in (b"\x1f\x8b", b"PK"):
+            raise InputError("is compressed", "stdin" if path == STDIO else path, "unpack it (gunzip, unzip)")
+        file.seek(0)
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
         yield text, "stdin" if path == STDIO else str(path)
 
@@ -71,8 +76,11 @@ def read_items(path: Path, name: str | None = None) -> Iterator[Item]:
             yield from text.records()
             return
         file.seek(0)
-        if _first_line(file).strip(SPACE) == "{":
+        first = _first_line(file).strip(SPACE)
+        if first == "{":
             raise InputError("a JSON object without a list of records", name, EXPECTED)
+        if key := _other_list(first):
+            raise InputError(f"a JSON object with its list under {key!r:.60}", name, EXPECTED)
         file.seek(0)
         yield from _lines(file, name)
 
@@ -98,6 +106,16 @@ def _holds_lines(file: IO[str]) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and (bool(rest) or not isinstance(record.get("data"), list))
+
+
+def _other_list(line: str) -> str | None:
+    """The key of OTHER_KEYS under which the object on a line holds a list; None where there is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    values = record.items() if isinstance(record, dict) else ()
+    return next((key for key, value in values if key in OTHER_KEYS and isinstance(value, list)), None)
 
 
 def _lines(file: IO[str], name: str) -> Iterator[Item]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from batcli.core.errors import InputError
-from batcli.core.files import inside, require_directory, require_file
+from batcli.core.files import inside, require_directory, require_file, require_text
 
 SplitName = Literal["train", "dev", "eval"]
 Layout = Literal["folders", "esc50", "fsd50k", "urbansound8k", "audioset"]
@@ -138,7 +138,7 @@ class Files:
     """Finds files of sound below a folder, which is listed once."""
 
     def __init__(self, root: Path, follow_links: bool = False) -> None:
-        """Raises InputError for a link out of `root`, unless `follow_links`."""
+        """Raises InputError for a name that is not UTF-8, and for a link out of `root`, unless `follow_links`."""
         self.root = require_directory(root)
         self.all: list[Path] = []
         self.paths: dict[str, Path] = {}  # by path below the root without an extension
@@ -150,7 +150,7 @@ class Files:
             for name in sorted(names):
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in READABLE and not name.startswith("."):
-                    path = Path(folder, name)
+                    path = require_text(Path(folder, name))
                     if path.is_symlink():
                         if not path.exists():
                             continue  # a link to nothing is a missing file

@@ -8,7 +8,7 @@ from batcli.core.errors import InputError
 from batcli.core.progress import Reporter
 from batcli.data.answers import Vocabulary
 from batcli.evaluation.embed import Embedder
-from batcli.evaluation.predictions import Predictions, match_questions
+from batcli.evaluation.predictions import NO_ID, Predictions, match_questions
 from batcli.evaluation.report import Comparison, Difference
 from batcli.evaluation.scores import ScoredAnswers, mean_score, measure, paper_scores, sample
 from batcli.evaluation.stats import Score, mcnemar
@@ -55,6 +55,9 @@ def _pairs(first: Predictions, second: Predictions, reporter: Reporter) -> tuple
     if pairs.left_out:
         what = f"{pairs.left_out:,} of {len(first):,} questions cannot be told apart: no scene, no id of their own"
         if not len(pairs.rows):
+            if shared := len(np.intersect1d(first.ids[first.ids != NO_ID], second.ids[second.ids != NO_ID])):
+                what = f"{shared:,} ids stand in both, and none with the same type, question and true answer"
+                raise InputError(what, where, "both must answer the same questions")
             raise InputError(what, where, hint)
         reporter.warn(f"{where}: {what}; they are left out ({hint})")
     if not len(pairs.rows):

@@ -167,6 +167,8 @@ def _foreign(record: dict[str, Any], where: str, layout: Layout) -> Prediction:
     scene = tuple(str(found[name]) for name in _SCENE_FIELDS if found[name] not in (None, ""))
     predicted = _text_or_null(found["prediction"], "prediction", where)
     number = found["question_id"]
+    if isinstance(number, float) and number.is_integer():  # as tables write whole numbers beside empty cells
+        number = int(number)
     if number is not None and (isinstance(number, bool) or not isinstance(number, (int, str))):
         raise InputError(f"a question's id is neither a number nor text: {number!r:.80}", where)
     return Prediction(where, type_name, scene, str(found["question"] or ""), target, predicted, record, number)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
-from batcli.core.parallel import block_signals, start_worker
+from batcli.core.parallel import block_signals, kill_workers_at_exit, start_worker
 from batcli.core.progress import SILENT, Reporter
 
 SHARED = Path("/dev/shm")  # where Linux keeps what processes share; a container has 64 MB of it unless told otherwise
@@ -52,6 +52,7 @@ class Loader(DataLoader):
         if self.num_workers:
             waiting = self.num_workers * (int(self.prefetch_factor or 0) + IN_HAND)
             self.packed.limit = shared_memory() * LOADER_SHARE / (waiting * processes_here())
+            kill_workers_at_exit()
         with block_signals():  # while the worker processes are started
             batches = super().__iter__()
         return self._unpacked(batches)

@@ -39,6 +39,11 @@ class Log:
         if self.board:
             self._add_to_board(record)
 
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
     @property
     def size(self) -> int:
         """Bytes of the file."""

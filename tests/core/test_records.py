@@ -1,5 +1,6 @@
 """Records in any form of JSON: the same records, and a line for what is wrong."""
 
+import gzip
 import io
 import json
 import random
@@ -135,3 +136,17 @@ def test_no_text_takes_long(tmp_path):
         with pytest.raises(InputError):
             list(read_records(tmp_path / "f.json"))
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b'{"id": 1}\n'), b"PK\x03\x04" + bytes(40)])
+def test_a_compressed_file_is_named_so(tmp_path, content):
+    (tmp_path / "p.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match="is compressed; unpack it"):
+        list(read_items(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize("key", ["predictions", "results", "records"])
+def test_a_list_under_another_key_is_named(tmp_path, key):
+    (tmp_path / "p.json").write_text(json.dumps({"n": 1, key: [{"id": 1}, {"id": 2}]}))
+    with pytest.raises(InputError, match=f"a JSON object with its list under '{key}'; expected"):
+        list(read_items(tmp_path / "p.json"))

@@ -340,3 +340,17 @@ def test_names_that_answers_cannot_hold_are_refused(tmp_path):
         sound(tmp_path / "source" / name / "a.wav", len(name))
     with pytest.raises(InputError, match="differ by a plural"):
         clips(ClipsOptions(data=tmp_path / "data", source=[tmp_path / "source"], jobs=1))
+
+
+@pytest.mark.parametrize("name", ["dog/caf\udce9.wav", "caf\udce9/1.wav"])
+def test_names_that_are_no_text_are_refused_before_the_work(tmp_path, name):
+    for each in ("dog/0.wav", "cat/0.wav"):
+        sound(tmp_path / "source" / each, len(each))
+    try:
+        (tmp_path / "source" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "source/dog/0.wav").rename(tmp_path / "source" / name)
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    with pytest.raises(InputError, match="the name is not UTF-8"):
+        clips(ClipsOptions(data=tmp_path / "data", source=[tmp_path / "source"], jobs=1))
+    assert not (tmp_path / "data").exists()

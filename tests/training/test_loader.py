@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,3 +88,22 @@ def test_all_that_may_wait_fits(monkeypatch: pytest.MonkeyPatch):
 
 def test_room_is_measured_where_it_is():
     assert loader.shared_memory() > 0
+
+
+ENDED_FROM_OUTSIDE = """
+import os, subprocess
+from multiprocessing import active_children, util
+from batcli.training.loader import Loader
+batches = iter(Loader(list(range(64)), num_workers=1, batch_size=1))
+next(batches)
+subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in active_children())])
+util._exit_function()  # as at the end of any process
+os._exit(3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs signals between processes")
+def test_a_worker_that_got_the_signal_itself_does_not_outlast_its_parent():
+    """Its parent's own SIGTERM is lost beside one that is pending; the parent must not wait for it for ever."""
+    done = subprocess.run([sys.executable, "-c", ENDED_FROM_OUTSIDE], timeout=60)
+    assert done.returncode == 3
