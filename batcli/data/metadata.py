@@ -19,6 +19,8 @@ from batcli.data.geometry import Position, Vector, locate, parse_vector
 LABEL_COLUMNS = ["index", "mid", "display_name"]
 MAX_LABEL_BYTES = 1 << 24  # AudioSet's 527 classes take 15 kB
 ENDS_NAMES = ";|"  # signs at which readers of answers end a name
+JOINERS = dict.fromkeys((0x200C, 0x200D))  # which some scripts need within words, though they do not show
+LONGEST_NAME = 200  # characters; of an answer with several names, 1,000 are read
 SAME_PLACE = 1e-3  # metres
 NEAREST, FARTHEST = 1e-3, 1e4  # metres from listener to source; others are errors
 
@@ -133,6 +135,10 @@ def require_names(names: Sequence[str], where: str | Path) -> None:
                 raise InputError(f"the name {name!r:.80} holds {sign!r}, which stands between two names", where, hint)
         if len(name.splitlines()) > 1:
             raise InputError(f"the name {name!r:.80} holds a line break", where, hint)
+        if not name.translate(JOINERS).isprintable():
+            raise InputError(f"the name {name!r:.80} holds a character that does not show", where, hint)
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"the name {name!r:.80} has {len(name):,} characters, up to {LONGEST_NAME}", where, hint)
         if not any(character.isalpha() for character in name):
             raise InputError(f"the name {name!r:.80} holds no letter", where, hint)
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)  # by the beginnings of their words

@@ -147,6 +147,8 @@ def test_a_brir_has_one_source(tmp_path):
         (["Engine; idle"], "'Engine; idle' holds ';'"),
         (["Whack|thwack"], "'Whack|thwack' holds '|'"),
         *((["Rain" + sign + "storm"], "holds a line break") for sign in ("\n", "\r", "\r\n", "\x0b", "\x85", "\u2028")),
+        *((["Rain" + sign + "storm"], "that does not show") for sign in ("\t", "\0", "\u200b", "\u202e", "\x7f")),
+        (["x" * 201], "has 201 characters, up to 200"),
         *(([name], f"{name!r} holds no letter") for name in ("911", "…", "?!", "1,000", "🦇")),
         (["Bell", "Bells"], "'Bell' and 'Bells' differ by a plural"),
         (["Bells", "Dog", "Bell"], "'Bells' and 'Bell' differ by a plural"),
