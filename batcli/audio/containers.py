@@ -300,9 +300,7 @@ def _refuse_cut_ogg(file: BinaryIO, size: int, path: Path) -> None:
     if not (page.startswith(b"OggS") and whole and page[5] & OGG_LAST):
         raise InputError("is truncated: it ends before its last page", path, "copy it again")
     if page[OGG_STREAM] != stream:
-        raise InputError(
-            "holds several streams, in a row or side by side", path, "make it a WAV or FLAC file"
-        )
+        raise InputError("holds several streams, in a row or side by side", path, "make it a WAV or FLAC file")
 
 
 def _mp3(file: BinaryIO) -> Samples | None:
