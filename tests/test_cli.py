@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -372,3 +373,40 @@ def test_a_terminal_gets_a_bar_and_whole_lines(monkeypatch, capsys):
     assert err.count(f"[{path}]") == 3  # neither wrapped nor read as markup
     assert "rendering" in err
     assert "3/3" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        ("train my\\ data -o run", "run: trained on my data, stages encoder,1,2,3; next: bat decode run 'my data' "),
+        ("decode run data -o preds.jsonl", "preds.jsonl: answers to eval; next: bat score preds.jsonl"),
+        ("decode run data -o -", "standard output: answers to eval"),
+        ("spatialize data --split dev -o scenes", "scenes: the scenes of dev"),
+        ("prepare demo data", "data: a dataset of 60,000 questions to learn from; next: bat train data -o run"),
+        (
+            "prepare rooms reverb --rooms 9",
+            "reverb: 9 rooms for train; next: bat prepare questions DATA --reverb-root reverb",
+        ),
+        ("prepare model run", "run: a run directory; next: bat decode run DATA -o preds.jsonl"),
+    ],
+)
+def test_the_last_line_says_what_was_made_and_what_comes_next(bat, monkeypatch, words, last):
+    import batcli.decode
+    import batcli.prepare.demo
+    import batcli.prepare.model
+    import batcli.prepare.rooms
+
+    for module, name in (
+        (batcli.train, "train"),
+        (batcli.decode, "decode"),
+        (batcli.spatialize, "spatialize"),
+        (batcli.prepare.demo, "demo"),
+        (batcli.prepare.rooms, "rooms"),
+        (batcli.prepare.model, "model"),
+    ):
+        monkeypatch.setattr(module, name, lambda options, reporter: None)
+    arguments = shlex.split(words)
+    result = bat(*arguments)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith(f"done in 0.0 s: {last}")
+    assert bat(*arguments, "-q") == bat(*arguments, "--dry-run") == (0, "", "")
