@@ -35,7 +35,7 @@ from batcli.training.log import Log, require_tensorboard
 from batcli.training.loop import train_stage
 from batcli.training.losses import AnswerObjective
 from batcli.training.needs import report_needs
-from batcli.training.plan import TrainPlan, report_plan, require_inside, require_shardable
+from batcli.training.plan import TrainPlan, report_plan, require_classes, require_inside, require_shardable
 from batcli.training.recipe import STAGES
 from batcli.training.resolve import resolve
 from batcli.training.run_dir import LOG, open_run_dir, require_unchanged
@@ -55,6 +55,7 @@ def train(options: TrainOptions, reporter: Reporter = SILENT) -> None:
     """
     require(options, "output")
     plan = resolve(options, open_dataset(options.data, options.follow_links))
+    require_classes(plan)
     require_inside(plan)
     report_plan(plan, reporter)
     if options.dry_run:

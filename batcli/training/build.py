@@ -30,7 +30,6 @@ def build_encoders(plan: TrainPlan) -> Encoders:
     """Build the encoders alone. Raises InputError if the initial run does not fit the plan."""
     spec = plan.model
     encoders = Encoders(spec.config)
-    _require_classes(plan)
     _start_encoders(plan, encoders)
     _start_blocks(plan, encoders)
     if spec.gradient_checkpointing:
@@ -45,7 +44,6 @@ def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrained
     Raises InputError if the initial run or the language model does not fit the plan.
     """
     spec = plan.model
-    _require_classes(plan)
     if spec.init is None or not spec.init_has_all:
         model, tokenizer = _from_preset(plan, read_llm)
         _start_encoders(plan, model)
@@ -56,13 +54,6 @@ def build_model(plan: TrainPlan, read_llm: bool = True) -> tuple[BAT, PreTrained
     if spec.gradient_checkpointing:
         model.save_memory()
     return model, tokenizer
-
-
-def _require_classes(plan: TrainPlan) -> None:
-    """Raise InputError if the initial run is of other classes than the dataset."""
-    config, init = plan.model.config, plan.model.init
-    if config.n_classes != len(plan.dataset.labels):
-        raise InputError(f"was made for {config.n_classes} classes", init, "not this dataset's")
 
 
 def _start_encoders(plan: TrainPlan, model: BAT | Encoders) -> None:

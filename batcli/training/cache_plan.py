@@ -113,7 +113,7 @@ def _choose(options: TrainOptions, what: str, size: float, limit: float, reason:
         return Kept(DISK, size, "--cache disk")
     if begun in (DISK, NONE):
         return Kept(begun, size, "as the run was begun")
-    return Kept(DISK if pays and not too_much else NONE, size, too_much or reason)
+    return Kept(DISK if pays and not too_much else NONE, size, reason if not pays else too_much or reason)
 
 
 def _begun(options: TrainOptions) -> dict[str, Any]:

@@ -13,48 +13,53 @@ from batcli.model.bat import BAT
 from batcli.model.config import LlmConfig
 from batcli.model.llm import empty_llm, new_llm
 from batcli.training.plan import ModelPlan, TrainPlan
-from batcli.training.recipe import ENCODER
+from batcli.training.recipe import STAGES
 
 TRAINED_BYTES = 16  # per trained parameter, for itself, its gradient and AdamW's two moments in float32
+STATE_BYTES = 12  # per trained parameter, on disk: itself and its moments
 FROZEN_BYTES = 4  # per frozen parameter, but for those of a language model from elsewhere
 
 
 def report_needs(plan: TrainPlan, reporter: Reporter) -> None:
-    """Report the memory for weights, gradients and moments, and the disk space for cues and encodings."""
+    """Report the memory for weights, gradients and moments, and the disk space for what is kept while it trains."""
     model, known = meta_model(plan.model)
-    needed = {}
-    if ENCODER in plan.stages:
-        needed["stage encoder"] = encoder_bytes(plan, model)
-    if not plan.encoders_alone:
+    needed = {f"stage {name}": encoder_bytes(plan, model, name) for name in plan.trained_encoders}
+    trained = [parameters_of(model, f"{name}.") for name in plan.trained_encoders]
+    asks = not set(plan.stages).isdisjoint(STAGES)
+    if asks:
         needed["stages 1 to 3"] = question_bytes(plan, model, known)
+        trained.append(trained_on_questions(model))
     amounts = ", ".join(f"about {readable(size)} in {stages}" for stages, size in needed.items())
-    beside = "" if known or plan.encoders_alone else " and the language model (name it with --llm)"
+    beside = " and the language model (name it with --llm)" if asks and not known else ""
     reporter.info(f"memory: {amounts}, for weights, gradients and moments; activations{beside} on top")
-    if plan.cache.gigabytes:
-        reporter.info(
-            f"disk: about {readable(plan.cache.gigabytes * 1e9)} for {' and '.join(plan.cache.parts)} while it trains"
-        )
+    kept = {name: part.gigabytes * 1e9 for name, part in plan.cache.parts.items() if part.on_disk}
+    kept["saved states"] = (plan.keep + 1) * max(trained) * STATE_BYTES  # one more while it is written
+    reporter.info("disk: about " + ", ".join(f"{readable(size)} for {name}" for name, size in kept.items()))
 
 
-def encoder_bytes(plan: TrainPlan, model: BAT) -> float:
-    """Memory of the encoders while they are trained, and of the rest of the model if it is there by then."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    encoders = sum(size for name, size in sizes.items() if name.startswith(checkpoint.ENCODER_PARTS))
-    rest = sum(sizes.values()) - encoders
-    return TRAINED_BYTES * encoders + (0 if plan.encoders_first else FROZEN_BYTES * rest)
+def parameters_of(model: BAT, *parts: str) -> int:
+    """Number of the parameters whose names begin so."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if name.startswith(parts))
+
+
+def trained_on_questions(model: BAT) -> int:
+    """Number of the parameters that stages 1 to 3 train."""
+    own = ("llm.",) if model.config.llm is not None else ()
+    lora = sum(p.numel() for name, p in model.named_parameters() if checkpoint.LORA in name)
+    return parameters_of(model, *checkpoint.PROJECTOR_PARTS, *own) + lora
+
+
+def encoder_bytes(plan: TrainPlan, model: BAT, name: str) -> float:
+    """Memory of the encoders while one of them is trained, and of the rest of the model if it is there by then."""
+    trained, encoders = parameters_of(model, f"{name}."), parameters_of(model, *checkpoint.ENCODER_PARTS)
+    rest = 0 if plan.encoders_first else parameters_of(model, "") - encoders
+    return TRAINED_BYTES * trained + FROZEN_BYTES * (encoders - trained + rest)
 
 
 def question_bytes(plan: TrainPlan, model: BAT, known: bool) -> float:
     """Memory of the whole model in stages 1 to 3. `known`: whether its language model is the one that is trained."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    encoders = sum(size for name, size in sizes.items() if name.startswith(checkpoint.ENCODER_PARTS))
-    own = plan.model.config.llm is not None
-    trained = sum(
-        size
-        for name, size in sizes.items()
-        if name.startswith(checkpoint.PROJECTOR_PARTS) or checkpoint.LORA in name or (own and name.startswith("llm."))
-    )
-    frozen = sum(sizes.values()) - trained - encoders
+    trained, encoders = trained_on_questions(model), parameters_of(model, *checkpoint.ENCODER_PARTS)
+    frozen = parameters_of(model, "") - trained - encoders
     each = 0.5 if plan.model.quantize else plan.model.dtype.itemsize
     return TRAINED_BYTES * trained + FROZEN_BYTES * encoders + (frozen * each if known else 0)
 

@@ -21,6 +21,7 @@ from batcli.training.cache_plan import CachePlan
 from batcli.training.recipe import (
     ALL,
     ENCODER,
+    NAMED,
     SOURCES,
     STAGES,
     SUCH_STAGES,
@@ -218,6 +219,13 @@ def require_inside(plan: TrainPlan) -> None:
                 dataset.brir_path(reverb_id)
 
 
+def require_classes(plan: TrainPlan) -> None:
+    """Raise InputError if the initial run is of other classes than the dataset."""
+    classes, labels = plan.model.config.n_classes, len(plan.dataset.labels)
+    if classes != labels:
+        raise InputError(f"was made for {classes} classes", plan.model.init, f"not for the {labels} of {plan.data}")
+
+
 def require_shardable(plan: TrainPlan, accelerator: Accelerator) -> None:
     """Raise InputError for what FSDP does not support: it shards the whole model, so no part can run by itself."""
     plugin = accelerator.state.fsdp_plugin
@@ -246,6 +254,8 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
     heard = {key for name in encoders for key in VALUES_OF[name]}
     values = {k: v for k, v in recipe.used_by(encoders).items() if k in heard or not plan.encoders_alone}
     reporter.info("recipe: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+    if idle := idle_options(plan):
+        reporter.info(f"for other stages, recorded for a training that starts from this run: {', '.join(idle)}")
     for kind, count in counts.items():
         reporter.detail(f"  {kind}: {count:,}")
     if plan.trained_encoders:
@@ -271,6 +281,20 @@ def report_plan(plan: TrainPlan, reporter: Reporter) -> None:
             answers = answers if recipe.lr_updates is None else min(answers, updates * per_update)
             amount = f"{updates:,} updates of {per_update}"
         reporter.info(f"stage {stage}: {answers:,.0f} answers, {amount}")
+
+
+def idle_options(plan: TrainPlan) -> list[str]:
+    """The options of the recipe whose values are all of stages that this training has not."""
+    of_encoders = {key for keys in VALUES_OF.values() for key in keys}
+    used = {key for name in plan.trained_encoders for key in VALUES_OF[name]}
+    if not set(plan.stages).isdisjoint(STAGES):
+        used |= vars(plan.recipe).keys() - of_encoders
+    recipes = [name.strip() for name in plan.options["recipe"].split(",") if name.strip()]
+    keys = [pair.partition("=")[0].strip() for pair in plan.options["set"]]
+    given = {f"--recipe {name}": NAMED[name].keys() for name in recipes} | {f"--set {key}": {key} for key in keys}
+    if plan.options["batch_size"] is not None:
+        given["--batch-size"] = {"batch"}
+    return [option for option, values in given.items() if used.isdisjoint(values)]
 
 
 def describe_amount(encoder: str, recipe: Recipe, clips: int) -> str:

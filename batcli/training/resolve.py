@@ -11,9 +11,10 @@ from batcli.core.parallel import default_jobs, rank_and_world
 from batcli.data.dataset import Dataset
 from batcli.model.config import ENCODER_TITLES, SOURCES_BESIDE, ModelConfig
 from batcli.model.llm import llm_config, lora_targets, parse_lora_targets
-from batcli.options import TrainOptions, require
+from batcli.options import TrainOptions, refuse_given, require
 from batcli.training.cache_plan import plan_cache
 from batcli.training.plan import (
+    AUTO,
     ModelPlan,
     TrainPlan,
     ValidationPlan,
@@ -22,7 +23,7 @@ from batcli.training.plan import (
     parse_stages,
     require_validation,
 )
-from batcli.training.recipe import DSPAST, MADE_FOR, SOURCES, STAGES, Recipe, stage_names, with_named
+from batcli.training.recipe import DSPAST, MADE_FOR, NAMED, SOURCES, STAGES, Recipe, stage_names, with_named
 from batcli.training.run_dir import recorded
 from batcli.training.start import Start, find_start
 
@@ -170,11 +171,27 @@ def require_used(
     for key in (pair.partition("=")[0].strip() for pair in options.set):
         if key not in used:
             raise InputError("has no effect", f"--set {key}", f"{start.preset} has no such encoder")
-    for name in named_recipes(options):
+    names_of_recipes = named_recipes(options)
+    for number, name in enumerate(names_of_recipes):
+        later = names_of_recipes[number + 1 :]
+        if NAMED[name].keys() <= {key for other in later for key in NAMED[other]}:
+            raise InputError("has no effect", f"--recipe {name}", f"{', '.join(later)} has another value for all of it")
         encoder = MADE_FOR.get(name)
         if encoder is not None and encoder not in config.encoders:
             hint = f"it is of {ENCODER_TITLES[encoder]}, which {start.preset} does not have"
             raise InputError("has no effect", f"--recipe {name}", hint)
+    if options.batch_size is not None and any(pair.partition("=")[0].strip() == "batch" for pair in options.set):
+        raise InputError("contradicts --set batch", "--batch-size", "leave out one of the two")
+    if options.batch_size == AUTO and without:
+        raise InputError("has no effect", "--batch-size auto", "it is about questions, which these stages do not ask")
+    if options.attention != "sdpa" and without and start.config.llm is None:
+        raise InputError("has no effect", "--attention", "an encoder is trained without a language model")
+    if options.encoder_init is not None and options.init is not None:
+        raise InputError("has no effect", "--encoder-init", f"the encoder starts from {options.init}'s")
+    if options.validate is None:
+        refuse_given(
+            options, ("validate_every", "validate_questions", "validate_scenes"), "has no effect without --validate"
+        )
     if options.accumulate is not None and not accumulates(names, recipe):
         hint = "the recipe says how many samples make an update: --set update=…, encoder_update=…, source_update=…"
         raise InputError("has no effect", "--accumulate", hint)

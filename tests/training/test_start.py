@@ -23,6 +23,8 @@ from batcli.training.recipe import RECIPES
 from batcli.training.resolve import resolve
 from batcli.training.start import DEFAULT_PRESET, PUBLISHED_PRESETS, find_start
 
+FEW = ["encoder_update=16", "encoder_batch=16"]  # scenes, of which there are few
+
 
 class Recorder(Silent):
     """Keeps the lines of information."""
@@ -140,6 +142,17 @@ def test_a_training_from_a_run_has_its_recipe(demo: Path, run: Path):
         ),
         ({"recipe": "slam"}, "--recipe: unknown key 'slam'; did you mean 'slam-llm'"),
         ({"recipe": "paper", "accumulate": 2, "stages": "1"}, "--accumulate: has no effect"),
+        ({"recipe": "paper,slam-llm", "stages": "1"}, "--recipe paper: has no effect; slam-llm has another value"),
+        ({"recipe": "events,as-2m", "preset": "llama2-7b"}, "--recipe events: has no effect; as-2m has another value"),
+        ({"set": ["batch=4"], "batch_size": "4"}, "--batch-size: contradicts --set batch"),
+        ({"stages": "encoder", "batch_size": "auto"}, "--batch-size auto: has no effect"),
+        (
+            {"stages": "encoder", "preset": "llama2-7b", "attention": "eager", "set": ["encoder_update=16"]},
+            "--attention: has no effect",
+        ),
+        ({"validate_every": 9}, "--validate-every: has no effect without --validate"),
+        ({"validate_questions": 9}, "--validate-questions: has no effect without --validate"),
+        ({"validate_scenes": 9}, "--validate-scenes: has no effect without --validate"),
         ({"preset": "llama2-7b"}, "--llm"),
     ],
 )
@@ -198,6 +211,7 @@ def test_the_stage_adds_source_tokens_to_a_run_that_has_none(demo: Path, tmp_pat
     assert (plan.stage_names, plan.trained_encoders) == (("sources", "1", "2", "3"), ("sources",))
     assert config.sources == replace(SOURCES_BESIDE, seconds=config.seconds, n_classes=config.n_classes)
     assert replace(config, sources=None) == checkpoint.read_config(run)
+    assert str(plan.cache.cues) == "made at each use: each of 2,400,000 scenes is used once"
     assert resolve(replace(options, stages="1"), open_dataset(demo)).model.config.sources is None
 
 
@@ -239,6 +253,55 @@ def test_contradictions_about_source_tokens_are_refused(demo: Path, tmp_path: Pa
         changes = {**changes, "init": run}
     with pytest.raises(InputError, match=words):
         resolve(TrainOptions(data=demo, output=tmp_path / "run", **changes), open_dataset(demo))
+
+
+def test_an_encoder_starts_from_one_place(demo: Path, tmp_path: Path):
+    run = write_run(tmp_path / "start", "llama2-7b", recorded("llama2-7b"))
+    options = TrainOptions(
+        data=demo, output=tmp_path / "run", init=run, stages="encoder", encoder_init=Path("mae.pth"), dry_run=True
+    )
+    with pytest.raises(InputError, match=r"--encoder-init: has no effect; the encoder starts from .*start's"):
+        resolve(options, open_dataset(demo))
+
+
+def test_a_run_of_other_classes_is_refused_by_a_dry_run(demo: Path, tmp_path: Path):
+    run = write_run(tmp_path / "start", "llama2-7b", recorded("llama2-7b"))  # of the preset's 355 classes
+    options = TrainOptions(data=demo, output=tmp_path / "run", init=run, stages="sources", dry_run=True)
+    with pytest.raises(InputError, match=r"start: was made for 355 classes; not for the 28 of "):
+        train(options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({"stages": "encoder", "set": [*FEW, "lr=0.1"]}, "--set lr"),
+        ({"stages": "encoder", "set": FEW, "recipe": "as-20k,slam-llm"}, "--recipe slam-llm"),
+        ({"stages": "encoder", "set": FEW, "batch_size": "4"}, "--batch-size"),
+        ({"stages": "1", "set": ["encoder_lr=0.1"], "recipe": "as-20k,slam-llm"}, "--recipe as-20k, --set encoder_lr"),
+        ({"stages": "1", "set": ["lr=0.1"], "recipe": "slam-llm"}, None),
+    ],
+)
+def test_values_of_other_stages_are_said(demo: Path, tmp_path: Path, changes: dict, idle: str | None):
+    recorder = Recorder()
+    train(TrainOptions(data=demo, output=tmp_path / "run", preset="llama2-7b", dry_run=True, **changes), recorder)
+    lines = [line.partition(": ")[2] for line in recorder.lines if line.startswith("for other stages")]
+    assert lines == ([] if idle is None else [idle])
+
+
+def test_values_of_none_are_recorded_and_taken_over(demo: Path, tmp_path: Path):
+    """slam-llm clips no gradient and ends at 200,000 updates; the paper's recipe clips and ends with its epochs."""
+    for recipe, clip, end in (("slam-llm", None, 200_000), ("paper", 1.0, None)):
+        options = TrainOptions(
+            data=demo, output=tmp_path / "run", preset="llama2-7b", stages="1", recipe=recipe, dry_run=True
+        )
+        tables = resolve(options, open_dataset(demo)).tables()
+        assert (tables["recipe"]["clip"], tables["recipe"]["lr_updates"]) == (clip or "none", end or "none")
+        run = write_run(tmp_path / recipe, "llama2-7b", dict(tables))
+        next_one = replace(options, init=run, preset=None, recipe="", stages="2")
+        taken = resolve(next_one, open_dataset(demo)).recipe
+        assert (taken.clip, taken.lr_updates) == (clip, end)
+        assert taken == resolve(options, open_dataset(demo)).recipe
+        assert resolve(replace(next_one, set=["clip=3"]), open_dataset(demo)).recipe.clip == 3
 
 
 def test_a_run_is_not_overwritten_by_what_starts_from_it(demo: Path, run: Path):
