@@ -36,7 +36,7 @@ def audiomae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mae.pth"
 
 
-def test_each_stage_goes_on_from_the_one_before(demo: Path, llm_folder: Path, audiomae: Path, tmp_path: Path):
+def test_each_stage_goes_on_from_the_one_before(demo: Path, audiomae: Path, tmp_path: Path):
     def stage(number: int, **options: object) -> tuple[dict, dict, list[dict]]:
         """Train a stage → its tensors, the recipe that it recorded, its log."""
         run = tmp_path / str(number)
@@ -45,7 +45,7 @@ def test_each_stage_goes_on_from_the_one_before(demo: Path, llm_folder: Path, au
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         return load_file(run / checkpoint.ENCODER), read_toml(run / checkpoint.CONFIG)["recipe"], log
 
-    first, recipe, log = stage(1, preset=PRESET, llm=llm_folder, encoder_init=audiomae)
+    first, recipe, log = stage(1, preset=PRESET, encoder_init=audiomae)
     assert recipe["loss_weights"] == [1, 0, 0]
     assert {entry["stage"] for entry in log} == {"dspast"}
     assert all(entry["losses"]["distance"] == entry["losses"]["direction"] == 0 for entry in log)
