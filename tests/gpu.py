@@ -4,7 +4,7 @@
    run decoded on the processor, and how many answers and how far encodings differ; the ablation.
 2. The published preset at full width, with a Llama of 7B's shape whose random weights are made on the device: steps
    of the encoder and of stages 1 to 3, decoding with 1 and 4 beams, `--batch-size auto`, throughput, and peak memory
-   beside the README's computed table; the encoder's output beside the processor's.
+   beside the computed table of examples/published.md; the encoder's output beside the processor's.
 3. Weights of 4 bits, where bitsandbytes is installed.
 
 A check that fails is reported, and the next one begins; none begins after the time is up. Exit code 1 if any failed.
@@ -54,7 +54,7 @@ from batcli.training.scenes import EncoderBatch  # noqa: E402
 
 SECONDS = 8.5 * 60  # after which no check begins
 PROMPT, ANSWER, NEW = 80, 16, 200  # tokens, as in examples/memory.py
-ROWS = {  # of the README's table
+ROWS = {  # of the table in examples/published.md
     "encoder": "train, encoder (fp32)",
     "answers": "train, stages 1–3, base in bf16",
     1: "decode, bf16, greedy",
@@ -110,8 +110,8 @@ class Bench:
 
 
 def computed() -> dict[str, dict[int, float]]:
-    """The README's table of memory: row → batch → GB."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The table of memory in examples/published.md: row → batch → GB."""
+    text = (ROOT / "examples" / "published.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in text.splitlines() if "|" in line]
     head = next(row for row in rows if row[0] == "batch")
     tables = {row[0]: row for row in rows if row[0] in ROWS.values()}
@@ -301,12 +301,12 @@ def decode_steps(bench: Bench, model: BAT, beams: int, table: dict[str, dict[int
 
 
 def held(*modules: torch.nn.Module) -> float:
-    """Memory of weights, in GB, that the README's row does not count."""
+    """Memory of weights, in GB, that the table's row does not count."""
     return sum(p.numel() * p.element_size() for module in modules for p in module.parameters()) / 1e9
 
 
 def readme(gigabytes: float | None) -> str:
-    return "" if gigabytes is None else f" (README: {gigabytes} GB)"
+    return "" if gigabytes is None else f" (computed: {gigabytes} GB)"
 
 
 def make_scenes(model: BAT, count: int) -> EncoderBatch:

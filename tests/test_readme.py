@@ -1,4 +1,4 @@
-"""The README and the guide to scoring agree with the commands, the files, and the question types."""
+"""The README and its pages agree with the commands, the files, and the question types."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from batcli.cli import app
 from batcli.data.question_types import QUESTION_TYPES
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TREE = README.split("## The tree")[1].split("```")[1]
+PAGES = {
+    path: (ROOT / path).read_text(encoding="utf-8")
+    for path in (
+        "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "examples/data.md",
+        "examples/published.md", "examples/python.md", "examples/scoring.md", "tests/README.md",
+    )
+}  # fmt: skip
+README = PAGES["README.md"]
+TREE = PAGES["CONTRIBUTING.md"].split("## The tree")[1].split("```")[1]
+MOST_WORDS = 1_500  # of the README, which is read in a minute or two
 TEST_COMMAND = "pip install -e '.[test]' && pytest"
 
 
 def commands() -> list[str]:
-    """Every `bat …` of the README, without what comes after a pipe or a comment."""
-    found = re.findall(r"(?:`|^|-m )bat(?:cli)? ([^`|#\n]+)", README, flags=re.MULTILINE)
+    """Every `bat …` of the pages, without what comes after a pipe, `&&` or a comment."""
+    text = "\n".join(PAGES.values())
+    found = re.findall(r"(?:`|^|-m |&& )bat(?:cli)? ([^`|#&\n]+)", text, flags=re.MULTILINE)
     return sorted({command.strip() for command in found if command[0].islower()})
 
 
@@ -33,15 +42,15 @@ def test_every_module_is_in_the_tree():
     names = set(re.findall(r"[\w]+", TREE))
     for path in (ROOT / "batcli").rglob("*.py"):
         if not path.name.startswith("__") and path.parent.name != "synth":
-            assert path.stem in names, f"{path.relative_to(ROOT)} is not in the README's tree"
+            assert path.stem in names, f"{path.relative_to(ROOT)} is not in the tree of CONTRIBUTING.md"
     for path in (ROOT / "examples").iterdir():
         if path.is_file():
-            assert path.name in TREE, f"{path.name} is not in the README's tree"
+            assert path.name in TREE, f"{path.name} is not in the tree of CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("command", commands())
 def test_the_options_of_every_command_exist(command: str):
-    """Each flag that the README shows is in that command's help."""
+    """Each flag that a page shows is in that command's help."""
     words = shlex.split(command)
     path = words[:2] if words[0] == "prepare" else words[:1]
     if path[-1].isupper() or path == ["prepare"]:
@@ -56,13 +65,27 @@ def test_the_options_of_every_command_exist(command: str):
 
 
 def test_every_question_type_and_metric_has_a_row():
-    scoring = (ROOT / "examples" / "scoring.md").read_text(encoding="utf-8")
+    scoring, data = PAGES["examples/scoring.md"], PAGES["examples/data.md"]
     metrics = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*) \|", scoring, flags=re.MULTILINE))))
     for name, question_type in QUESTION_TYPES.items():
-        assert f"| {question_type.family} | {question_type.sources} | `{name}` |" in README
+        assert f"| {question_type.family} | {question_type.sources} | `{name}` |" in data
         assert set(question_type.metrics) <= metrics
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_and_pictures_exist(page: str):
+    targets = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", PAGES[page])
+    for target in targets + re.findall(r'src="([^"]+)"', PAGES[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_headings_exist(page: str):
+    for target, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", PAGES[page]):
+        text = (ROOT / page).parent.joinpath(target).read_text(encoding="utf-8") if target else PAGES[page]
+        headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+        assert heading in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def test_the_readme_is_read_in_a_minute_or_two():
+    assert len(README.split()) <= MOST_WORDS
