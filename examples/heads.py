@@ -43,6 +43,7 @@ from batcli.score import score
 from batcli.ui import Terminal
 
 FAMILIES = "ABCD"
+CROSSTALK = 1e-3  # −60 dB between the two channels of a mixing desk
 LARGER = 1.1
 ROWS = (
     ("one source: what (label F1)", "CLASSIFICATION", "label_f1"),
@@ -107,7 +108,7 @@ def write_without_head(point: Path, reverb: Path, reverbs: Iterable[Reverb], pan
         response = np.load(inside(point / "mono", one.reverb_id), allow_pickle=False)[0]
         side = one.source[0] / one.position.distance if panned else 0.0  # −1 left … 1 right
         angle = (side + 1) * math.pi / 4
-        gains = math.sqrt(2) * np.array([[math.cos(angle)], [math.sin(angle)]])
+        gains = math.sqrt(2) * np.maximum([[math.cos(angle)], [math.sin(angle)]], CROSSTALK)
         write_brir(inside(reverb / "binaural", one.reverb_id), gains * response)
 
 

@@ -3,10 +3,15 @@
 import csv
 import json
 import math
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# The tests run in as many processes as there are processors; more threads than these make each of them slower. Before
+# torch is imported, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -82,8 +82,8 @@ def _mono(path: Path, channel: Literal["first", "mean"]) -> tuple[np.ndarray, in
         channels = soundfile.info(path).channels
     except soundfile.LibsndfileError:
         channels = 1  # `read_audio` says what is wrong with it
-    audio, rate = read_audio(path, channels if channel == "mean" else 1)
-    return audio.mean(0, dtype=np.float32), rate, channels
+    audio, rate = read_audio(path, channels)
+    return audio.mean(0, dtype=np.float32) if channel == "mean" else audio[0], rate, channels
 
 
 def is_clipped(audio: np.ndarray) -> bool:

@@ -283,7 +283,8 @@ def test_the_loss():
     direction = torch.stack([right, front, torch.sin(torch.deg2rad(heights))], -1)[:, None]
     events = torch.rand(3, 7)
     ones, ids = torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.long)
-    batch = EncoderBatch(audio, events, ids, direction, torch.tensor([[0.3], [2.2], [9.8]]), ones, torch.ones(3))
+    metres = torch.tensor([[0.3], [2.2], [9.8]])
+    batch = EncoderBatch(audio, events, ids, direction, metres, torch.zeros(3, 1), ones, torch.ones(3))
     found = EncoderObjective(encoder, RECIPES["llama2-7b"].loss_weights)(batch)
     places = F.cross_entropy(tokens.azimuth, torch.tensor([10, 200, 0]))
     places = places + F.cross_entropy(tokens.elevation, torch.tensor([90, 120, 45]))
@@ -304,7 +305,7 @@ def rates(stage: str, recipe: Recipe, count: int | None = None) -> list[float]:
     per_update = recipe.update or 1
     total = stage_updates(stage, FAMILIES, recipe, per_update)
     families = {"1": "AB", "2": "ABCD", "3": "ABCDE"}[stage]
-    schedule = stage_schedule(recipe, recipe.lr, total, sum(FAMILIES[f] for f in families) / per_update)
+    schedule = stage_schedule(recipe, total, sum(FAMILIES[f] for f in families) / per_update)
     return [schedule(update) for update in range(total if count is None else count)]
 
 
@@ -366,5 +367,5 @@ def test_named_recipes_hold_all_of_their_part():
     assert {frozenset(NAMED[name]) for name in encoder} == {frozenset(NAMED["as-2m"])}
     assert set(NAMED["paper"]) == set(NAMED["slam-llm"])
     both = {**NAMED["as-2m"], **NAMED["paper"]}
-    own = {"source_scenes", "source_epochs", "source_batch", "source_lr", "bucket"}
+    own = {name for name in vars(Recipe()) if name.startswith("source_")} | {"bucket"}
     assert set(both) == set(vars(Recipe())) - own
