@@ -243,7 +243,9 @@ def test_a_stopped_training_goes_on_with_resume(bat, monkeypatch, words, advice)
 
 
 def test_a_signal_to_the_process(tmp_path):
-    program = "import batcli.spatialize, time, sys; from batcli.cli import main\n"
+    program = "import batcli.spatialize, signal, time, sys; from batcli.cli import main\n"
+    # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "def work(*_): print('ready', flush=True); time.sleep(60)\n"
     program += "batcli.spatialize.spatialize = work; sys.argv = ['bat', 'spatialize']; main()"
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
