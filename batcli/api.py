@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -254,7 +254,8 @@ def evaluate(predictions: str | Path | Sequence[Mapping[str, Any]], **options: A
     from batcli.evaluation.report import to_json
     from batcli.score import score
 
-    if unknown := sorted(set(options) - {*ScoreOptions.__dataclass_fields__} | {"predictions"} & set(options)):
+    known = {field.name for field in fields(ScoreOptions)} - {"predictions"}
+    if unknown := sorted(set(options) - known):
         raise InputError(f"unknown option {unknown[0]!r:.60}", "evaluate", "see `bat score --help`")
     if isinstance(predictions, (str, Path)):
         return json.loads(to_json(score(ScoreOptions(predictions=[Path(predictions)], **options))))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import soundfile
 
 from batcli.audio.io import read_audio, resample, write_wav
 from batcli.core.errors import InputError
@@ -78,12 +77,8 @@ def write_clips(path: Path, folder: Path, name: str, settings: ClipSettings) -> 
 
 def _mono(path: Path, channel: Literal["first", "mean"]) -> tuple[np.ndarray, int, int]:
     """(samples (n,), rate in Hz, number of channels) of a recording's first channel or of the mean of all."""
-    try:
-        channels = soundfile.info(path).channels
-    except soundfile.LibsndfileError:
-        channels = 1  # `read_audio` says what is wrong with it
-    audio, rate = read_audio(path, channels)
-    return audio.mean(0, dtype=np.float32) if channel == "mean" else audio[0], rate, channels
+    audio, rate = read_audio(path, None)
+    return audio.mean(0, dtype=np.float32) if channel == "mean" else audio[0], rate, len(audio)
 
 
 def is_clipped(audio: np.ndarray) -> bool:

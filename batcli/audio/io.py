@@ -38,8 +38,8 @@ ENCODINGS = {"float": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
 SAMPLE_BYTES = {"float": 4, "pcm16": 2, "pcm24": 3}
 
 
-def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
-    """Read the first channels of a file of one or two: (float32 (channels, n), sample rate in Hz).
+def read_audio(path: Path, channels: int | None) -> tuple[np.ndarray, int]:
+    """Read the first channels of a file of one or two, None: all: (float32 (channels, n), sample rate in Hz).
 
     Integers are scaled to [−1, 1]. Raises InputError for a file that is missing, empty, truncated, too long, silent,
     not finite, not audio or of more channels.
@@ -47,6 +47,7 @@ def read_audio(path: Path, channels: int) -> tuple[np.ndarray, int]:
     source = open_sound(require_file(path))
     try:
         with _sound_file(source, path) as file:
+            channels = file.channels if channels is None else channels
             audio, frames = _read_channels(file, channels, path), file.frames
             rate = file.samplerate
     except soundfile.LibsndfileError as error:

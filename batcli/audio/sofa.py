@@ -65,8 +65,6 @@ def read_sofa(path: Path) -> MeasuredHrirs:
     Raises InputError for a file that is no SOFA file, has another convention than SimpleFreeFieldHRIR, or
     is damaged or contradicts itself.
     """
-    if path.suffix.lower() != ".sofa":
-        raise InputError("not a SOFA file: its name does not end in .sofa", path)
     file = SofaVariables(path, {CONVENTION: "is a set of HRIRs"})
     irs = file.contents["Data.IR"]
     if irs.ndim != 3 or 0 in irs.shape or irs.shape[1] != 2:
@@ -120,6 +118,8 @@ class SofaVariables:
 
     def __init__(self, path: Path, conventions: Mapping[str, str]) -> None:
         """`conventions`: those that are accepted, and what a file of them is, for the message on others."""
+        if path.suffix.lower() != ".sofa":
+            raise InputError("not a SOFA file: its name does not end in .sofa", path)
         self.path = path
         self.corrections: list[str] = []
         self.warnings: list[str] = []

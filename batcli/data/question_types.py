@@ -187,6 +187,7 @@ class PlaceType(SpatialType):
     """Answers are a direction and a distance."""
 
     expected = "a direction and a distance"
+    axes: ClassVar[tuple[str, ...]] = ("lr_acc", "fb_acc", "ud_acc")  # the metrics of single words
     metrics: ClassVar[Mapping[str, Metric]] = {
         "doa_acc": direction_accuracy,
         "lr_acc": axis_accuracy(0),
@@ -202,7 +203,7 @@ class PlaceType(SpatialType):
         return tuple(name for name, value in zip(names, predicted, strict=True) if value is None)
 
     def _error(self, scores: Mapping[str, Ratio]) -> float:
-        wrong_words = 3.0 - sum(scores[name][0] for name in ("lr_acc", "fb_acc", "ud_acc"))
+        wrong_words = sum(scores[name][1] - scores[name][0] for name in self.axes)
         return wrong_words + scores["der"][0] * min(scores["distance_mae"][0], 9.0) / 10.0
 
 
@@ -214,12 +215,9 @@ class PlaneType(PlaceType):
 
     expected = "one or two words of direction and a distance"
     metrics: ClassVar[Mapping[str, Metric]] = {
+        **PlaceType.metrics,
         "doa_acc": choice_accuracy,
-        "lr_acc": named_axis_accuracy(0),
-        "fb_acc": named_axis_accuracy(1),
-        "ud_acc": named_axis_accuracy(2),
-        "der": distance_error_rate,
-        "distance_mae": distance_error,
+        **{name: named_axis_accuracy(axis) for axis, name in enumerate(PlaceType.axes)},
     }
 
     def is_valid(self, text: str) -> bool:
@@ -230,10 +228,6 @@ class PlaneType(PlaceType):
         missing = super().unread(predicted, target)
         needed = super().unread(target, target)  # parts that the target does not have
         return tuple(part for part in missing if part not in needed)
-
-    def _error(self, scores: Mapping[str, Ratio]) -> float:
-        wrong_words = sum(scores[name][1] - scores[name][0] for name in ("lr_acc", "fb_acc", "ud_acc"))
-        return wrong_words + scores["der"][0] * min(scores["distance_mae"][0], 9.0) / 10.0
 
 
 class SideType(SpatialType):

@@ -19,9 +19,10 @@ from batcli.core.progress import SILENT, Reporter
 from batcli.data.constants import SAMPLE_RATE
 from batcli.data.dataset import require_split_name
 from batcli.data.metadata import Reverb, read_reverbs
-from batcli.data.recordings import Files, read_rows, slug
-from batcli.options import BrirsOptions
+from batcli.data.recordings import READABLE, Files, read_rows, slug
+from batcli.options import BrirsOptions, refuse_given
 
+OF_TABLE = ["azimuths", "file", "room", "azimuth", "elevation", "distance"]
 NO_DATE = "1970-01-01 00:00:00"  # of an exported file: the same rooms give the same bytes
 
 
@@ -35,6 +36,7 @@ def brirs(options: BrirsOptions, reporter: Reporter = SILENT) -> Path:
     if options.export is not None:
         if options.source or options.table:
             raise InputError("sources and an export", "--export", "import first, then export")
+        refuse_given(options, [*OF_TABLE, "follow_links", "level", "longest"], "has no effect with --export")
         return _export(options, file, reporter)
     rooms = _rooms(options)
     names = _names(rooms, options.reverb, options.split)
@@ -63,9 +65,11 @@ def _rooms(options: BrirsOptions) -> list[MeasuredRoom]:
     if not options.source:
         raise InputError("missing", "SOURCE", "SOFA files, or the folder of --table's files")
     if options.table is None:
-        for name in ("azimuths", "room"):
-            if getattr(options, name) is not None:
-                raise InputError("is said by SOFA files themselves", f"--{name}", "leave it out, or give --table")
+        refuse_given(options, OF_TABLE, "is said by SOFA files themselves")
+        refuse_given(options, ["follow_links"], "has no effect without --table")
+        sounds = [path for path in options.source if path.is_dir() or path.suffix.lower() in READABLE]
+        if sounds:
+            raise InputError("no SOFA file", sounds[0], "sound files go in with --table, which says where sources are")
         return [room for path in options.source for room in read_room_sofa(require_file(path))]
     if options.azimuths is None:
         hint = "left: 0 is front and +90 left; right: +90 is right; bat: 0 is right and 90 front"

@@ -24,9 +24,10 @@ from batcli.data.dataset import FILE, Dataset, open_dataset
 from batcli.data.metadata import Label, labels_csv, read_labels, require_names
 from batcli.data.recordings import OWN_MID, Columns, Recording, Source, detect_layout, read_collection, read_table, slug
 from batcli.data.splits import SPLITS, SplitName, draw_splits
-from batcli.options import ClipsOptions
+from batcli.options import ClipsOptions, refuse_given
 
 METADATA, LEFT_OUT = "metadata", "left_out.json"
+OF_TABLE = ["file", "label", "fold", "group", "separator"]
 SHOWN = 10  # messages about bad recordings, and classes of the summary
 
 
@@ -47,6 +48,9 @@ def clips(options: ClipsOptions, reporter: Reporter = SILENT) -> Dataset:
     is written, for more than `options.max_bad` recordings that cannot be read.
     """
     recordings = _recordings(options, reporter)
+    for split, share in (("eval", "test_share"), ("dev", "dev_share")):
+        if any(recording.split == split for recording in recordings):
+            refuse_given(options, [share], f"has no effect: the source has a split {split}")
     labels, present = _vocabulary(options, _present(recordings, reporter), reporter)
     splits = draw_splits(list(present.values()), options.test_share, options.dev_share, options.seed, reporter)
     works = _works(present, splits)
@@ -74,13 +78,13 @@ def _recordings(options: ClipsOptions, reporter: Reporter) -> list[Recording]:
             raise InputError("a table and a layout", "--layout", "give one of --csv and --layout")
         if len(options.source) > 1:
             raise InputError("a table and more than one source", "--csv", "one run for each table, or one table")
+        if options.fold is not None and not (eval_folds or dev_folds):
+            raise InputError("has no effect", "--fold", "name folds with --eval-folds or --dev-folds")
         columns = Columns(
             options.file, options.label, options.fold, options.group, options.separator, eval_folds, dev_folds
         )
         return read_table(options.csv, options.source[0], columns, options.follow_links)
-    for name in ("fold", "group", "separator"):
-        if getattr(options, name) is not None:
-            raise InputError("names a column of a table", f"--{name}", "give the table with --csv")
+    refuse_given(options, OF_TABLE, "names a column of a table, which --csv gives")
     recordings = []
     for source in options.source:
         layout = detect_layout(source) if options.layout == "auto" else options.layout

@@ -25,7 +25,7 @@ from batcli.core.files import read_json, require_writable, require_writable_file
 from batcli.core.parallel import default_jobs, main_rank_lock, rank_and_world, run_jobs, share, wait_for
 from batcli.core.progress import SILENT, Reporter
 from batcli.data.geometry import Direction, Vector
-from batcli.options import RoomsOptions
+from batcli.options import RoomsOptions, refuse_given
 
 SPLITS: tuple[Literal["train", "eval", "dev"], ...] = ("train", "eval", "dev")
 RECORD = "room.json"
@@ -99,8 +99,9 @@ def scene_name(split: str, number: int) -> str:
 
 
 def _heads(options: RoomsOptions) -> dict[str, Hrtf]:
-    """Name or path → head. Raises InputError for one that is named twice, and as `load_hrtf`."""
+    """Name or path → head. Raises InputError for one that is named twice or has no effect, and as `load_hrtf`."""
     if options.channels == "mono":
+        refuse_given(options, ["hrtf"], "has no effect on one point without a head")
         return {"omni": omni()}
     names = [name.strip() for name in options.hrtf.split(",")]
     if len(set(names)) < len(names) or not all(names):

@@ -97,7 +97,7 @@ def test_a_dry_run_writes_nothing(tmp_path, recorded):
     [
         ([], "SOURCE: missing"),
         (["{folder}", "--table", "{table}"], "--azimuths: missing; left: 0 is front"),
-        (["{folder}/0.flac"], "not a SOFA file"),
+        (["{table}"], "not a SOFA file"),
         (["{folder}", "--azimuths", "left"], "--azimuths: is said by SOFA files themselves"),
         (["{folder}", "--room", "where"], "--room: is said by SOFA files themselves"),
         (["{folder}", "{folder}", "--table", "{table}", "--azimuths", "left"], "a table and more than one source"),
@@ -105,6 +105,13 @@ def test_a_dry_run_writes_nothing(tmp_path, recorded):
         (["{folder}", "--table", "{table}", "--azimuths", "left", "--distance", "where"], "places.csv:2: not a number"),
         (["{folder}", "--table", "{table}", "--azimuths", "left", "--file", "where"], "does not lie below"),
         (["{folder}", "--export", "{folder}"], "sources and an export"),
+        (["{folder}"], "no SOFA file; sound files go in with --table"),
+        (["{folder}/0.flac"], "no SOFA file; sound files go in with --table"),
+        (["{folder}", "--distance", "2"], "--distance: is said by SOFA files themselves"),
+        (["x.sofa", "--follow-links"], "--follow-links: has no effect without --table"),
+        (["--export", "{folder}", "--level", "as-is"], "--level: has no effect with --export"),
+        (["--export", "{folder}", "--longest", "1"], "--longest: has no effect with --export"),
+        (["--export", "{folder}", "--azimuths", "left"], "--azimuths: has no effect with --export"),
     ],
 )
 def test_what_contradicts_is_refused(tmp_path, recorded, words, message):

@@ -138,9 +138,9 @@ def test_audioset_in_all_manners_of_naming(tmp_path, capsys):
 
 def test_folders_by_class_with_their_own_splits_or_without(tmp_path):
     def divided(root):
-        for split in ("train", "valid", "test"):
+        for place, split in enumerate(("train", "valid", "test")):
             for n in range(2):
-                sound(root / split / "dog bark" / f"{n}.wav", hash((split, n)) % 99)
+                sound(root / split / "dog bark" / f"{n}.wav", 2 * place + n)
 
     dataset, found = make(tmp_path, divided)
     assert names(dataset) == ["Dog bark"]
@@ -247,6 +247,11 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
         ),
         ({"csv": "meta/esc50.csv", "file": "esc10", "label": "category"}, "none of the 4 recordings lies here"),
         ({"fold": "fold"}, "names a column of a table"),
+        ({"file": "filename"}, "--file: names a column of a table"),
+        ({"label": "category"}, "--label: names a column of a table"),
+        ({"csv": "meta/esc50.csv", "file": "filename", "label": "category", "fold": "fold"}, "--fold: has no effect"),
+        ({"test_share": 0.5, "eval_folds": "1", "dev_folds": "2"}, "--test-share: has no effect"),
+        ({"dev_share": 0.5, "eval_folds": "1", "dev_folds": "2"}, "--dev-share: has no effect"),
         ({"layout": "urbansound8k"}, "no such file"),
         ({"layout": "folders", "eval_folds": "1"}, "has no folds"),
     ],

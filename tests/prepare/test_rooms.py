@@ -295,3 +295,8 @@ def test_several_heads_take_turns_and_are_recorded(tmp_path):
 def test_a_head_twice_or_none_is_refused(tmp_path, hrtf):
     with pytest.raises(InputError, match="--hrtf: a head twice, or none"):
         rooms(RoomsOptions(reverb=tmp_path, rooms=1, hrtf=hrtf, jobs=1))
+
+
+def test_a_head_is_refused_where_there_is_none(tmp_path):
+    with pytest.raises(InputError, match="--hrtf: has no effect on one point"):
+        rooms(RoomsOptions(reverb=tmp_path, rooms=1, channels="mono", hrtf="sphere", jobs=1))
